@@ -1,0 +1,84 @@
+"""Flags of `python -m pipeline`; what follows `--` goes to Beam."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from pipeline import console
+from pipeline.manifest import CHROMAS, RESIZES, ImageContract
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string(
+    "images", None, "Root of the photos: train/, validation/, test/, or class folders."
+)
+flags.DEFINE_string("dataset", None, "Folder to make: TFRecord shards.")
+flags.DEFINE_integer("height", 150, "Rows of a stored image.", lower_bound=1)
+flags.DEFINE_integer("width", 200, "Columns of a stored image.", lower_bound=1)
+flags.DEFINE_enum("resize", "stretch", RESIZES, "What becomes of the aspect ratio.")
+flags.DEFINE_integer(
+    "quality", 90, "Of the stored JPEG.", lower_bound=1, upper_bound=100
+)
+flags.DEFINE_enum("chroma", "420", CHROMAS, "Colour subsampling of the stored JPEG.")
+flags.DEFINE_integer(
+    "shards", None, "Per split. Default: about 1,024 images a shard.", lower_bound=1
+)
+flags.DEFINE_float(
+    "validation_fraction",
+    0.1,
+    "Of each class, where IMAGES is a root of class folders.",
+    lower_bound=0,
+    upper_bound=0.9,
+)
+flags.DEFINE_bool("labelled_test", False, "test/ holds class folders, as train/ does.")
+flags.DEFINE_integer("seed", 0, "Of the order and of the split.")
+flags.DEFINE_float(
+    "max_reject_fraction",
+    0.01,
+    "Fail at the end if more images than this cannot be used.",
+    lower_bound=0,
+    upper_bound=1,
+)
+flags.DEFINE_integer(
+    "workers", len(os.sched_getaffinity(0)), "Processes.", lower_bound=1
+)
+flags.DEFINE_enum("runner", "local", ["local"], "Where Beam runs the job.")
+flags.DEFINE_bool("overwrite", False, "Remove what another run left in DATASET.")
+
+
+def shards(beam_arguments: Sequence[str]) -> None:
+    """Makes DATASET from IMAGES."""
+    console.required(images=FLAGS.images, dataset=FLAGS.dataset)
+    from pipeline import (
+        job,
+    )  # here: it imports Beam, 3 s, which --help need not wait for
+
+    job.run(
+        Path(FLAGS.images),
+        Path(FLAGS.dataset),
+        contract=ImageContract(
+            height=FLAGS.height,
+            width=FLAGS.width,
+            resize=FLAGS.resize,
+            quality=FLAGS.quality,
+            chroma=FLAGS.chroma,
+        ),
+        shards=FLAGS.shards,
+        validation_fraction=FLAGS.validation_fraction,
+        labelled_test=FLAGS.labelled_test,
+        seed=FLAGS.seed,
+        max_reject_fraction=FLAGS.max_reject_fraction,
+        workers=FLAGS.workers,
+        overwrite=FLAGS.overwrite,
+        beam_arguments=beam_arguments,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(
+        console.main(
+            {"shards": shards}, default="shards", argv=sys.argv, about=__doc__ or ""
+        )
+    )

@@ -1,0 +1,128 @@
+"""What a program says and how it ends: progress, errors in a paragraph, exit codes."""
+
+import difflib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from absl import flags
+from tqdm import tqdm
+
+DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+
+Verb = Callable[[Sequence[str]], None]
+
+
+class RunError(Exception):
+    """The data or the run is at fault: exit code 1.
+
+    The message says what was found, where, what is allowed, and what to do.
+    """
+
+
+class UsageError(Exception):
+    """The command line is at fault: exit code 2."""
+
+
+def main(
+    verbs: Mapping[str, Verb], *, default: str, argv: Sequence[str], about: str
+) -> int:
+    """Runs `[verb] --flags [-- passed on]` and returns the exit code.
+
+    Args:
+        verbs: what each verb runs; it is given the words after the first `--`.
+        default: the verb of a command line without one.
+        argv: the command line, program first, as `sys.argv`.
+        about: printed by `--help`, above the flags.
+    """
+    words = list(argv[1:])
+    cut = words.index("--") if "--" in words else len(words)
+    own, passed_on = words[:cut], words[cut + 1 :]
+    try:
+        if "--help" in own or "-h" in own:
+            print(about.strip(), flags.FLAGS.main_module_help(), sep="\n")
+            return DONE
+        verb = _parse([argv[0], *own], verbs, default)
+        verbs[verb](passed_on)
+    except UsageError as error:
+        return _complain(f"{error} (--help lists the flags)", MISUSED)
+    except RunError as error:
+        return _complain(str(error), FAILED)
+    except KeyboardInterrupt:
+        return _complain(
+            "interrupted. What was committed is kept: run the same command again "
+            "to go on.",
+            INTERRUPTED,
+        )
+    return DONE
+
+
+def _parse(argv: Sequence[str], verbs: Mapping[str, Verb], default: str) -> str:
+    """Parses the flags and returns the verb."""
+    flags.FLAGS.set_gnu_getopt(True)  # the verb may stand before the flags
+    try:
+        words = flags.FLAGS(argv)[1:]
+    except flags.Error as error:
+        raise UsageError(str(error)) from error
+    verb = words[0] if words else default
+    if verb not in verbs:
+        near = difflib.get_close_matches(verb, verbs)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UsageError(f"no verb {verb!r}: there are {', '.join(verbs)}{hint}")
+    if words[1:]:
+        raise UsageError(f"stray words after {verb!r}: {' '.join(words[1:])}")
+    return verb
+
+
+def required(**values: Any) -> None:
+    """Refuses flags that were not given: `required(images=FLAGS.images)`."""
+    missing = [f"--{name}" for name, value in values.items() if value in (None, "")]
+    if missing:
+        raise UsageError(f"missing {' and '.join(missing)}")
+
+
+def nothing_passed_on(words: Sequence[str]) -> None:
+    """Refuses words after `--` where there is no Beam to take them."""
+    if words:
+        raise UsageError(f"nothing takes what follows `--`: {' '.join(words)}")
+
+
+def progress(total: int, what: str, *, unit: str = "image", done: int = 0) -> tqdm:
+    """A bar with a rate and an ETA; whole lines where stderr is no terminal.
+
+    Args:
+        total: how many units there are.
+        what: what is being done, in a word or two.
+        unit: what is counted, in the singular.
+        done: how many were there before this run; they do not count in the rate.
+    """
+    if sys.stderr.isatty():
+        return tqdm(
+            total=total, desc=what, initial=done, unit=f" {unit}s", dynamic_ncols=True
+        )
+    return tqdm(
+        total=total,
+        desc=what,
+        initial=done,
+        unit=f" {unit}s",
+        file=_Lines(),
+        mininterval=10,
+        bar_format="{desc}: {n_fmt} of {total_fmt}{unit}, {rate_noinv_fmt}, "
+        "{remaining} to go{postfix}",
+    )
+
+
+class _Lines:
+    """A text stream that turns tqdm's carriage returns into lines."""
+
+    def write(self, text: str) -> None:
+        if line := text.strip("\r\n "):
+            print(line, file=sys.stderr)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code

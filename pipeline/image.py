@@ -1,0 +1,220 @@
+"""One image: encoded bytes of any kind in, a small RGB JPEG out.
+
+The only resize rule of the project. JPEGs are decoded by libjpeg-turbo at the
+largest of the scales 1/8, 1/4, 1/2, 1 that leaves at least twice the target in both
+directions; area averaging does the rest. Entropy decoding is then most of the cost.
+"""
+
+import io
+import math
+from importlib import metadata
+
+import cv2
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from pipeline.manifest import ImageContract
+
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
+MAX_PIXELS = 89_478_485  # Pillow's own limit against decompression bombs
+REASONS = {
+    "empty": "the file has no bytes",
+    "not_an_image": f"the content is none of {', '.join(FORMATS)}",
+    "too_many_pixels": f"the header promises more than {MAX_PIXELS:,} pixels",
+    "damaged": "truncated, or the stream is broken",
+    "unsupported": "a kind of JPEG that no decoder here reads",
+}
+
+_JPEG_SCALES = (8, 4, 2)  # other scales of libjpeg-turbo have no SIMD code
+_ORIENTATION = 0x0112  # EXIF tag
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+Image.MAX_IMAGE_PIXELS = None  # the limit is enforced here, as a rejection
+cv2.setNumThreads(0)  # one worker process per core already
+
+
+class BadImage(Exception):  # noqa: N818 (data, not an error)
+    """An image that cannot be used; data, not a fault of the run.
+
+    Attributes:
+        reason: a key of REASONS.
+        detail: what exactly, for a person.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+
+def convert(data: bytes, contract: ImageContract) -> bytes:
+    """Makes the stored image of a source image.
+
+    Args:
+        data: an encoded image of any of FORMATS, known by content.
+        contract: the size, resize rule and encoding.
+
+    Returns:
+        An RGB JPEG of contract.height x contract.width, upright.
+
+    Raises:
+        BadImage: `data` is no image, damaged, or too large.
+    """
+    pixels = resize(decode(data, contract), contract)
+    return simplejpeg.encode_jpeg(
+        pixels, contract.quality, colorsubsampling=contract.chroma
+    )
+
+
+def decode(data: bytes, contract: ImageContract) -> np.ndarray:
+    """Decodes to uint8[height, width, 3], RGB, upright.
+
+    JPEGs come scaled down, but never below twice what `contract` asks for.
+
+    Raises:
+        BadImage: as `convert`.
+    """
+    image = _open(data)
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
+        turned = orientation in (5, 6, 7, 8)
+        upright = image.size if turned else image.size[::-1]
+        factor = _jpeg_factor(*upright, contract)
+        pixels = _decode_jpeg(data, image.height, image.width, factor)
+    else:
+        pixels = _decode_any(image)
+    return _turn(pixels, orientation)
+
+
+def resize(pixels: np.ndarray, contract: ImageContract) -> np.ndarray:
+    """Resizes uint8[h, w, 3] to uint8[contract.height, contract.width, 3].
+
+    Area averaging where the image shrinks, bilinear where it grows.
+    """
+    height, width = contract.height, contract.width
+    if contract.resize == "crop":
+        pixels = _centre(pixels, height, width)
+    if contract.resize != "pad":
+        return _scale(pixels, height, width)
+    inner_height, inner_width = _inner_size(pixels.shape[0], pixels.shape[1], contract)
+    top, left = (height - inner_height) // 2, (width - inner_width) // 2
+    padded = np.zeros((height, width, 3), np.uint8)
+    padded[top : top + inner_height, left : left + inner_width] = _scale(
+        pixels, inner_height, inner_width
+    )
+    return padded
+
+
+def versions() -> dict[str, str]:
+    """The decoders and encoders that decide the bytes, and their versions."""
+    names = ("numpy", "opencv-python-headless", "pillow", "simplejpeg")
+    return {name: metadata.version(name) for name in names}
+
+
+def _open(data: bytes) -> Image.Image:
+    """Reads the header and checks it; decodes nothing."""
+    if not data:
+        raise BadImage("empty", "0 bytes")
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.UnidentifiedImageError as error:
+        detail = f"begins with {data[:8].hex(' ')}"
+        raise BadImage("not_an_image", detail) from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise BadImage("damaged", _text(error)) from error
+    if image.height * image.width > MAX_PIXELS:
+        detail = f"{image.width}x{image.height} is more than {MAX_PIXELS:,} pixels"
+        raise BadImage("too_many_pixels", detail)
+    return image
+
+
+def _decode_jpeg(data: bytes, height: int, width: int, factor: int) -> np.ndarray:
+    """Decodes a grey or colour JPEG at 1/factor of its stored height x width."""
+    size = {
+        "min_height": math.ceil(height / factor),
+        "min_width": math.ceil(width / factor),
+    }
+    try:
+        return simplejpeg.decode_jpeg(data, **size)
+    except ValueError as error:
+        message = _text(error)
+    if "extraneous bytes" in message:  # a warning of libjpeg; nothing is lost
+        try:
+            return simplejpeg.decode_jpeg(data, **size, strict=False)
+        except ValueError as error:
+            message = _text(error)
+    unsupported = "Unsupported" in message or "not supported" in message
+    raise BadImage("unsupported" if unsupported else "damaged", message)
+
+
+def _decode_any(image: Image.Image) -> np.ndarray:
+    """Decodes the first frame with Pillow; transparency becomes white."""
+    try:
+        image.load()
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise BadImage("damaged", _text(error)) from error
+    if image.mode.startswith("I"):  # 16 bits of grey: convert() would clip, not scale
+        high = np.asarray(image).astype(np.uint32).clip(0, 65535) >> 8
+        image = Image.fromarray(high.astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("RGB"))
+
+
+def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Undoes the camera's orientation, EXIF 1 to 8."""
+    if orientation not in _TRANSPOSE:
+        return pixels
+    return np.asarray(Image.fromarray(pixels).transpose(_TRANSPOSE[orientation]))
+
+
+def _jpeg_factor(height: int, width: int, contract: ImageContract) -> int:
+    """The largest fast scale that leaves twice the target in both directions."""
+    inner_height, inner_width = _inner_size(height, width, contract)
+    for factor in _JPEG_SCALES:
+        if height >= 2 * inner_height * factor and width >= 2 * inner_width * factor:
+            return factor
+    return 1
+
+
+def _inner_size(height: int, width: int, contract: ImageContract) -> tuple[int, int]:
+    """The size of the whole picture after resizing, before crop or pad."""
+    target = contract.height, contract.width
+    if contract.resize == "stretch":
+        return target
+    ratios = target[0] / height, target[1] / width
+    ratio = max(ratios) if contract.resize == "crop" else min(ratios)
+    return max(1, round(height * ratio)), max(1, round(width * ratio))
+
+
+def _centre(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The largest central part with the aspect ratio of height x width."""
+    ratio = min(pixels.shape[0] / height, pixels.shape[1] / width)
+    rows, columns = max(1, round(height * ratio)), max(1, round(width * ratio))
+    top, left = (pixels.shape[0] - rows) // 2, (pixels.shape[1] - columns) // 2
+    return pixels[top : top + rows, left : left + columns]
+
+
+def _scale(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Shrinks by area, then grows bilinearly; OpenCV's sizes are (width, height)."""
+    shrunk = min(width, pixels.shape[1]), min(height, pixels.shape[0])
+    if shrunk != pixels.shape[1::-1]:
+        pixels = cv2.resize(pixels, shrunk, interpolation=cv2.INTER_AREA)
+    if shrunk != (width, height):
+        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.ascontiguousarray(pixels)
+
+
+def _text(error: Exception) -> str:
+    """An error in one line."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,134 @@
+"""The account of every listed image: written or rejected, by split and class."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.console import RunError
+from pipeline.manifest import Split
+from pipeline.shard import Note
+from pipeline.sources import Listing, Reject
+
+Counts = Counter[tuple[str, str]]  # images by (split, class name)
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What was listed, and what became of it.
+
+    Attributes:
+        listed, written, rejected: images by (split, class name), "" where there is
+            no class.
+        rejects: every rejection, sorted.
+        splits: the entries of dataset.json, by name.
+        ignored: how many files are no part of the collection.
+        bytes_read: of the source files.
+    """
+
+    listed: Counts
+    written: Counts
+    rejected: Counts
+    rejects: list[Reject]
+    splits: dict[str, Split]
+    ignored: int
+    bytes_read: int
+
+    @property
+    def reject_fraction(self) -> float:
+        """Rejected images per listed image."""
+        return self.rejected.total() / self.listed.total()
+
+    def emptied_classes(self) -> list[str]:
+        """Classes that the rejections left without a training image."""
+        return sorted(
+            name
+            for split, name in self.listed
+            if split == "train" and name and not self.written[split, name]
+        )
+
+    def reasons(self, split: str) -> Counter[str]:
+        """Rejections of a split by reason."""
+        return Counter(row.reason for row in self.rejects if row.split == split)
+
+    def to_json(self) -> dict[str, Any]:
+        """The `ledger` entry of dataset.json: counts per split and class."""
+        entries: dict[str, dict[str, Any]] = {}
+        for split in self.splits:
+            classes = {
+                name: self._counts(split, name)
+                for of_split, name in sorted(self.listed)
+                if of_split == split
+            }
+            totals = {
+                what: sum(counts[what] for counts in classes.values())
+                for what in ("listed", "written", "rejected")
+            }
+            reasons = dict(self.reasons(split))
+            entries[split] = {**totals, "reasons": reasons, "classes": classes}
+        return {"ignored": self.ignored, "splits": entries}
+
+    def _counts(self, split: str, name: str) -> dict[str, int]:
+        return {
+            "listed": self.listed[split, name],
+            "written": self.written[split, name],
+            "rejected": self.rejected[split, name],
+        }
+
+
+def balance(listing: Listing, notes: Mapping[str, Sequence[Note]]) -> Ledger:
+    """Draws up the ledger.
+
+    Args:
+        listing: what there was.
+        notes: the sidecars of all shards of each split, in order.
+
+    Raises:
+        RunError: images listed are not images written plus images rejected.
+    """
+    written: Counts = Counter()
+    rejects = list(listing.rejects)
+    for split, parts in notes.items():
+        for note in parts:
+            for name, count in note.tally.written.items():
+                written[split, name] += count
+            rejects += [
+                Reject(image_id, split, name, reason, detail)
+                for image_id, name, reason, detail in note.tally.rejects
+            ]
+    rejected = Counter((row.split, row.label) for row in rejects)
+    listed = Counter((ref.split, ref.label or "") for ref in listing.refs)
+    listed.update((row.split, row.label) for row in listing.rejects)
+    if listed != written + rejected:
+        raise RunError(
+            f"the ledger does not balance: {listed.total()} images listed, "
+            f"{written.total()} written and {rejected.total()} rejected. Did IMAGES or "
+            "DATASET change during the run? Run it again with --overwrite."
+        )
+    return Ledger(
+        listed=listed,
+        written=written,
+        rejected=rejected,
+        rejects=sorted(rejects),
+        splits={split: _split(split, notes[split], rejected) for split in notes},
+        ignored=len(listing.ignored),
+        bytes_read=sum(n.tally.bytes_read for parts in notes.values() for n in parts),
+    )
+
+
+def rejects_csv(rejects: Sequence[Reject]) -> str:
+    """The text of rejects.csv (RFC 4180 quoting, `\\n` line ends)."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(("id", "split", "label", "reason", "detail"))
+    rows.writerows((r.id, r.split, r.label, r.reason, r.detail) for r in rejects)
+    return text.getvalue()
+
+
+def _split(name: str, notes: Sequence[Note], rejected: Counts) -> Split:
+    shards = tuple(note.shard for note in notes)
+    examples = sum(shard.examples for shard in shards)
+    lost = sum(count for (split, _), count in rejected.items() if split == name)
+    return Split(examples, lost, shards)

@@ -1,0 +1,194 @@
+"""dataset.json: the splits, their shards, the classes and the image contract."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import files
+from pipeline.console import RunError
+
+VERSION = 1
+MANIFEST = "dataset.json"
+CLASSES = "classes.txt"
+REJECTS = "rejects.csv"
+SPLITS = ("train", "validation", "test")
+UNLABELLED = -1
+RESIZES = ("stretch", "crop", "pad")
+CHROMAS = ("420", "444")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageContract:
+    """How every stored image was made; what a model was trained on.
+
+    Attributes:
+        height, width: pixels.
+        resize: `stretch` ignores the aspect ratio, `crop` cuts the longer side
+            around the centre, `pad` adds black borders.
+        quality: of the stored JPEG, 1 to 100.
+        chroma: colour subsampling of the stored JPEG, `420` or `444`.
+        format: of the stored image.
+    """
+
+    height: int
+    width: int
+    resize: str = "stretch"
+    quality: int = 90
+    chroma: str = "420"
+    format: str = "jpeg"
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise ValueError(
+                f"image size is {self.height}x{self.width} (height x width); "
+                "both must be at least 1"
+            )
+        if self.resize not in RESIZES:
+            raise ValueError(f"resize is {self.resize!r}, not one of {RESIZES}")
+        if not 1 <= self.quality <= 100:
+            raise ValueError(f"quality is {self.quality}, not from 1 to 100")
+        if self.chroma not in CHROMAS:
+            raise ValueError(f"chroma is {self.chroma!r}, not one of {CHROMAS}")
+
+    def pixels(self) -> dict[str, Any]:
+        """What must agree between a dataset and a model."""
+        return {"height": self.height, "width": self.width, "resize": self.resize}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One TFRecord file: its name, records, length in bytes and SHA-256."""
+
+    file: str
+    examples: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split: examples written, images rejected, shards in order."""
+
+    examples: int
+    rejected: int
+    shards: tuple[Shard, ...]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A complete dataset folder.
+
+    Attributes:
+        folder: where it is.
+        image: the image contract.
+        classes: class names; the position is the label.
+        splits: by name, those that exist.
+        fingerprint: SHA-256 of dataset.json, which holds that of every shard.
+    """
+
+    folder: Path
+    image: ImageContract
+    classes: tuple[str, ...]
+    splits: Mapping[str, Split]
+    fingerprint: str
+
+    def split(self, name: str) -> Split:
+        """The split of that name, or a RunError that lists those that exist."""
+        if name not in self.splits:
+            raise RunError(
+                f"{self.folder} has no split {name!r}; it has "
+                f"{', '.join(self.splits)}. Choose one of these (--split), or make "
+                "the dataset again with images for it."
+            )
+        return self.splits[name]
+
+    def paths(self, name: str) -> list[Path]:
+        """The shards of a split, in order."""
+        return [self.folder / shard.file for shard in self.split(name).shards]
+
+
+def shard_name(split: str, index: int, count: int) -> str:
+    """The file name of a shard: `train-00003-of-00064.tfrecord`."""
+    return f"{split}-{index:05d}-of-{count:05d}.tfrecord"
+
+
+def classes_text(classes: tuple[str, ...]) -> str:
+    """The content of classes.txt; its SHA-256 identifies the class list."""
+    return "".join(f"{name}\n" for name in classes)
+
+
+def classes_entry(classes: tuple[str, ...]) -> dict[str, Any]:
+    """The `classes` entry of dataset.json and model.json."""
+    text = classes_text(classes)
+    return {"count": len(classes), "sha256": files.sha256_text(text)}
+
+
+def read_classes(path: Path, entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """Reads classes.txt and holds it to the manifest's `classes` entry."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    classes = tuple(text.split("\n")[:-1])
+    found = classes_entry(classes)
+    if found != entry:
+        raise RunError(
+            f"{path} is not the list that its manifest describes: expected "
+            f"{dict(entry)}, found {found}. Restore the file, or make the folder anew."
+        )
+    return classes
+
+
+def load(folder: Path) -> Dataset:
+    """Reads a complete dataset.
+
+    Raises:
+        RunError: there is no such folder, it is incomplete, of another version, or
+            a shard is missing or has another length than when it was written.
+    """
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise RunError(f"DATASET {folder} does not exist. `make shards` makes it.")
+    if not path.is_file():
+        raise RunError(
+            f"DATASET {folder} is incomplete: it has no {MANIFEST}, which is written "
+            "last. Run the same `make shards` again; it goes on where it stopped."
+        )
+    content = path.read_bytes()
+    value = json.loads(content)
+    if value["version"] != VERSION:
+        raise RunError(
+            f"{path} has version {value['version']}; this program reads {VERSION}. "
+            "Make the dataset again with `make shards`."
+        )
+    dataset = Dataset(
+        folder=folder,
+        image=ImageContract(**value["image"]),
+        classes=read_classes(folder / CLASSES, value["classes"]),
+        splits={name: _split(value["splits"][name]) for name in _order(value)},
+        fingerprint=files.sha256(path),
+    )
+    _check_lengths(dataset)
+    return dataset
+
+
+def _split(entry: Mapping[str, Any]) -> Split:
+    shards = tuple(Shard(**shard) for shard in entry["shards"])
+    return Split(entry["examples"], entry["rejected"], shards)
+
+
+def _order(value: Mapping[str, Any]) -> list[str]:
+    return [name for name in SPLITS if name in value["splits"]]
+
+
+def _check_lengths(dataset: Dataset) -> None:
+    """Stops at the first shard that is not there in full; reads no content."""
+    for split in dataset.splits.values():
+        for shard in split.shards:
+            path = dataset.folder / shard.file
+            found = path.stat().st_size if path.is_file() else None
+            if found != shard.bytes:
+                state = "is missing" if found is None else f"has {found} bytes"
+                raise RunError(
+                    f"shard {path} {state}; {MANIFEST} promises {shard.bytes} bytes. "
+                    "Restore it, or make the dataset again with `make shards`."
+                )

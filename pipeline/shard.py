@@ -1,0 +1,179 @@
+"""Plan the shards, and write one of them: everything that a worker does."""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline import files, image, record
+from pipeline.manifest import (
+    MANIFEST,
+    UNLABELLED,
+    ImageContract,
+    Shard,
+    shard_name,
+)
+from pipeline.sources import ImageRef, Listing
+from pipeline.split import order_key
+from pipeline.workfolder import WORK, WorkFolder
+
+Slices = list[list[ImageRef]]  # the images of every shard of a split
+
+
+class PlannedImage(NamedTuple):
+    """One line of a plan file: an image with its label and class name."""
+
+    id: str
+    uri: str
+    label: int
+    text: str
+
+
+@dataclass
+class Tally:
+    """What became of the images of one shard.
+
+    Attributes:
+        written: records by class name ("" where unlabelled).
+        rejects: [id, class name, reason, detail] of every other image.
+        bytes_read: of the source files.
+    """
+
+    written: dict[str, int] = field(default_factory=dict)
+    rejects: list[list[str]] = field(default_factory=list)
+    bytes_read: int = 0
+
+
+class Note(NamedTuple):
+    """The sidecar of a committed shard."""
+
+    shard: Shard
+    tally: Tally
+
+
+def default_count(images: int) -> int:
+    """Shards of a split: about 1,024 images each, up to 16 for small splits."""
+    return max(-(-images // 1024), min(16, -(-images // 64)))
+
+
+def plan(listing: Listing, *, count: int | None, seed: int) -> dict[str, Slices]:
+    """Cuts each split into equal slices, in the order of a keyed hash of the id.
+
+    Args:
+        listing: what there is.
+        count: shards per split, at most one per image; None for `default_count`.
+        seed: of the hash.
+
+    Returns:
+        The slice of every shard, by split.
+    """
+    slices = {}
+    for split in listing.splits():
+        refs = [ref for ref in listing.refs if ref.split == split]
+        refs.sort(key=lambda ref: (order_key(seed, ref.id), ref.id))
+        shards = max(1, min(count or default_count(len(refs)), len(refs)))
+        cuts = [len(refs) * index // shards for index in range(shards + 1)]
+        slices[split] = [refs[a:b] for a, b in itertools.pairwise(cuts)]
+    return slices
+
+
+def write_plan(
+    folder: Path, slices: Mapping[str, Slices], classes: Sequence[str]
+) -> dict[str, int]:
+    """Writes one plan file per shard, a JSON array per image.
+
+    Returns:
+        The number of planned images of every shard, by shard name, in order.
+    """
+    labels = {name: label for label, name in enumerate(classes)}
+    (folder / WORK / "plan").mkdir(parents=True, exist_ok=True)
+    planned = {}
+    for split, parts in slices.items():
+        for index, refs in enumerate(parts):
+            name = shard_name(split, index, len(parts))
+            images = (_planned(ref, labels) for ref in refs)
+            text = "".join(f"{json.dumps(entry)}\n" for entry in images)
+            files.write_text(_plan_path(folder, name), text)
+            planned[name] = len(refs)
+    return planned
+
+
+def _planned(ref: ImageRef, labels: Mapping[str, int]) -> PlannedImage:
+    if ref.label is None:
+        return PlannedImage(ref.id, ref.uri, UNLABELLED, "")
+    return PlannedImage(ref.id, ref.uri, labels[ref.label], ref.label)
+
+
+def read_note(folder: Path, name: str) -> Note | None:
+    """What is known of a committed shard; None where it is missing or cut short."""
+    value = WorkFolder(folder, manifest=MANIFEST).sidecar(name)
+    if value is None:
+        return None
+    note = Note(Shard(**value["shard"]), Tally(**value["tally"]))
+    path = folder / name
+    whole = path.is_file() and path.stat().st_size == note.shard.bytes
+    return note if whole else None
+
+
+def write(name: str, folder: str, contract: ImageContract) -> None:
+    """Writes the shard `name` of a dataset folder, then its sidecar.
+
+    One image is in memory at a time, whatever the size of the shard.
+    """
+    root = Path(folder)
+    tally = Tally()
+    digest, length = hashlib.sha256(), 0
+    with files.commit(root / name, scratch=root / WORK) as file:
+        for framed in _frames(_read_plan(root, name), contract, tally):
+            file.write(framed)
+            digest.update(framed)
+            length += len(framed)
+    examples = sum(tally.written.values())
+    entry = Shard(name, examples, length, digest.hexdigest())
+    note = {"shard": asdict(entry), "tally": asdict(tally)}
+    WorkFolder(root, manifest=MANIFEST).done(name, note)
+
+
+def _frames(
+    slice_: Iterator[PlannedImage], contract: ImageContract, tally: Tally
+) -> Iterator[bytes]:
+    """Yields the framed record of every good image; `tally` counts every image."""
+    for ref in slice_:
+        try:
+            source = _read(ref.uri)
+            tally.bytes_read += len(source)
+            encoded = image.convert(source, contract)
+        except image.BadImage as bad:
+            tally.rejects.append([ref.id, ref.text, bad.reason, bad.detail])
+            continue
+        tally.written[ref.text] = tally.written.get(ref.text, 0) + 1
+        payload = record.encode(
+            ref.id,
+            encoded,
+            height=contract.height,
+            width=contract.width,
+            label=ref.label,
+            text=ref.text,
+        )
+        yield record.frame(payload)
+
+
+def _read(uri: str) -> bytes:
+    try:
+        with open(uri, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise image.BadImage("unreadable", str(error.strerror)) from error
+
+
+def _read_plan(folder: Path, name: str) -> Iterator[PlannedImage]:
+    with _plan_path(folder, name).open(encoding="utf-8") as lines:
+        for line in lines:
+            yield PlannedImage(*json.loads(line))
+
+
+def _plan_path(folder: Path, name: str) -> Path:
+    return folder / WORK / "plan" / f"{name}.jsonl"

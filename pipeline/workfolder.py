@@ -1,0 +1,122 @@
+"""A folder that fills part by part, resumes, and is complete when its manifest is.
+
+DATASET and PREDICTIONS are made this way. While work goes on, `_work` inside the
+folder holds the key of the run and one sidecar for every committed part:
+
+    _work/run.json            what decides the content; another run is refused
+    _work/done/PART.json      PART is committed; what is to be known of it
+
+The manifest is written last and `_work` is then removed.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline import files
+from pipeline.console import RunError
+
+WORK = "_work"
+
+
+class WorkFolder:
+    """The output folder of a run that can be stopped anywhere."""
+
+    def __init__(self, folder: Path, *, manifest: str) -> None:
+        self.folder = folder
+        self.manifest = folder / manifest
+        self.work = folder / WORK
+        self._done = self.work / "done"
+        self._key = self.work / "run.json"
+
+    def start(self, key: Mapping[str, Any]) -> bool:
+        """Opens the folder for a run; True when that very run is complete already.
+
+        Args:
+            key: everything that decides the content. It is part of the manifest.
+
+        Raises:
+            RunError: the folder holds another run, or something else.
+        """
+        if self.manifest.is_file():
+            manifest = json.loads(self.manifest.read_text())
+            self._refuse_another({name: manifest.get(name) for name in key}, key)
+            shutil.rmtree(self.work, ignore_errors=True)  # killed just before its end
+            return True
+        if self._key.is_file():
+            self._refuse_another(json.loads(self._key.read_text()), key)
+            files.remove_scratch(self.work)
+            return False
+        self._refuse_foreign()
+        self._note_key(key)
+        return False
+
+    def sidecar(self, part: str) -> dict[str, Any] | None:
+        """What `done` noted of a part, or None while it is not committed."""
+        path = self._done / f"{part}.json"
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    def done(self, part: str, note: Mapping[str, Any]) -> None:
+        """Notes that a part is committed; the part itself comes first."""
+        files.write_json(self._done / f"{part}.json", note, scratch=self.work)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Commits a small file of the folder."""
+        files.write_text(self.folder / name, text, scratch=self.work)
+
+    def finish(self, manifest: Mapping[str, Any]) -> None:
+        """Writes the manifest and removes the work folder."""
+        files.write_json(self.manifest, manifest, scratch=self.work)
+        shutil.rmtree(self.work)
+
+    def clear(self, *patterns: str) -> None:
+        """Removes an earlier run, and only that: the manifest first."""
+        if not self.manifest.is_file() and not self._key.is_file():
+            return
+        self._note_key({})  # still ours, whenever this is interrupted
+        self.manifest.unlink(missing_ok=True)
+        for pattern in patterns:
+            for path in self.folder.glob(pattern):
+                path.unlink()
+        shutil.rmtree(self.work)
+
+    def _note_key(self, key: Mapping[str, Any]) -> None:
+        self._done.mkdir(parents=True, exist_ok=True)
+        files.write_json(self._key, key)
+
+    def _refuse_another(self, found: Any, key: Mapping[str, Any]) -> None:
+        if different := difference(found, key):
+            raise RunError(
+                f"{self.folder} belongs to another run: {different}. Use the values "
+                "of that run, another folder, or remove this one."
+            )
+
+    def _refuse_foreign(self) -> None:
+        """Refuses a folder with content that no run has put there."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise RunError(f"{self.folder} is a file; name a folder.")
+        known = {WORK}  # empty, where a run was killed before it noted its key
+        content = self.folder.iterdir() if self.folder.is_dir() else ()
+        strange = sorted(path.name for path in content if path.name not in known)
+        if strange:
+            raise RunError(
+                f"{self.folder} is not empty ({strange[0]!r}, {len(strange)} in all) "
+                f"and has no {self.manifest.name}. Name a new or an empty folder."
+            )
+
+
+def difference(found: Any, wanted: Any, name: str = "") -> str | None:
+    """The first difference between two JSON values in words, or None.
+
+    >>> difference({"image": {"height": 150}}, {"image": {"height": 120}})
+    'image.height is 150 there and 120 here'
+    """
+    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
+        for key in sorted({*found, *wanted}):
+            inner = f"{name}.{key}" if name else str(key)
+            if different := difference(found.get(key), wanted.get(key), inner):
+                return different
+        return None
+    return None if found == wanted else f"{name} is {found} there and {wanted} here"

@@ -1,0 +1,47 @@
+"""Packages, and the one reason for each dependency."""
+
+from setuptools import find_packages, setup
+
+# What a shard worker needs, and nothing else: a cloud worker installs just this.
+SHARDS = [
+    "absl-py",  # command-line flags
+    "apache-beam",  # runs the shard job on one machine or on a cluster
+    "google-crc32c",  # the checksum of the TFRecord frame, in C
+    "numpy",  # pixels
+    "opencv-python-headless",  # INTER_AREA, the fastest faithful downscaling
+    "pillow",  # headers, EXIF and every format that is not an RGB JPEG
+    "protobuf",  # tf.train.Example without TensorFlow
+    "simplejpeg",  # libjpeg-turbo: scaled decoding that reports damage
+    "tqdm",  # progress with a rate and an ETA
+]
+
+TRAIN = [
+    "orjson",  # the fastest exact text of float32: the prediction CSVs
+    "pandas",  # reads the CSVs that it and others wrote
+    "tensorboard",  # shows what training logs
+    "tensorflow",  # tf.data, Keras, MirroredStrategy
+]
+
+DEV = [
+    "mypy",  # make check: types
+    "pytest",  # make test
+    "ruff",  # make check, make format
+    "uv",  # make constraints: resolves every extra at once
+]
+
+setup(
+    name="vgg16-at-scale",
+    version="0.1.0",
+    description="Fine-tune VGG16 on image collections that fit nowhere comfortably",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["pipeline", "trainer", "predictor"]),
+    install_requires=SHARDS,
+    extras_require={
+        "train": TRAIN,
+        "gpu": [*TRAIN, "tensorflow[and-cuda]"],  # CUDA, cuDNN and NCCL as wheels
+        "gcp": ["apache-beam[gcp]"],  # Dataflow, gs://
+        "aws": ["apache-beam[aws]"],  # s3://
+        "dev": DEV,
+    },
+)
