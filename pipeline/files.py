@@ -9,29 +9,44 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-SCRATCH = ".scratch"
+_SCRATCH = ".scratch-"
 
 
 @contextlib.contextmanager
 def commit(path: Path, *, scratch: Path | None = None) -> Iterator[BinaryIO]:
     """Opens a binary file that appears as `path` only once it is whole and on disk.
 
-    `scratch` is the folder of the unfinished file, on the same file system; without
-    it the folder of `path`. When the body raises, nothing is left behind; after a
-    `kill -9` a hidden `*.scratch` is, for `remove_scratch`.
+    Arguments and errors are those of `commit_path`.
     """
-    name = f".{path.name}.{uuid.uuid4().hex[:12]}{SCRATCH}"
+    with (
+        commit_path(path, scratch=scratch) as unfinished,
+        unfinished.open("xb") as file,
+    ):
+        yield file
+
+
+@contextlib.contextmanager
+def commit_path(path: Path, *, scratch: Path | None = None) -> Iterator[Path]:
+    """A path to write to; what is there at the end appears as `path`, whole, on disk.
+
+    Args:
+        path: the final name; its extension is that of the unfinished file, too.
+        scratch: the folder of the unfinished file, on the same file system; without
+            it the folder of `path`.
+
+    When the body raises, nothing is left behind; after a `kill -9` a hidden file is,
+    for `remove_scratch`.
+    """
+    name = f"{_SCRATCH}{uuid.uuid4().hex[:12]}-{path.name}"
     unfinished = (scratch or path.parent) / name
     try:
-        with unfinished.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield unfinished
+        _fsync(unfinished)
         unfinished.replace(path)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
-    _fsync_folder(path.parent)
+    _fsync(path.parent)
 
 
 def write_text(path: Path, text: str, *, scratch: Path | None = None) -> None:
@@ -48,7 +63,7 @@ def write_json(path: Path, value: Any, *, scratch: Path | None = None) -> None:
 
 def remove_scratch(folder: Path) -> None:
     """Removes what a killed process left unfinished in `folder`."""
-    for path in folder.glob(f".*{SCRATCH}"):
+    for path in folder.glob(f"{_SCRATCH}*"):
         path.unlink(missing_ok=True)
 
 
@@ -63,9 +78,9 @@ def sha256_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _fsync_folder(folder: Path) -> None:
-    """Makes a rename in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _fsync(path: Path) -> None:
+    """Brings a file, or the names in a folder, safely to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

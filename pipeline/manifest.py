@@ -171,6 +171,21 @@ def load(folder: Path) -> Dataset:
     return dataset
 
 
+def find_damage(dataset: Dataset) -> str | None:
+    """Names the first shard whose content is not what was written; reads them all."""
+    for split in dataset.splits.values():
+        for shard in split.shards:
+            path = dataset.folder / shard.file
+            found = files.sha256(path) if path.is_file() else "no such file"
+            if found != shard.sha256:
+                return (
+                    f"shard {path} is damaged: sha256 {found}, {MANIFEST} promises "
+                    f"{shard.sha256}. Restore it, or make the dataset again with "
+                    "`make shards`."
+                )
+    return None
+
+
 def _split(entry: Mapping[str, Any]) -> Split:
     shards = tuple(Shard(**shard) for shard in entry["shards"])
     return Split(entry["examples"], entry["rejected"], shards)

@@ -109,13 +109,10 @@ def _planned(ref: ImageRef, labels: Mapping[str, int]) -> PlannedImage:
 
 def read_note(folder: Path, name: str) -> Note | None:
     """What is known of a committed shard; None where it is missing or cut short."""
-    value = WorkFolder(folder, manifest=MANIFEST).sidecar(name)
+    value = WorkFolder(folder, manifest=MANIFEST).note(name)
     if value is None:
         return None
-    note = Note(Shard(**value["shard"]), Tally(**value["tally"]))
-    path = folder / name
-    whole = path.is_file() and path.stat().st_size == note.shard.bytes
-    return note if whole else None
+    return Note(Shard(**value["shard"]), Tally(**value["tally"]))
 
 
 def write(name: str, folder: str, contract: ImageContract) -> None:
@@ -123,18 +120,17 @@ def write(name: str, folder: str, contract: ImageContract) -> None:
 
     One image is in memory at a time, whatever the size of the shard.
     """
-    root = Path(folder)
+    output = WorkFolder(Path(folder), manifest=MANIFEST)
     tally = Tally()
     digest, length = hashlib.sha256(), 0
-    with files.commit(root / name, scratch=root / WORK) as file:
-        for framed in _frames(_read_plan(root, name), contract, tally):
+    with output.commit(name) as file:
+        for framed in _frames(_read_plan(output.folder, name), contract, tally):
             file.write(framed)
             digest.update(framed)
             length += len(framed)
     examples = sum(tally.written.values())
     entry = Shard(name, examples, length, digest.hexdigest())
-    note = {"shard": asdict(entry), "tally": asdict(tally)}
-    WorkFolder(root, manifest=MANIFEST).done(name, note)
+    output.done(name, {"shard": asdict(entry), "tally": asdict(tally)})
 
 
 def _frames(

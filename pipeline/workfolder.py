@@ -9,11 +9,12 @@ folder holds the key of the run and one sidecar for every committed part:
 The manifest is written last and `_work` is then removed.
 """
 
+import contextlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pipeline import files
 from pipeline.console import RunError
@@ -53,14 +54,26 @@ class WorkFolder:
         self._note_key(key)
         return False
 
-    def sidecar(self, part: str) -> dict[str, Any] | None:
-        """What `done` noted of a part, or None while it is not committed."""
-        path = self._done / f"{part}.json"
-        return json.loads(path.read_text()) if path.is_file() else None
+    @contextlib.contextmanager
+    def commit(self, part: str) -> Iterator[BinaryIO]:
+        """Opens a part for writing; it gets its name when it is whole."""
+        with files.commit(self.folder / part, scratch=self.work) as file:
+            yield file
 
     def done(self, part: str, note: Mapping[str, Any]) -> None:
         """Notes that a part is committed; the part itself comes first."""
-        files.write_json(self._done / f"{part}.json", note, scratch=self.work)
+        length = (self.folder / part).stat().st_size
+        sidecar = {"bytes": length, "note": note}
+        files.write_json(self._sidecar(part), sidecar, scratch=self.work)
+
+    def note(self, part: str) -> dict[str, Any] | None:
+        """What `done` noted of a part; None where the part is missing or cut short."""
+        try:
+            sidecar = json.loads(self._sidecar(part).read_text())
+            length = (self.folder / part).stat().st_size
+        except FileNotFoundError:
+            return None
+        return sidecar["note"] if length == sidecar["bytes"] else None
 
     def write_text(self, name: str, text: str) -> None:
         """Commits a small file of the folder."""
@@ -81,6 +94,9 @@ class WorkFolder:
             for path in self.folder.glob(pattern):
                 path.unlink()
         shutil.rmtree(self.work)
+
+    def _sidecar(self, part: str) -> Path:
+        return self._done / f"{part}.json"
 
     def _note_key(self, key: Mapping[str, Any]) -> None:
         self._done.mkdir(parents=True, exist_ok=True)

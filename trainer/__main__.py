@@ -1,0 +1,65 @@
+"""Flags of `python -m trainer`."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from pipeline import console
+from trainer.recipe import RECIPES
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("dataset", None, "DATASET, as `make shards` makes it.")
+flags.DEFINE_string("model", None, "Folder to make: MODEL.")
+flags.DEFINE_enum("recipe", "article", sorted(RECIPES), "What to do.")
+flags.DEFINE_integer(
+    "epochs", None, "Instead of the recipe's. May be raised later.", lower_bound=1
+)
+flags.DEFINE_integer(
+    "batch_size", None, "Over all replicas. Instead of the recipe's.", lower_bound=1
+)
+flags.DEFINE_float("learning_rate", None, "Instead of the recipe's.", lower_bound=0)
+flags.DEFINE_string(
+    "weights", "imagenet", "Of the convolutions: imagenet, none, or a file's path."
+)
+flags.DEFINE_integer("seed", None, "Makes the run deterministic.")
+flags.DEFINE_integer(
+    "virtual_devices", None, "Split the CPU into as many devices.", lower_bound=1
+)
+flags.DEFINE_bool("cpu", False, "Train on the CPU, even where there are GPUs.")
+
+
+def train(passed_on: Sequence[str]) -> None:
+    """Trains MODEL on DATASET."""
+    console.nothing_passed_on(passed_on)
+    console.required(dataset=FLAGS.dataset, model=FLAGS.model)
+    fields = ("epochs", "batch_size", "learning_rate")
+    given: dict[str, Any] = {
+        name: FLAGS[name].value for name in fields if FLAGS[name].present
+    }
+    try:
+        recipe = dataclasses.replace(RECIPES[FLAGS.recipe], **given)
+    except ValueError as error:
+        raise console.UsageError(str(error)) from error
+    from trainer import train  # here: TensorFlow takes seconds that --help need not
+
+    train.run(
+        Path(FLAGS.dataset),
+        Path(FLAGS.model),
+        recipe=recipe,
+        weights=FLAGS.weights,
+        seed=FLAGS.seed,
+        virtual_devices=FLAGS.virtual_devices,
+        cpu=FLAGS.cpu,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(
+        console.main(
+            {"train": train}, default="train", argv=sys.argv, about=__doc__ or ""
+        )
+    )

@@ -1,0 +1,219 @@
+"""VGG16 with a new head, and MODEL: the folder that it is saved in and loaded from."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from pipeline import files
+from pipeline.console import RunError
+from pipeline.manifest import (
+    CLASSES,
+    Dataset,
+    classes_entry,
+    classes_text,
+    read_classes,
+)
+from pipeline.workfolder import difference
+from trainer.recipe import Recipe
+
+VERSION = 1
+MANIFEST = "model.json"
+MODEL = "model.keras"
+LAST_FROZEN = "block4_pool"  # the 15th layer of keras.applications.VGG16
+SCALING = "pixels x 1/255, inside the model"
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a model was trained on; it takes nothing else.
+
+    Attributes:
+        image: height, width and resize rule (ImageContract.pixels).
+        classes: class names; the position is the output's.
+        fingerprint: SHA-256 of model.keras.
+    """
+
+    image: Mapping[str, Any]
+    classes: tuple[str, ...]
+    fingerprint: str
+
+    def check(self, dataset: Dataset) -> None:
+        """Refuses a dataset that the model was not made for.
+
+        A dataset with only an unlabelled split has no classes, and need not have any.
+
+        Raises:
+            RunError: with both values.
+        """
+        pixels = dataset.image.pixels()
+        if different := difference(pixels, self.image, "image"):
+            raise RunError(
+                f"DATASET {dataset.folder} does not fit MODEL: {different} (DATASET "
+                "there, MODEL here). Make the dataset with the model's size and "
+                "resize rule."
+            )
+        if dataset.classes and dataset.classes != self.classes:
+            raise RunError(
+                f"DATASET {dataset.folder} and MODEL have different classes: "
+                f"{_first_difference(dataset.classes, self.classes)}. Use the model "
+                "that was trained on these classes."
+            )
+
+
+def build(
+    *, height: int, width: int, classes: int, weights: str, recipe: Recipe
+) -> keras.Model:
+    """VGG16 from pixels to class probabilities, frozen up to block4_pool.
+
+    Args:
+        height, width: of the images, at least 32.
+        classes: how many.
+        weights: of the convolutions: `imagenet`, `none` (He initialisation), or the
+            path of a weights file of VGG16 without its top.
+        recipe: of the head.
+
+    Returns:
+        A model from pixels[batch, height, width, 3] in 0 … 255, of any dtype, to
+        float32[batch, classes].
+
+    Raises:
+        RunError: the weights cannot be had, or are of another architecture.
+    """
+    pixels = keras.Input((height, width, 3), name="pixels")
+    scaled = keras.layers.Rescaling(1 / 255, name="scale")(pixels)
+    base = _convolutions(scaled, weights)
+    layers = keras.layers
+    x = layers.Flatten(name="flatten")(base.output)
+    x = layers.Dense(
+        recipe.hidden, "relu", kernel_initializer="he_normal", name="hidden"
+    )(x)
+    x = layers.BatchNormalization(
+        momentum=recipe.batch_norm_momentum, synchronized=True, name="normalization"
+    )(x)
+    x = layers.Dropout(recipe.dropout, name="dropout")(x)
+    outputs = layers.Dense(classes, "softmax", dtype="float32", name="probabilities")(x)
+    model = keras.Model(pixels, outputs, name="vgg16")
+    for layer in model.layers:
+        layer.trainable = False
+        if layer.name == LAST_FROZEN:
+            break
+    return model
+
+
+def save(
+    model: keras.Model,
+    folder: Path,
+    dataset: Dataset,
+    facts: Mapping[str, Any],
+) -> None:
+    """Writes the result: model.keras, classes.txt, and model.json last.
+
+    Args:
+        model: uncompiled; it is the whole of VGG16 and takes pixels.
+        folder: MODEL.
+        dataset: what it was trained on.
+        facts: of the run, for model.json.
+    """
+    write_keras(model, folder / MODEL)
+    files.write_text(folder / CLASSES, classes_text(dataset.classes))
+    manifest = {
+        "version": VERSION,
+        "image": dataset.image.pixels(),
+        "scaling": SCALING,
+        "classes": classes_entry(dataset.classes),
+        "sha256": files.sha256(folder / MODEL),
+        **facts,
+    }
+    files.write_json(folder / MANIFEST, manifest)
+
+
+def read_contract(folder: Path) -> Contract:
+    """Reads what a model was trained on, and holds model.keras to its checksum.
+
+    Raises:
+        RunError: there is no finished model, or a file of it is missing or damaged.
+    """
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise RunError(f"MODEL {folder} does not exist. `make train` makes it.")
+    if not path.is_file():
+        raise RunError(
+            f"MODEL {folder} is incomplete: it has no {MANIFEST}, which is written at "
+            "the end of training. Run the same `make train` again; it goes on where "
+            "it stopped."
+        )
+    manifest = json.loads(path.read_text())
+    weights = folder / MODEL
+    found = files.sha256(weights) if weights.is_file() else "no such file"
+    if found != manifest["sha256"]:
+        raise RunError(
+            f"{weights} is not the file that {MANIFEST} describes: sha256 {found}, "
+            f"expected {manifest['sha256']}. Restore it, or train again."
+        )
+    classes = read_classes(folder / CLASSES, manifest["classes"])
+    return Contract(manifest["image"], classes, manifest["sha256"])
+
+
+def load(folder: Path) -> keras.Model:
+    """Loads the model of a finished run; `read_contract` comes first."""
+    return keras.models.load_model(folder / MODEL)
+
+
+def write_keras(model: keras.Model, path: Path) -> None:
+    """Commits a model as a `.keras` file."""
+    with files.commit_path(path) as unfinished:
+        model.save(unfinished)
+
+
+def _convolutions(inputs: keras.KerasTensor, weights: str) -> keras.Model:
+    """The 13 convolutions of VGG16 (arXiv:1409.1556) on `inputs`."""
+    if weights not in ("imagenet", "none") and not Path(weights).is_file():
+        raise RunError(
+            f"--weights={weights} is no file. Name one, or use imagenet or none."
+        )
+    try:
+        base = keras.applications.VGG16(
+            include_top=False,
+            weights=None if weights == "none" else weights,
+            input_tensor=inputs,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(_weights_message(weights, error)) from error
+    except Exception as error:  # Keras raises a bare Exception when it cannot download
+        if weights != "imagenet":
+            raise
+        raise RunError(_weights_message(weights, error)) from error
+    if weights == "none":
+        for layer in base.layers:
+            if isinstance(layer, keras.layers.Conv2D):
+                # Keras' default halves the variance at every ReLU: 1/90 after 13.
+                initial = keras.initializers.HeNormal()(layer.kernel.shape)
+                layer.kernel.assign(initial)
+    return base
+
+
+def _weights_message(weights: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())
+    if weights == "imagenet":
+        return (
+            f"the ImageNet weights could not be downloaded: {reason}. Copy "
+            "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5 from a machine with a "
+            "network (keras.applications.VGG16(include_top=False) puts it in "
+            "~/.keras/models) and use --weights=PATH; or start from random weights "
+            "with --weights=none."
+        )
+    return (
+        f"--weights={weights} are not those of VGG16 without its top: {reason}. Use "
+        "the file that keras.applications.VGG16(include_top=False) saves."
+    )
+
+
+def _first_difference(there: tuple[str, ...], here: tuple[str, ...]) -> str:
+    for label, (a, b) in enumerate(zip(there, here, strict=False)):
+        if a != b:
+            return f"label {label} is {a!r} in DATASET and {b!r} in MODEL"
+    return f"{len(there)} classes in DATASET and {len(here)} in MODEL"
