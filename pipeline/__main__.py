@@ -76,9 +76,16 @@ def shards(beam_arguments: Sequence[str]) -> None:
     )
 
 
+def samples(passed_on: Sequence[str]) -> None:
+    """Paints sample photos into IMAGES, for `make demo`."""
+    console.nothing_passed_on(passed_on)
+    console.required(images=FLAGS.images)
+    from pipeline import samples
+
+    samples.write(Path(FLAGS.images), seed=FLAGS.seed)
+
+
+VERBS = {"shards": shards, "samples": samples}
+
 if __name__ == "__main__":
-    sys.exit(
-        console.main(
-            {"shards": shards}, default="shards", argv=sys.argv, about=__doc__ or ""
-        )
-    )
+    sys.exit(console.main(VERBS, default="shards", argv=sys.argv, about=__doc__ or ""))

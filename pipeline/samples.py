@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pipeline.console import RunError, progress
+from pipeline.console import progress
 
 HEIGHT, WIDTH = 1200, 1600
 IMAGES = {"train": 48, "validation": 12, "test": 10}  # per class
@@ -23,11 +23,11 @@ Painter = Callable[[ImageDraw.ImageDraw, np.random.Generator], None]
 def write(root: Path, *, seed: int = 0) -> None:
     """Writes `train/<class>/`, `validation/<class>/` and a flat `test/`.
 
-    Raises:
-        RunError: `root` exists; nothing in it is touched.
+    A `root` that exists is left as it is.
     """
     if root.exists():
-        raise RunError(f"{root} exists already. Remove it, or name another folder.")
+        print(f"IMAGES {root} is there already; nothing to paint.")
+        return
     unfinished = root.with_name(f".{root.name}.unfinished")
     total = len(SCENES) * sum(IMAGES.values())
     rng = np.random.default_rng(seed)
@@ -65,8 +65,9 @@ def _beach(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
     _band(draw, horizon, shore, (20, 90, 140), (80, 170, 180))
     _band(draw, shore, HEIGHT, (235, 215, 165), (205, 180, 125))
     for _ in range(12):  # foam
-        x, y = rng.integers(0, WIDTH), rng.integers(horizon, shore + 40)
-        draw.ellipse((x, y, x + rng.integers(60, 300), y + 8), fill=(235, 245, 245))
+        x, y = int(rng.integers(0, WIDTH)), int(rng.integers(horizon, shore + 40))
+        length = int(rng.integers(60, 300))
+        draw.ellipse((x, y, x + length, y + 8), fill=(235, 245, 245))
     _sun(draw, rng, horizon)
 
 

@@ -40,9 +40,23 @@ def predict(passed_on: Sequence[str]) -> None:
     )
 
 
-if __name__ == "__main__":
-    sys.exit(
-        console.main(
-            {"predict": predict}, default="predict", argv=sys.argv, about=__doc__ or ""
-        )
+def summary(passed_on: Sequence[str]) -> None:
+    """Says in plain words what a finished job did."""
+    console.nothing_passed_on(passed_on)
+    console.required(
+        model=FLAGS.model, dataset=FLAGS.dataset, predictions=FLAGS.predictions
     )
+    from predictor import summary
+
+    summary.show(
+        Path(FLAGS.dataset),
+        Path(FLAGS.model),
+        Path(FLAGS.predictions),
+        split=FLAGS.split,
+    )
+
+
+VERBS = {"predict": predict, "summary": summary}
+
+if __name__ == "__main__":
+    sys.exit(console.main(VERBS, default="predict", argv=sys.argv, about=__doc__ or ""))

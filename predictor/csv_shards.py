@@ -17,6 +17,11 @@ def shard_name(index: int, count: int) -> str:
     return f"predictions-{index:05d}-of-{count:05d}.csv"
 
 
+def shard_pattern() -> str:
+    """A glob for every shard."""
+    return "predictions-*-of-*.csv"
+
+
 def header(classes: Sequence[str]) -> bytes:
     """The first line: `id` and the class names."""
     return _fields(["id", *classes]) + b"\n"

@@ -57,9 +57,7 @@ def train(passed_on: Sequence[str]) -> None:
     )
 
 
+VERBS = {"train": train}
+
 if __name__ == "__main__":
-    sys.exit(
-        console.main(
-            {"train": train}, default="train", argv=sys.argv, about=__doc__ or ""
-        )
-    )
+    sys.exit(console.main(VERBS, default="train", argv=sys.argv, about=__doc__ or ""))

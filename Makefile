@@ -1,0 +1,93 @@
+# IMAGES ──make shards──▶ DATASET ──make train──▶ MODEL ──make predict──▶ PREDICTIONS
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := $(BIN)/python -m
+INSTALLED := .venv/installed
+
+DEMO ?= demo
+RECIPE ?= article
+SPLIT ?= test
+ARGS ?=
+BEAM ?=
+
+# Warnings and errors of TensorFlow, not its notes.
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+# $(call given,NAME): stops when a variable that a target needs was not given.
+given = $(if $($(1)),,$(error $(1) is missing: make $@ $(1)=…; see `make help`))
+
+.PHONY: help
+help:  ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
+	  sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | \
+	  while IFS=$$'\t' read -r target text; do printf '  %-12s %s\n' "$$target" "$$text"; done
+	@echo
+	@echo '  ARGS="--flag=…" appends flags of the program; `$(RUN) pipeline --help`'
+	@echo '  (trainer, predictor) lists them. BEAM="--option=…" appends options of Beam.'
+
+.PHONY: install
+install: $(INSTALLED)  ## Make .venv, if setup.py or constraints.txt changed (PYTHON=python3)
+
+$(INSTALLED): setup.py constraints.txt
+	@extras=train,dev; \
+	if nvidia-smi -L >/dev/null 2>&1; then extras=$$extras,gpu; fi; \
+	if command -v uv >/dev/null; then \
+	  test -x $(BIN)/python || uv venv --quiet --python $(PYTHON) .venv; \
+	  uv pip install --quiet --python $(BIN)/python -c constraints.txt -e ".[$$extras]"; \
+	else \
+	  test -x $(BIN)/python || $(PYTHON) -m venv .venv; \
+	  $(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$$extras]"; \
+	fi
+	@touch $@
+
+.PHONY: demo
+demo: install  ## The whole job on painted sample photos: no network, no GPU (DEMO=demo)
+	$(RUN) pipeline samples --images="$(DEMO)/images"
+	$(RUN) pipeline shards --images="$(DEMO)/images" --dataset="$(DEMO)/dataset" --height=60 --width=80
+	$(RUN) trainer train --dataset="$(DEMO)/dataset" --model="$(DEMO)/model" --recipe=demo --weights=none
+	$(RUN) predictor predict --dataset="$(DEMO)/dataset" --model="$(DEMO)/model" --predictions="$(DEMO)/predictions"
+	@$(RUN) predictor summary --dataset="$(DEMO)/dataset" --model="$(DEMO)/model" --predictions="$(DEMO)/predictions"
+
+.PHONY: shards
+shards: install  ## IMAGES → DATASET, once (IMAGES= DATASET= ARGS= BEAM=)
+	$(call given,IMAGES)$(call given,DATASET)
+	$(RUN) pipeline shards --images="$(IMAGES)" --dataset="$(DATASET)" $(ARGS) $(if $(BEAM),-- $(BEAM))
+
+.PHONY: train
+train: install  ## DATASET → MODEL (DATASET= MODEL= RECIPE=article ARGS=)
+	$(call given,DATASET)$(call given,MODEL)
+	$(RUN) trainer train --dataset="$(DATASET)" --model="$(MODEL)" --recipe=$(RECIPE) $(ARGS)
+
+.PHONY: predict
+predict: install  ## MODEL + DATASET → PREDICTIONS (MODEL= DATASET= SPLIT=test PREDICTIONS= ARGS=)
+	$(call given,MODEL)$(call given,DATASET)$(call given,PREDICTIONS)
+	$(RUN) predictor predict --model="$(MODEL)" --dataset="$(DATASET)" --split="$(SPLIT)" --predictions="$(PREDICTIONS)" $(ARGS)
+
+.PHONY: test
+test: install  ## The tests that take seconds
+	$(RUN) pytest -m "not slow" $(ARGS)
+
+.PHONY: test-all
+test-all: install  ## Every test
+	$(RUN) pytest $(ARGS)
+
+.PHONY: check
+check: install  ## Lint, format and types, without writing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: format
+format: install  ## Rewrite the sources as `make check` wants them
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: constraints
+constraints: install  ## Pin the newest versions of everything, for every extra
+	$(BIN)/uv pip compile setup.py --all-extras --universal --python-version 3.11 \
+	  --upgrade --no-header --no-annotate --quiet --output-file constraints.txt

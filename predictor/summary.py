@@ -1,0 +1,94 @@
+"""A finished job in plain words and one picture, for `make demo`."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageDraw
+
+from pipeline import manifest
+from pipeline.manifest import Dataset
+from predictor import csv_shards
+from trainer import dataset as data
+from trainer import history
+
+COLUMNS, ROWS = 8, 5  # of the contact sheet
+MAGNIFY = 2
+
+
+def show(
+    dataset_folder: Path, model_folder: Path, predictions_folder: Path, *, split: str
+) -> None:
+    """Prints what went in, what came out, and what to do next.
+
+    Draws some predictions beside PREDICTIONS, as a PNG.
+    """
+    dataset = manifest.load(dataset_folder)
+    predicted = read(predictions_folder)
+    sheet = predictions_folder.with_name(f"{predictions_folder.name}.png")
+    contact_sheet(dataset, split, predicted).save(sheet)
+    lines = [
+        "",
+        "What happened",
+        *_images(dataset),
+        *_training(dataset, model_folder),
+        f"  {len(predicted)} rows for {dataset.split(split).examples} images of "
+        f"{split}, {predicted.index.nunique()} different ids",
+        "Where it lies",
+        f"  {dataset_folder}  TFRecord shards, {manifest.REJECTS}",
+        f"  {model_folder}  model.keras, history.csv, snapshots, TensorBoard logs",
+        f"  {predictions_folder}  CSV shards: id, probability of each class",
+        f"  {sheet}  some of them as pictures",
+        "Next, with your photos in IMAGES/train/<class>/ and IMAGES/test/",
+        "  make shards IMAGES=… DATASET=…",
+        "  make train DATASET=… MODEL=…",
+        "  make predict MODEL=… DATASET=… PREDICTIONS=…",
+    ]
+    print("\n".join(lines))
+
+
+def read(folder: Path) -> pd.DataFrame:
+    """All rows of PREDICTIONS: float32 probabilities, the id as index."""
+    shards = sorted(folder.glob(csv_shards.shard_pattern()))
+    parts = [pd.read_csv(path, dtype={"id": str}, index_col="id") for path in shards]
+    return pd.concat(parts).astype(np.float32)
+
+
+def contact_sheet(dataset: Dataset, split: str, predicted: pd.DataFrame) -> Image.Image:
+    """The first images of a split, each with its most probable class."""
+    height, width = dataset.image.height * MAGNIFY, dataset.image.width * MAGNIFY
+    sheet = Image.new("RGB", (COLUMNS * width, ROWS * (height + 14)), "white")
+    draw = ImageDraw.Draw(sheet)
+    shards = dataset.split(split).shards
+    batches = data.for_inference(dataset, shards, batch_size=COLUMNS)
+    for row, (ids, images, _) in enumerate(batches.take(ROWS).as_numpy_iterator()):
+        for column, (image_id, pixels) in enumerate(zip(ids, images, strict=True)):
+            left, top = column * width, row * (height + 14)
+            thumbnail = Image.fromarray(pixels).resize((width, height))
+            sheet.paste(thumbnail, (left, top + 14))
+            probabilities = predicted.loc[image_id.decode()]
+            caption = f"{probabilities.idxmax()} {probabilities.max():.0%}"
+            draw.text((left + 3, top + 1), caption, fill="black")
+    return sheet
+
+
+def _images(dataset: Dataset) -> list[str]:
+    rejects = pd.read_csv(dataset.folder / manifest.REJECTS, dtype=str)
+    written = sum(split.examples for split in dataset.splits.values())
+    return [
+        f"  {written + len(rejects)} images in: {written} records, "
+        f"{len(rejects)} rejected",
+        *(
+            f"    {row.split}/{row.id}: {row.reason} ({row.detail})"
+            for row in rejects.head(10).itertuples()
+        ),
+    ]
+
+
+def _training(dataset: Dataset, model_folder: Path) -> list[str]:
+    last = history.read(model_folder / "history.csv")[-1]
+    return [
+        f"  {last['epoch']} epochs on {dataset.split('train').examples} images: "
+        f"validation accuracy {last['val_accuracy']:.1%} "
+        f"(chance: {1 / len(dataset.classes):.1%})"
+    ]

@@ -1,0 +1,123 @@
+"""Shared fixtures: small photos, a small collection, its dataset."""
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+REPOSITORY = Path(__file__).parent.parent
+
+CLASSES = ("blue", "green", "red")
+PER_CLASS = {"train": 8, "validation": 3}
+TEST = 7
+HEIGHT, WIDTH = 32, 40  # the least that VGG16 takes
+
+
+def jpeg(pixels: np.ndarray, **options: object) -> bytes:
+    """Encodes uint8[height, width, 3] as a JPEG of quality 95."""
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, "JPEG", **{"quality": 95, **options})
+    return encoded.getvalue()
+
+
+def photo(channel: int, seed: int, height: int = 96, width: int = 120) -> np.ndarray:
+    """A smooth picture in which one of the colours red, green, blue is the brightest."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 90, (6, 8, 3), np.uint8)
+    coarse[..., channel] += 130
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.BICUBIC))
+
+
+def write_images(root: Path) -> None:
+    """train/ and validation/ of three classes, a flat test/, two broken files."""
+    for split, count in PER_CLASS.items():
+        for label, name in enumerate(CLASSES):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                seed = len(split) * 1000 + label * 100 + index
+                pixels = photo(2 - label, seed)
+                (folder / f"{index:02d}.jpg").write_bytes(jpeg(pixels))
+    (root / "test").mkdir()
+    for index in range(TEST):
+        (root / "test" / f"photo {index}.jpg").write_bytes(
+            jpeg(photo(index % 3, index))
+        )
+    whole = (root / "train" / "red" / "00.jpg").read_bytes()
+    (root / "train" / "red" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (root / "test" / "page.jpg").write_text("<html>not found</html>")
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root of split folders; not to be changed."""
+    root = tmp_path_factory.mktemp("collection") / "images"
+    write_images(root)
+    return root
+
+
+Program = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def program() -> Program:
+    """Runs `python -m …` as a user would; returns its exit code and output."""
+
+    def run(*words: object, **options: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", *map(str, words)],
+            capture_output=True,
+            text=True,
+            cwd=REPOSITORY,
+            timeout=300,
+            check=False,
+            **options,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def made_dataset(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path:
+    """DATASET of `images`; not to be changed."""
+    from pipeline import job
+    from pipeline.manifest import ImageContract
+
+    folder = tmp_path_factory.mktemp("made") / "dataset"
+    job.run(
+        images,
+        folder,
+        contract=ImageContract(height=HEIGHT, width=WIDTH),
+        shards=2,
+        max_reject_fraction=0.1,
+        workers=1,
+        beam_arguments=["--direct_running_mode=in_memory"],
+    )
+    return folder
+
+
+@pytest.fixture
+def dataset(made_dataset: Path, tmp_path: Path) -> Path:
+    """A DATASET of one's own, to change or to break."""
+    return Path(shutil.copytree(made_dataset, tmp_path / "dataset"))
+
+
+@pytest.fixture(scope="session")
+def tf():
+    """TensorFlow with two logical CPUs, which must be set before anything runs."""
+    import tensorflow
+
+    (processor,) = tensorflow.config.list_physical_devices("CPU")
+    if len(tensorflow.config.get_logical_device_configuration(processor) or ()) != 2:
+        tensorflow.config.set_logical_device_configuration(
+            processor, [tensorflow.config.LogicalDeviceConfiguration()] * 2
+        )
+    return tensorflow
