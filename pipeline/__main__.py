@@ -33,7 +33,9 @@ flags.DEFINE_float(
     upper_bound=0.9,
 )
 flags.DEFINE_bool("labelled_test", False, "test/ holds class folders, as train/ does.")
-flags.DEFINE_integer("seed", 0, "Of the order and of the split.")
+flags.DEFINE_integer(
+    "seed", 0, "Of the order and of the split.", lower_bound=0, upper_bound=2**31 - 1
+)
 flags.DEFINE_float(
     "max_reject_fraction",
     0.01,
@@ -51,11 +53,9 @@ flags.DEFINE_bool("overwrite", False, "Remove what another run left in DATASET."
 def shards(beam_arguments: Sequence[str]) -> None:
     """Makes DATASET from IMAGES."""
     console.required(images=FLAGS.images, dataset=FLAGS.dataset)
-    from pipeline import (
-        job,
-    )  # here: it imports Beam, 3 s, which --help need not wait for
+    from pipeline import preprocess  # here: --help need not wait for its imports
 
-    job.run(
+    preprocess.run(
         Path(FLAGS.images),
         Path(FLAGS.dataset),
         contract=ImageContract(

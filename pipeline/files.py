@@ -1,13 +1,16 @@
-"""Files that are either whole or not there, and their checksums."""
+"""Files that are either whole or not there, their text, and their checksums."""
 
 import contextlib
+import csv
 import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from pipeline.console import RunError
 
 _SCRATCH = ".scratch-"
 
@@ -59,6 +62,43 @@ def write_json(path: Path, value: Any, *, scratch: Path | None = None) -> None:
     """Commits `value` as JSON: sorted keys, so that equal values are equal bytes."""
     text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
     write_text(path, text + "\n", scratch=scratch)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        RunError: the file holds something else.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError as error:  # no JSON, or not UTF-8
+        raise RunError(
+            f"{path} is damaged: {error}. Restore it, or make its folder anew."
+        ) from error
+    if not isinstance(value, Mapping):
+        raise RunError(
+            f"{path} holds a JSON {type(value).__name__}, not an object; no program "
+            "of ours wrote it. Restore it, or name another folder."
+        )
+    return dict(value)
+
+
+def csv_line(values: Iterable[str]) -> str:
+    """One line of a CSV file, quoted as RFC 4180 asks, with `\\n` at its end.
+
+    Until Python 3.13 csv.writer quotes a line break only where it is part of the
+    line terminator; hence `\\r\\n`, which then goes.
+    """
+    line: str = csv.writer(_Echo(), lineterminator="\r\n").writerow(values)
+    return line.removesuffix("\r\n") + "\n"
+
+
+class _Echo:
+    """Hands a line of csv.writer back: `writerow` returns what `write` returns."""
+
+    def write(self, line: str) -> str:
+        return line
 
 
 def remove_scratch(folder: Path) -> None:

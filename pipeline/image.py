@@ -7,6 +7,9 @@ directions; area averaging does the rest. Entropy decoding is then most of the c
 
 import io
 import math
+import re
+import struct
+import warnings
 from importlib import metadata
 
 import cv2
@@ -23,10 +26,23 @@ REASONS = {
     "not_an_image": f"the content is none of {', '.join(FORMATS)}",
     "too_many_pixels": f"the header promises more than {MAX_PIXELS:,} pixels",
     "damaged": "truncated, or the stream is broken",
-    "unsupported": "a kind of JPEG that no decoder here reads",
+    "unsupported": "HEIF, AVIF, TIFF, or a kind of JPEG that no decoder here reads",
 }
 
+_SIGNATURES = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|BM.{4}\0{4}|RIFF.{4}WEBP", re.DOTALL
+)
+_OTHER_SIGNATURES = re.compile(rb".{4}ftyp|II\*\0|MM\0\*", re.DOTALL)
 _JPEG_SCALES = (8, 4, 2)  # other scales of libjpeg-turbo have no SIMD code
+# A lossless JPEG, or one whose metadata look so. Scaled, libjpeg-turbo writes past
+# the end of simplejpeg's buffer.
+_LOSSLESS = b"\xff\xc3"
+# What libjpeg-turbo complains of although no pixel is lost, and what it cannot
+# convert. Pillow can, and it still finds the truncated ones.
+_TOO_STRICT = re.compile(
+    "extraneous bytes before marker|bad ICC marker|unknown JFIF revision"
+    "|Adobe color transform|Invalid SOS parameters|color conversion|subsampling level"
+)
 _ORIENTATION = 0x0112  # EXIF tag
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -37,8 +53,10 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = (5, 6, 7, 8)
 
 Image.MAX_IMAGE_PIXELS = None  # the limit is enforced here, as a rejection
+warnings.filterwarnings("ignore", module=r"PIL\.")  # odd metadata, on stderr
 cv2.setNumThreads(0)  # one worker process per core already
 
 
@@ -84,15 +102,10 @@ def decode(data: bytes, contract: ImageContract) -> np.ndarray:
         BadImage: as `convert`.
     """
     image = _open(data)
-    orientation = image.getexif().get(_ORIENTATION, 1)
-    if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
-        turned = orientation in (5, 6, 7, 8)
-        upright = image.size if turned else image.size[::-1]
-        factor = _jpeg_factor(*upright, contract)
-        pixels = _decode_jpeg(data, image.height, image.width, factor)
-    else:
-        pixels = _decode_any(image)
-    return _turn(pixels, orientation)
+    if image.format in ("JPEG", "MPO"):
+        return _decode_jpeg(data, image, contract)
+    pixels = _decode_any(image)  # first: the EXIF of a PNG may follow its pixels
+    return _turn(pixels, _orientation(image))
 
 
 def resize(pixels: np.ndarray, contract: ImageContract) -> np.ndarray:
@@ -127,8 +140,7 @@ def _open(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.UnidentifiedImageError as error:
-        detail = f"begins with {data[:8].hex(' ')}"
-        raise BadImage("not_an_image", detail) from error
+        raise _unidentified(data) from error
     except (OSError, SyntaxError, ValueError) as error:
         raise BadImage("damaged", _text(error)) from error
     if image.height * image.width > MAX_PIXELS:
@@ -137,23 +149,41 @@ def _open(data: bytes) -> Image.Image:
     return image
 
 
-def _decode_jpeg(data: bytes, height: int, width: int, factor: int) -> np.ndarray:
-    """Decodes a grey or colour JPEG at 1/factor of its stored height x width."""
-    size = {
-        "min_height": math.ceil(height / factor),
-        "min_width": math.ceil(width / factor),
-    }
+def _unidentified(data: bytes) -> BadImage:
+    """Says why Pillow reads no header."""
+    begin = f"begins with {data[:12].hex(' ')}"
+    if _OTHER_SIGNATURES.match(data):
+        return BadImage("unsupported", f"{begin}: HEIF, AVIF or TIFF")
+    if not _SIGNATURES.match(data):
+        return BadImage("not_an_image", begin)
     try:
-        return simplejpeg.decode_jpeg(data, **size)
+        simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return BadImage("damaged", f"{begin}, but the header is not readable")
+    return BadImage("unsupported", "JPEG of 12 or 16 bits a sample, or as rare a kind")
+
+
+def _decode_jpeg(
+    data: bytes, image: Image.Image, contract: ImageContract
+) -> np.ndarray:
+    """Decodes a JPEG, scaled down and upright."""
+    orientation = _orientation(image)
+    upright = image.size if orientation in _SIDEWAYS else image.size[::-1]
+    factor = _jpeg_factor(*upright, contract)
+    if _LOSSLESS in data:
+        factor = 1
+    try:
+        pixels = simplejpeg.decode_jpeg(
+            data,
+            min_height=math.ceil(image.height / factor),
+            min_width=math.ceil(image.width / factor),
+        )
     except ValueError as error:
-        message = _text(error)
-    if "extraneous bytes" in message:  # a warning of libjpeg; nothing is lost
-        try:
-            return simplejpeg.decode_jpeg(data, **size, strict=False)
-        except ValueError as error:
-            message = _text(error)
-    unsupported = "Unsupported" in message or "not supported" in message
-    raise BadImage("unsupported" if unsupported else "damaged", message)
+        if not _TOO_STRICT.search(_text(error)):
+            raise BadImage("damaged", _text(error)) from error
+        image.draft(None, (image.width // factor, image.height // factor))
+        pixels = _decode_any(image)
+    return _turn(pixels, orientation)
 
 
 def _decode_any(image: Image.Image) -> np.ndarray:
@@ -162,6 +192,8 @@ def _decode_any(image: Image.Image) -> np.ndarray:
         image.load()
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise BadImage("damaged", _text(error)) from error
+    if image.mode == "P" and image.palette is None:
+        raise BadImage("damaged", "the palette is missing")
     if image.mode.startswith("I"):  # 16 bits of grey: convert() would clip, not scale
         high = np.asarray(image).astype(np.uint32).clip(0, 65535) >> 8
         image = Image.fromarray(high.astype(np.uint8))
@@ -171,9 +203,18 @@ def _decode_any(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
+def _orientation(image: Image.Image) -> int:
+    """EXIF 1 to 8; 1 where there is none, or none that can be read."""
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+    except (SyntaxError, ValueError, struct.error):
+        return 1
+    return orientation if orientation in _TRANSPOSE else 1
+
+
 def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Undoes the camera's orientation, EXIF 1 to 8."""
-    if orientation not in _TRANSPOSE:
+    if orientation == 1:
         return pixels
     return np.asarray(Image.fromarray(pixels).transpose(_TRANSPOSE[orientation]))
 

@@ -1,12 +1,11 @@
 """The account of every listed image: written or rejected, by split and class."""
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline import files
 from pipeline.console import RunError
 from pipeline.manifest import Split
 from pipeline.shard import Note
@@ -101,11 +100,13 @@ def balance(listing: Listing, notes: Mapping[str, Sequence[Note]]) -> Ledger:
     rejected = Counter((row.split, row.label) for row in rejects)
     listed = Counter((ref.split, ref.label or "") for ref in listing.refs)
     listed.update((row.split, row.label) for row in listing.rejects)
-    if listed != written + rejected:
+    if listed != (accounted := written + rejected):
+        odd = min(at for at in listed | accounted if listed[at] != accounted[at])
         raise RunError(
-            f"the ledger does not balance: {listed.total()} images listed, "
-            f"{written.total()} written and {rejected.total()} rejected. Did IMAGES or "
-            "DATASET change during the run? Run it again with --overwrite."
+            f"the ledger does not balance: split {odd[0]!r}, class {odd[1]!r}: "
+            f"{listed[odd]} images listed, {written[odd]} written and {rejected[odd]} "
+            "rejected. Did IMAGES or DATASET change during the run? Run it again with "
+            "--overwrite."
         )
     return Ledger(
         listed=listed,
@@ -120,11 +121,7 @@ def balance(listing: Listing, notes: Mapping[str, Sequence[Note]]) -> Ledger:
 
 def rejects_csv(rejects: Sequence[Reject]) -> str:
     """The text of rejects.csv (RFC 4180 quoting, `\\n` line ends)."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(("id", "split", "label", "reason", "detail"))
-    rows.writerows((r.id, r.split, r.label, r.reason, r.detail) for r in rejects)
-    return text.getvalue()
+    return "".join(map(files.csv_line, [Reject._fields, *rejects]))
 
 
 def _split(name: str, notes: Sequence[Note], rejected: Counts) -> Split:

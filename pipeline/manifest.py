@@ -1,6 +1,6 @@
 """dataset.json: the splits, their shards, the classes and the image contract."""
 
-import json
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ VERSION = 1
 MANIFEST = "dataset.json"
 CLASSES = "classes.txt"
 REJECTS = "rejects.csv"
+SHARD_PATTERN = "*-?????-of-?????.tfrecord"
 SPLITS = ("train", "validation", "test")
 UNLABELLED = -1
 RESIZES = ("stretch", "crop", "pad")
@@ -127,15 +128,15 @@ def classes_entry(classes: tuple[str, ...]) -> dict[str, Any]:
 
 def read_classes(path: Path, entry: Mapping[str, Any]) -> tuple[str, ...]:
     """Reads classes.txt and holds it to the manifest's `classes` entry."""
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    classes = tuple(text.split("\n")[:-1])
-    found = classes_entry(classes)
+    content = path.read_bytes() if path.is_file() else b""
+    digest = hashlib.sha256(content).hexdigest()
+    found = {"count": content.count(b"\n"), "sha256": digest}
     if found != entry:
         raise RunError(
             f"{path} is not the list that its manifest describes: expected "
             f"{dict(entry)}, found {found}. Restore the file, or make the folder anew."
         )
-    return classes
+    return tuple(content.decode().split("\n")[:-1])
 
 
 def load(folder: Path) -> Dataset:
@@ -153,11 +154,10 @@ def load(folder: Path) -> Dataset:
             f"DATASET {folder} is incomplete: it has no {MANIFEST}, which is written "
             "last. Run the same `make shards` again; it goes on where it stopped."
         )
-    content = path.read_bytes()
-    value = json.loads(content)
-    if value["version"] != VERSION:
+    value = files.read_json(path)
+    if value.get("version") != VERSION:
         raise RunError(
-            f"{path} has version {value['version']}; this program reads {VERSION}. "
+            f"{path} has version {value.get('version')}; this program reads {VERSION}. "
             "Make the dataset again with `make shards`."
         )
     dataset = Dataset(

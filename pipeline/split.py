@@ -1,6 +1,7 @@
 """Which images validate, and in which order images are stored: keyed hashes of ids.
 
-A hash does not depend on the order of a listing, and adding images moves no other.
+A hash does not depend on the order of a listing, and adding images moves no other:
+save one that trains only because its class had none that would.
 """
 
 import hashlib

@@ -10,7 +10,6 @@ The manifest is written last and `_work` is then removed.
 """
 
 import contextlib
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -42,12 +41,12 @@ class WorkFolder:
             RunError: the folder holds another run, or something else.
         """
         if self.manifest.is_file():
-            manifest = json.loads(self.manifest.read_text())
+            manifest = files.read_json(self.manifest)
             self._refuse_another({name: manifest.get(name) for name in key}, key)
             shutil.rmtree(self.work, ignore_errors=True)  # killed just before its end
             return True
         if self._key.is_file():
-            self._refuse_another(json.loads(self._key.read_text()), key)
+            self._refuse_another(files.read_json(self._key), key)
             files.remove_scratch(self.work)
             return False
         self._refuse_foreign()
@@ -69,7 +68,7 @@ class WorkFolder:
     def note(self, part: str) -> dict[str, Any] | None:
         """What `done` noted of a part; None where the part is missing or cut short."""
         try:
-            sidecar = json.loads(self._sidecar(part).read_text())
+            sidecar = files.read_json(self._sidecar(part))
             length = (self.folder / part).stat().st_size
         except FileNotFoundError:
             return None
@@ -83,6 +82,10 @@ class WorkFolder:
         """Writes the manifest and removes the work folder."""
         files.write_json(self.manifest, manifest, scratch=self.work)
         shutil.rmtree(self.work)
+
+    def resumes(self, key: Mapping[str, Any]) -> bool:
+        """Whether the folder holds the unfinished run of that key."""
+        return self._key.is_file() and not difference(files.read_json(self._key), key)
 
     def clear(self, *patterns: str) -> None:
         """Removes an earlier run, and only that: the manifest first."""

@@ -1,12 +1,11 @@
 """PREDICTIONS: the names of its CSV shards, their header and their rows."""
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import orjson
 
+from pipeline import files
 from pipeline.console import RunError
 
 MANIFEST = "predictions.json"
@@ -24,7 +23,7 @@ def shard_pattern() -> str:
 
 def header(classes: Sequence[str]) -> bytes:
     """The first line: `id` and the class names."""
-    return _fields(["id", *classes]) + b"\n"
+    return files.csv_line(["id", *classes]).encode()
 
 
 def lines(ids: Iterable[bytes], probabilities: np.ndarray) -> Iterator[bytes]:
@@ -54,11 +53,5 @@ def lines(ids: Iterable[bytes], probabilities: np.ndarray) -> Iterator[bytes]:
         )
     for image_id, row in zip(ids, np.ascontiguousarray(probabilities), strict=True):
         numbers = orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
-        yield _fields([image_id.decode()]) + b"," + numbers + b"\n"
-
-
-def _fields(values: Sequence[str]) -> bytes:
-    """A line without its end, quoted where RFC 4180 asks for it."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(values)
-    return text.getvalue().encode()
+        quoted = files.csv_line([image_id.decode()]).rstrip("\n").encode()
+        yield quoted + b"," + numbers + b"\n"

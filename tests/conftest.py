@@ -29,7 +29,7 @@ def jpeg(pixels: np.ndarray, **options: object) -> bytes:
 
 
 def photo(channel: int, seed: int, height: int = 96, width: int = 120) -> np.ndarray:
-    """A smooth picture in which one of the colours red, green, blue is the brightest."""
+    """A smooth picture; `channel`, of red, green and blue, is the brightest."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 90, (6, 8, 3), np.uint8)
     coarse[..., channel] += 130
@@ -88,11 +88,11 @@ def program() -> Program:
 @pytest.fixture(scope="session")
 def made_dataset(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path:
     """DATASET of `images`; not to be changed."""
-    from pipeline import job
+    from pipeline import preprocess
     from pipeline.manifest import ImageContract
 
     folder = tmp_path_factory.mktemp("made") / "dataset"
-    job.run(
+    preprocess.run(
         images,
         folder,
         contract=ImageContract(height=HEIGHT, width=WIDTH),

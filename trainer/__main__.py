@@ -25,7 +25,13 @@ flags.DEFINE_float("learning_rate", None, "Instead of the recipe's.", lower_boun
 flags.DEFINE_string(
     "weights", "imagenet", "Of the convolutions: imagenet, none, or a file's path."
 )
-flags.DEFINE_integer("seed", None, "Makes the run deterministic.")
+flags.DEFINE_integer(
+    "seed",
+    None,
+    "Makes the run deterministic.",
+    lower_bound=0,
+    upper_bound=2**31 - 1,
+)
 flags.DEFINE_integer(
     "virtual_devices", None, "Split the CPU into as many devices.", lower_bound=1
 )

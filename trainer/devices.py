@@ -58,10 +58,14 @@ def check_batch_size(batch_size: int, replicas: int) -> None:
 
 def _on_cpu(count: int) -> tf.distribute.MirroredStrategy:
     (processor,) = tf.config.list_physical_devices("CPU")
-    tf.config.set_visible_devices([], "GPU")
-    tf.config.set_logical_device_configuration(
-        processor, [tf.config.LogicalDeviceConfiguration()] * count
-    )
+    try:
+        tf.config.set_visible_devices([], "GPU")
+        tf.config.set_logical_device_configuration(
+            processor, [tf.config.LogicalDeviceConfiguration()] * count
+        )
+    except RuntimeError:  # TensorFlow has started; perhaps with enough of them
+        if len(tf.config.list_logical_devices("CPU")) < count:
+            raise
     return tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(count)])
 
 

@@ -1,0 +1,334 @@
+"""IMAGES → DATASET by the real Beam job, stopped in every way."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import (
+    CLASSES,
+    HEIGHT,
+    PER_CLASS,
+    REPOSITORY,
+    TEST,
+    WIDTH,
+    Program,
+    jpeg,
+    photo,
+)
+
+from pipeline import job, manifest, preprocess
+from pipeline.console import RunError, UsageError
+from pipeline.manifest import ImageContract
+
+IN_MEMORY = ["--direct_running_mode=in_memory"]
+CONTRACT = ImageContract(height=HEIGHT, width=WIDTH)
+SIZE = (f"--height={HEIGHT}", f"--width={WIDTH}")
+
+
+def make(images: Path, folder: Path, **options: object) -> None:
+    """As the command line does, in this process."""
+    settings = {"max_reject_fraction": 0.1, "workers": 1, "shards": 2, **options}
+    preprocess.run(
+        images, folder, contract=CONTRACT, beam_arguments=IN_MEMORY, **settings
+    )
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """The digest of every file below a folder."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_finished_dataset_holds_these_files_and_no_others(made_dataset: Path) -> None:
+    shards = {
+        manifest.shard_name(split, index, 2)
+        for split in manifest.SPLITS
+        for index in range(2)
+    }
+    others = {"classes.txt", "dataset.json", "rejects.csv"}
+    assert set(os.listdir(made_dataset)) == shards | others
+    assert (made_dataset / "classes.txt").read_text() == "blue\ngreen\nred\n"
+
+
+def test_the_ledger_balances(made_dataset: Path) -> None:
+    value = json.loads((made_dataset / "dataset.json").read_text())
+    assert value["splits"]["train"]["examples"] == len(CLASSES) * PER_CLASS["train"]
+    assert value["splits"]["test"]["examples"] == TEST
+    train = value["ledger"]["splits"]["train"]
+    assert (train["listed"], train["written"], train["rejected"]) == (25, 24, 1)
+    assert train["classes"]["red"] == {"listed": 9, "written": 8, "rejected": 1}
+    rejects = pd.read_csv(made_dataset / "rejects.csv", keep_default_na=False)
+    assert rejects[["id", "split", "label", "reason"]].to_numpy().tolist() == [
+        ["page.jpg", "test", "", "not_an_image"],
+        ["red/cut.jpg", "train", "red", "damaged"],
+    ]
+
+
+def test_the_shards_are_as_their_manifest_says(made_dataset: Path) -> None:
+    dataset = manifest.load(made_dataset)
+    assert manifest.find_damage(dataset) is None
+    assert dataset.image == CONTRACT
+
+
+def test_worker_processes_and_order_change_no_byte(
+    images: Path, made_dataset: Path, tmp_path: Path, program: Program
+) -> None:
+    """Two real worker processes, on a copy made in another order."""
+    copy = tmp_path / "elsewhere"
+    for path in sorted(images.rglob("*.jpg"), reverse=True):
+        target = copy / path.relative_to(images)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    folder = tmp_path / "made" / "dataset"
+    result = program(
+        *("pipeline", f"--images={copy}", f"--dataset={folder}", "--workers=2"),
+        *("--shards=2", "--max_reject_fraction=0.1", *SIZE),
+    )
+    assert result.returncode == 0, result.stderr
+    assert tree(folder) == tree(made_dataset)
+    assert "42 images listed = 40 written + 2 rejected" in result.stdout
+    assert "1 damaged" in result.stdout
+
+
+def test_class_folders_are_split_by_hash(images: Path, tmp_path: Path) -> None:
+    make(images / "validation", tmp_path / "made", validation_fraction=0.4, shards=1)
+    dataset = manifest.load(tmp_path / "made")
+    counts = {name: split.examples for name, split in dataset.splits.items()}
+    assert sum(counts.values()) == len(CLASSES) * PER_CLASS["validation"]
+    assert counts["train"] >= len(CLASSES)
+    assert dataset.classes == CLASSES
+
+
+def test_a_second_run_does_nothing(
+    images: Path, dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in dataset.iterdir()}
+    make(images, dataset)
+    assert "complete already" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in dataset.iterdir()} == before
+
+
+def test_another_run_is_refused_with_both_values(images: Path, dataset: Path) -> None:
+    with pytest.raises(RunError, match=r"source\.seed is 0 there and 5 here"):
+        make(images, dataset, seed=5)
+    with pytest.raises(RunError, match=r"shards\.test is 2 there and 3 here"):
+        make(images, dataset, shards=3)
+
+
+def test_overwrite_leaves_no_stale_shard(
+    images: Path, dataset: Path, made_dataset: Path
+) -> None:
+    make(images, dataset, shards=3, overwrite=True)
+    assert len(list(dataset.glob("*-of-00003.tfrecord"))) == 9
+    make(images, dataset, overwrite=True)
+    assert tree(dataset) == tree(made_dataset)
+
+
+def test_overwrite_goes_on_with_its_own_unfinished_run(
+    images: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "made"
+    with pytest.raises(RunError, match="images were rejected"):
+        make(images, folder, max_reject_fraction=0.0, overwrite=True)
+    shards = {path: path.stat().st_mtime_ns for path in folder.glob("*.tfrecord")}
+    make(images, folder, overwrite=True)
+    assert {path: path.stat().st_mtime_ns for path in shards} == shards
+
+
+def test_too_many_rejections_fail_and_keep_the_shards(
+    images: Path, made_dataset: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "made"
+    with pytest.raises(RunError, match=r"2 of 42 images were rejected \(4\.76%\)"):
+        make(images, folder, max_reject_fraction=0.01)
+    assert not (folder / "dataset.json").exists()
+    assert "red/cut.jpg" in (folder / "rejects.csv").read_text()
+    shards = {path: path.stat().st_mtime_ns for path in folder.glob("*.tfrecord")}
+    make(images, folder, max_reject_fraction=0.05)
+    assert {path: path.stat().st_mtime_ns for path in shards} == shards
+    assert tree(folder) == tree(made_dataset)
+
+
+def test_a_class_emptied_by_rejections_is_named(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = Path(shutil.copytree(images, tmp_path / "images"))
+    for path in (root / "train" / "green").iterdir():
+        path.write_bytes(b"")
+    make(root, tmp_path / "made", max_reject_fraction=0.5)
+    assert "classes without a training image: green" in capsys.readouterr().out
+    assert manifest.load(tmp_path / "made").classes == CLASSES
+
+
+def test_no_decodable_image(tmp_path: Path) -> None:
+    (tmp_path / "images" / "a").mkdir(parents=True)
+    (tmp_path / "images" / "a" / "x.jpg").write_text("no picture")
+    with pytest.raises(RunError, match="none of the 1 images could be decoded"):
+        make(tmp_path / "images", tmp_path / "made", max_reject_fraction=1.0)
+    assert not (tmp_path / "made" / "dataset.json").exists()
+
+
+def test_an_empty_class_stops_before_any_work(
+    images: Path, tmp_path: Path, program: Program
+) -> None:
+    root = Path(shutil.copytree(images, tmp_path / "images"))
+    (root / "train" / "mauve").mkdir()
+    folder = tmp_path / "made"
+    result = program("pipeline", f"--images={root}", f"--dataset={folder}")
+    assert result.returncode == 1
+    assert "mauve" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--images=x"], "missing --dataset"),
+        (["--images=x", "--dataset=y", "--height=0"], "height"),
+        (["--images=x", "--dataset=y", "--resize=fold"], "stretch|crop|pad"),
+        (["--images=x", "--dataset=y", "--", "--foo=1"], "--foo"),
+        (["--images=x", "--dataset=y", "stray"], "stray"),
+    ],
+)
+def test_wrong_usage(words: list[str], message: str, program: Program) -> None:
+    result = program("pipeline", *words)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_beam_options_are_checked() -> None:
+    with pytest.raises(UsageError, match="no option --number_of_workers"):
+        job.beam_options(["--number_of_workers=3"], workers=1)
+    assert job.beam_options(["--num_workers=3"], workers=1)
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """Enough of large photos that a run can be caught at work."""
+    folder = tmp_path / "many" / "a"
+    folder.mkdir(parents=True)
+    data = jpeg(photo(0, 0, 1200, 1600))
+    for index in range(400):
+        (folder / f"{index}.jpg").write_bytes(data)
+    return folder.parent
+
+
+def start(many: Path, folder: Path) -> subprocess.Popen[str]:
+    """Starts the job as a process group of its own, as a shell does."""
+    words = [
+        "pipeline",
+        f"--images={many}",
+        f"--dataset={folder}",
+        "--shards=40",
+        *SIZE,
+    ]
+    return subprocess.Popen(
+        [sys.executable, "-m", *words],
+        cwd=REPOSITORY,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def children(pid: int) -> list[int]:
+    found = subprocess.run(
+        ["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False
+    )
+    return [int(word) for word in found.stdout.split()]
+
+
+def wait_for_shards(folder: Path, process: subprocess.Popen[str]) -> None:
+    """Waits until some shards are committed, but not all."""
+    while len(list(folder.glob("_work/done/*"))) < 3:
+        assert process.poll() is None
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)], ids=["kill", "^C"]
+)
+def test_a_stopped_run_goes_on(
+    many: Path, tmp_path: Path, number: int, code: int
+) -> None:
+    folder, undisturbed = tmp_path / "made", tmp_path / "undisturbed"
+    process = start(many, folder)
+    wait_for_shards(folder, process)
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in errors
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob("*.tfrecord")}
+    assert 0 < len(kept) < 80
+    again = start(many, folder)
+    _, errors = again.communicate(timeout=120)
+    assert again.returncode == 0, errors
+    noted = {path: path.stat().st_mtime_ns for path in kept}
+    assert sum(noted[path] == kept[path] for path in kept) >= 3
+    preprocess.run(
+        many,
+        undisturbed,
+        contract=CONTRACT,
+        shards=40,
+        workers=1,
+        beam_arguments=IN_MEMORY,
+    )
+    assert tree(folder) == tree(undisturbed)
+
+
+def test_a_killed_worker_is_an_error_that_says_what_to_do(
+    many: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "made"
+    process = start(many, folder)
+    wait_for_shards(folder, process)
+    workers = [pid for child in children(process.pid) for pid in children(child)]
+    assert len(workers) == 2
+    os.kill(workers[0], signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Worker subprocess exited with return code -9" in errors
+    assert "run the same command again" in errors
+    assert "Traceback" not in errors
+
+
+def test_workers_end_with_their_launcher(many: Path, tmp_path: Path) -> None:
+    process = start(many, tmp_path / "made")
+    wait_for_shards(tmp_path / "made", process)
+    group = next(child for child in children(process.pid) if children(child))
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 30
+    while children(group):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_failing_worker_is_quoted(
+    images: Path, tmp_path: Path, program: Program
+) -> None:
+    """A folder that stands where a shard should go: its commit fails."""
+    folder = tmp_path / "made"
+    words = ("pipeline", f"--images={images}", f"--dataset={folder}", "--shards=1")
+    with pytest.raises(RunError, match="images were rejected"):
+        make(images, folder, max_reject_fraction=0.0, shards=1)
+    (folder / manifest.shard_name("test", 0, 1)).unlink()
+    (folder / manifest.shard_name("test", 0, 1)).mkdir()
+    result = program(*words, *SIZE)
+    assert result.returncode == 1
+    assert "Is a directory" in result.stderr
+    assert "made.log has the rest" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,369 @@
+"""What is listed below IMAGES, and what is refused."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from pipeline import sources
+from pipeline.console import RunError
+from pipeline.sources import Listing, list_images
+
+SPLIT_ROOT = (
+    "train/b/1.jpg",
+    "train/a/2.jpg",
+    "train/a/deep/er/3.jpg",
+    "validation/a/2.jpg",
+    "test/4.jpg",
+    "test/day 1/5.jpg",
+)
+
+
+def grow(root: Path, paths: Sequence[str]) -> Path:
+    """Creates empty files: a listing opens none."""
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).touch()
+    return root
+
+
+def labels(listing: Listing, split: str) -> dict[str, str | None]:
+    """The images of a split: class by id."""
+    return {ref.id: ref.label for ref in listing.refs if ref.split == split}
+
+
+def rejected(listing: Listing) -> dict[str, str]:
+    """The reason by id."""
+    return {reject.id: reject.reason for reject in listing.rejects}
+
+
+# ------------------------------------------------------------------ split folders
+
+
+def test_split_folders(tmp_path: Path) -> None:
+    listing = list_images(grow(tmp_path, SPLIT_ROOT))
+    assert listing.layout == "splits"
+    assert labels(listing, "train") == {
+        "a/2.jpg": "a",
+        "a/deep/er/3.jpg": "a",  # the class is the first folder
+        "b/1.jpg": "b",
+    }
+    assert labels(listing, "validation") == {"a/2.jpg": "a"}
+    assert labels(listing, "test") == {"4.jpg": None, "day 1/5.jpg": None}
+    assert listing.splits() == ["train", "validation", "test"]
+    assert listing.classes == ("a", "b")
+    assert (listing.rejects, listing.ignored) == ([], [])
+
+
+def test_the_uri_leads_to_the_image(tmp_path: Path) -> None:
+    grow(tmp_path, SPLIT_ROOT)
+    (tmp_path / "test" / "day 1" / "5.jpg").write_text("five")
+    listing = list_images(tmp_path)
+    uris = {(ref.split, ref.id): ref.uri for ref in listing.refs}
+    assert len(set(uris.values())) == len(SPLIT_ROOT)
+    assert Path(uris["test", "day 1/5.jpg"]).read_text() == "five"
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        ("train",),
+        ("validation",),
+        ("test",),
+        ("train", "test"),
+        ("train", "validation"),
+    ],
+)
+def test_each_split_is_optional(tmp_path: Path, wanted: tuple[str, ...]) -> None:
+    paths = [path for path in SPLIT_ROOT if path.startswith(wanted)]
+    listing = list_images(grow(tmp_path, paths), validation_fraction=0.9)
+    assert listing.splits() == list(wanted)
+    assert len(listing.refs) == len(paths)
+
+
+@pytest.mark.parametrize("fraction", [0, 0.9])
+def test_no_split_is_carved_out_of_another(tmp_path: Path, fraction: float) -> None:
+    grow(tmp_path, [f"train/a/{i}.jpg" for i in range(50)])
+    listing = list_images(tmp_path, validation_fraction=fraction, seed=1)
+    assert len(labels(listing, "train")) == 50
+
+
+def test_what_stands_beside_the_splits_is_ignored_and_counted(tmp_path: Path) -> None:
+    grow(tmp_path, [*SPLIT_ROOT, "LICENSE", "labels.csv", "extra/a/6.jpg"])
+    listing = list_images(tmp_path)
+    assert len(listing.refs) == len(SPLIT_ROOT)
+    assert listing.rejects == []
+    assert {Path(path).name for path in listing.ignored} == {
+        "LICENSE",
+        "labels.csv",
+        "extra",
+    }
+
+
+def test_a_file_outside_a_class_folder_is_rejected(tmp_path: Path) -> None:
+    grow(tmp_path, [*SPLIT_ROOT, "train/x.jpg", "validation/y.jpg"])
+    listing = list_images(tmp_path)
+    assert {(r.split, r.id, r.label, r.reason) for r in listing.rejects} == {
+        ("train", "x.jpg", "", "no_class"),
+        ("validation", "y.jpg", "", "no_class"),
+    }
+    assert len(listing.refs) == len(SPLIT_ROOT)
+
+
+def test_a_labelled_test_split_has_class_folders(tmp_path: Path) -> None:
+    grow(tmp_path, ["train/a/1.jpg", "test/a/2.jpg", "test/a/b/3.jpg", "test/4.jpg"])
+    listing = list_images(tmp_path, labelled_test=True)
+    assert labels(listing, "test") == {"a/2.jpg": "a", "a/b/3.jpg": "a"}
+    assert rejected(listing) == {"4.jpg": "no_class"}
+    unlabelled = list_images(tmp_path)
+    assert set(labels(unlabelled, "test").values()) == {None}
+    assert unlabelled.rejects == []
+
+
+@pytest.mark.parametrize(
+    ("split", "labelled_test"), [("validation", False), ("test", True)]
+)
+def test_a_class_that_train_lacks_is_refused(
+    tmp_path: Path, split: str, labelled_test: bool
+) -> None:
+    grow(tmp_path, ["train/a/1.jpg", f"{split}/a/2.jpg", f"{split}/zebra/3.jpg"])
+    with pytest.raises(RunError, match=rf"{split} has .* train has not: zebra \(1 in"):
+        list_images(tmp_path, labelled_test=labelled_test)
+
+
+# ------------------------------------------------------------------ class folders
+
+
+def class_root(root: Path) -> Path:
+    paths = [f"{name}/{i}.jpg" for name in ("a", "b", "c") for i in range(40)]
+    return grow(root, [*paths, "rare/0.jpg"])
+
+
+def test_class_folders(tmp_path: Path) -> None:
+    listing = list_images(class_root(tmp_path), validation_fraction=0.25)
+    assert listing.layout == "classes"
+    train, validation = labels(listing, "train"), labels(listing, "validation")
+    assert not train.keys() & validation.keys()
+    assert train | validation == {
+        f"{path.parent.name}/{path.name}": path.parent.name
+        for path in tmp_path.rglob("*.jpg")
+    }
+    assert train["rare/0.jpg"] == "rare"
+    assert set(validation.values()) == {"a", "b", "c"}
+    assert 10 <= len(validation) <= 60
+    assert listing.classes == ("a", "b", "c", "rare")
+
+
+def test_a_validation_fraction_of_0_is_none(tmp_path: Path) -> None:
+    listing = list_images(class_root(tmp_path), validation_fraction=0)
+    assert listing.splits() == ["train"]
+
+
+def test_the_seed_chooses_the_validation_images(tmp_path: Path) -> None:
+    class_root(tmp_path)
+    once, again, other = (list_images(tmp_path, seed=seed) for seed in (0, 0, 1))
+    assert labels(once, "validation") == labels(again, "validation")
+    assert labels(once, "validation") != labels(other, "validation")
+
+
+def test_files_beside_the_class_folders_are_ignored(tmp_path: Path) -> None:
+    grow(tmp_path, ["a/1.jpg", "README.txt", "loose.jpg"])
+    listing = list_images(tmp_path)
+    assert set(labels(listing, "train")) == {"a/1.jpg"}
+    assert listing.rejects == []
+    assert len(listing.ignored) == 2
+
+
+def test_classes_are_sorted_strings(tmp_path: Path) -> None:
+    names = ("10", "9", "007", "b", "B", "é", "a b", "a,b", "NA")
+    listing = list_images(grow(tmp_path, [f"{name}/1.jpg" for name in names]))
+    assert listing.classes == ("007", "10", "9", "B", "NA", "a b", "a,b", "b", "é")
+
+
+# -------------------------------------------------------------- names and litter
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a,b.jpg",
+        'say "x".jpg',
+        "two\nlines.jpg",
+        "back\\slash.jpg",
+        " blank .jpg",
+        "grün 日本 🦓.jpg",
+        "no extension",
+        "x" * 251 + ".jpg",
+        "é" * 125 + "x.jpg",  # 255 bytes, too
+    ],
+)
+@pytest.mark.parametrize("folder", ["train/a", "test", "test/sub"])
+def test_odd_names_are_images(tmp_path: Path, folder: str, name: str) -> None:
+    listing = list_images(grow(tmp_path, ["train/a/1.jpg", f"{folder}/{name}"]))
+    assert listing.rejects == []
+    split, _, inner = folder.partition("/")
+    assert f"{inner}/{name}".lstrip("/") in labels(listing, split)
+
+
+@pytest.mark.parametrize(
+    "litter",
+    [".DS_Store", "._1.jpg", "Thumbs.db", "desktop.ini", "__MACOSX/1.jpg", ".git/x"],
+)
+@pytest.mark.parametrize("place", ["", "train/", "train/a/", "train/a/sub/", "test/"])
+def test_litter_is_ignored(tmp_path: Path, place: str, litter: str) -> None:
+    grow(tmp_path, [*SPLIT_ROOT, "train/a/sub/7.jpg", place + litter])
+    listing = list_images(tmp_path)
+    assert len(listing.refs) == len(SPLIT_ROOT) + 1
+    assert listing.rejects == []
+    assert listing.ignored == [str(tmp_path / place / litter.partition("/")[0])]
+
+
+@pytest.mark.parametrize(
+    ("path", "image_id", "label"),
+    [
+        (b"train/a/x\xff.jpg", r"a/x\xff.jpg", "a"),
+        (b"train/\xe9/x.jpg", r"\xe9/x.jpg", ""),
+        (b"test/x\xff.jpg", r"x\xff.jpg", ""),
+    ],
+)
+def test_a_name_that_is_no_utf8_is_rejected(
+    tmp_path: Path, path: bytes, image_id: str, label: str
+) -> None:
+    listing = list_images(grow(tmp_path, ["train/a/1.jpg", os.fsdecode(path)]))
+    (reject,) = listing.rejects
+    split = path.partition(b"/")[0].decode()
+    assert reject[:4] == (image_id, split, label, "bad_name")
+    assert listing.classes == ("a",)
+
+
+def test_a_folder_of_litter_alone_may_be_printed(tmp_path: Path) -> None:
+    """Whatever its bytes: the names end up in a log."""
+    grow(tmp_path, ["a/1.jpg", os.fsdecode(b".\xff/1.jpg")])
+    (ignored,) = list_images(tmp_path).ignored
+    assert ignored.endswith(r".\xff")
+
+
+def test_the_listing_does_not_depend_on_the_order_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class_root(tmp_path)
+    entries = sources._entries
+    forward = list_images(tmp_path)
+    monkeypatch.setattr(sources, "_entries", lambda folder: entries(folder)[::-1])
+    backward = list_images(tmp_path)
+    assert forward.refs != backward.refs  # the order did change
+    assert set(forward.refs) == set(backward.refs)
+    assert forward.classes == backward.classes
+
+
+# ------------------------------------------------------------------------- links
+
+
+def test_links_that_lead_nowhere_are_rejected(tmp_path: Path) -> None:
+    grow(tmp_path, ["train/a/1.jpg", "test/1.jpg"])
+    for folder in ("train/a", "test"):
+        (tmp_path / folder / "dangling.jpg").symlink_to("nothing.jpg")
+        (tmp_path / folder / "self.jpg").symlink_to("self.jpg")
+    os.mkfifo(tmp_path / "test" / "pipe.jpg")
+    listing = list_images(tmp_path)
+    details = {reject.id: reject.detail for reject in listing.rejects}
+    assert details.pop("a/dangling.jpg") == "a link to nothing"
+    assert details.pop("dangling.jpg") == "a link to nothing"
+    assert details.pop("pipe.jpg") == "not a regular file"
+    assert "symbolic links" in details.pop("a/self.jpg")
+    assert "symbolic links" in details.pop("self.jpg")
+    assert not details
+    assert set(rejected(listing).values()) == {"unreadable"}
+    assert len(listing.refs) == 2
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "image_id"),
+    [
+        ("train/a/again", ".", "a/again"),
+        ("train/a/up", "..", "a/up"),
+        ("train/a/deep/up", "..", "a/deep/up"),
+        ("train/loop", ".", "loop"),
+        ("test/again", ".", "again"),
+        ("test/deep/up", "../..", "deep/up/test"),
+    ],
+)
+def test_a_looping_folder_is_rejected_once(
+    tmp_path: Path, link: str, target: str, image_id: str
+) -> None:
+    grow(tmp_path, ["train/a/1.jpg", "train/a/deep/2.jpg", "test/deep/3.jpg"])
+    (tmp_path / link).symlink_to(target)
+    listing = list_images(tmp_path)
+    assert rejected(listing) == {image_id: "unreadable"}
+    assert "holds it" in listing.rejects[0].detail
+
+
+def test_links_that_lead_somewhere_are_followed(tmp_path: Path) -> None:
+    images = grow(tmp_path / "images", ["a/1.jpg"])
+    store = grow(tmp_path / "store", ["x.jpg", "sub/y.jpg"])
+    (images / "a" / "linked.jpg").symlink_to(store / "x.jpg")
+    (images / "b").symlink_to(store)
+    listing = list_images(images, validation_fraction=0)
+    assert labels(listing, "train") == {
+        "a/1.jpg": "a",
+        "a/linked.jpg": "a",
+        "b/x.jpg": "b",
+        "b/sub/y.jpg": "b",
+    }
+    assert listing.rejects == []
+
+
+def test_images_may_itself_be_a_link(tmp_path: Path) -> None:
+    grow(tmp_path / "images", SPLIT_ROOT)
+    (tmp_path / "link").symlink_to("images")
+    direct, linked = list_images(tmp_path / "images"), list_images(tmp_path / "link")
+    assert {ref.id for ref in direct.refs} == {ref.id for ref in linked.refs}
+
+
+# ---------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        ([], r"IMAGES .* holds no image file .*\(0 rejected, 0 ignored\)"),
+        (["1.jpg", "2.jpg"], r"\(0 rejected, 2 ignored\).*one folder per class"),
+        (["train/1.jpg"], r"\(1 rejected, 0 ignored\)"),
+        (["train/.DS_Store"], "/train holds no file. Add photos, or remove"),
+        (["train/a/1.jpg", "test/.DS_Store"], "/test holds no file"),
+        (["train/a/1.jpg", "train/b/Thumbs.db"], "train has class .*file: b. Add"),
+        (["a/1.jpg", "c/.x", "b/sub/.x"], "class folders without a file: b, c. Add"),
+        (["train/a\nb/1.jpg"], r"train/a\\nb' has a line break.*Rename it"),
+        (["a\rb/1.jpg"], r"/a\\rb' has a line break.*classes.txt"),
+    ],
+)
+def test_refusals_name_the_folder(
+    tmp_path: Path, paths: list[str], message: str
+) -> None:
+    with pytest.raises(RunError, match=message):
+        list_images(grow(tmp_path, paths))
+
+
+@pytest.mark.parametrize("name", ["nothing", "file"])
+def test_images_must_be_a_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=f"{name} is not a folder. Name a folder with"):
+        list_images(tmp_path / name)
+
+
+def test_a_folder_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is asked by a stand-in: root, who may run this, can read any folder."""
+    grow(tmp_path, SPLIT_ROOT)
+    scandir = os.scandir
+
+    def refuse(folder: str):
+        if str(folder).endswith("deep"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(RunError, match=r"cannot list .*a/deep: Permission denied\. M"):
+        list_images(tmp_path)
