@@ -29,13 +29,11 @@ REASONS = {
     "unsupported": "HEIF, AVIF, TIFF, or a kind of JPEG that no decoder here reads",
 }
 
-_SIGNATURES = re.compile(
-    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|BM.{4}\0{4}|RIFF.{4}WEBP", re.DOTALL
-)
+_SIGNATURES = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a")
 _OTHER_SIGNATURES = re.compile(rb".{4}ftyp|II\*\0|MM\0\*", re.DOTALL)
 _JPEG_SCALES = (8, 4, 2)  # other scales of libjpeg-turbo have no SIMD code
-# A lossless JPEG, or one whose metadata look so. Scaled, libjpeg-turbo writes past
-# the end of simplejpeg's buffer.
+# In a lossless JPEG, or in metadata. libjpeg-turbo cannot scale lossless JPEGs, and
+# simplejpeg 1.9 then has it write past the end of its buffer.
 _LOSSLESS = b"\xff\xc3"
 # What libjpeg-turbo complains of although no pixel is lost, and what it cannot
 # convert. Pillow can, and it still finds the truncated ones.
@@ -55,7 +53,7 @@ _TRANSPOSE = {
 }
 _SIDEWAYS = (5, 6, 7, 8)
 
-Image.MAX_IMAGE_PIXELS = None  # the limit is enforced here, as a rejection
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # at twice this, Pillow opens no file
 warnings.filterwarnings("ignore", module=r"PIL\.")  # odd metadata, on stderr
 cv2.setNumThreads(0)  # one worker process per core already
 
@@ -85,7 +83,7 @@ def convert(data: bytes, contract: ImageContract) -> bytes:
         An RGB JPEG of contract.height x contract.width, upright.
 
     Raises:
-        BadImage: `data` is no image, damaged, or too large.
+        BadImage: `data` is no image, damaged, too large, or of an unsupported kind.
     """
     pixels = resize(decode(data, contract), contract)
     return simplejpeg.encode_jpeg(
@@ -141,6 +139,8 @@ def _open(data: bytes) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.UnidentifiedImageError as error:
         raise _unidentified(data) from error
+    except Image.DecompressionBombError as error:
+        raise BadImage("too_many_pixels", _text(error)) from error
     except (OSError, SyntaxError, ValueError) as error:
         raise BadImage("damaged", _text(error)) from error
     if image.height * image.width > MAX_PIXELS:
@@ -253,7 +253,7 @@ def _scale(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
         pixels = cv2.resize(pixels, shrunk, interpolation=cv2.INTER_AREA)
     if shrunk != (width, height):
         pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.ascontiguousarray(pixels)
+    return pixels
 
 
 def _text(error: Exception) -> str:

@@ -64,9 +64,8 @@ def run(
         strategy = devices.strategy(virtual_devices=virtual_devices, cpu=cpu)
         with strategy.scope():
             network = model.load(model_folder)
-        writer = _Writer(
-            output, dataset, contract, _Forward(network, strategy), batch_size
-        )
+        forward = _Forward(network, strategy, batch_size)
+        writer = _Writer(output, dataset, contract, forward, batch_size)
         total = sum(shard.examples for shard in shards.values())
         left = sum(shard.examples for shard in missing.values())
         with (
@@ -88,23 +87,32 @@ def _names(dataset: Dataset, split: str) -> dict[str, Shard]:
 
 
 class _Forward:
-    """The model on all replicas: uint8 images in, float32 probabilities out."""
+    """The model on all replicas, for batches of up to `batch_size` rows.
 
-    def __init__(self, network: keras.Model, strategy: tf.distribute.Strategy) -> None:
+    A short batch is filled up: one shape means one trace, and no replica may be left
+    without a row.
+    """
+
+    def __init__(
+        self, network: keras.Model, strategy: tf.distribute.Strategy, batch_size: int
+    ) -> None:
         self._strategy = strategy
+        self._rows = max(batch_size, strategy.num_replicas_in_sync)
         self._step = tf.function(
             lambda images: strategy.run(network, (images,), {"training": False}),
-            reduce_retracing=True,
+            reduce_retracing=True,  # the replicas' parts may differ by a row
         )
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """float32[batch, classes] of uint8[batch, height, width, 3], in their order."""
-        parts = np.array_split(images, self._strategy.num_replicas_in_sync)
+        padding = [(0, self._rows - len(images)), (0, 0), (0, 0), (0, 0)]
+        replicas = self._strategy.num_replicas_in_sync
+        parts = np.array_split(np.pad(images, padding), replicas)
         distributed = self._strategy.experimental_distribute_values_from_function(
             lambda context: tf.constant(parts[context.replica_id_in_sync_group])
         )
         results = self._strategy.experimental_local_results(self._step(distributed))
-        return np.concatenate([part.numpy() for part in results])
+        return np.concatenate([part.numpy() for part in results])[: len(images)]
 
 
 class _Writer:

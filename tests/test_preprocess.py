@@ -233,6 +233,7 @@ def start(many: Path, folder: Path) -> subprocess.Popen[str]:
         f"--images={many}",
         f"--dataset={folder}",
         "--shards=40",
+        "--validation_fraction=0",
         *SIZE,
     ]
     return subprocess.Popen(
@@ -272,7 +273,7 @@ def test_a_stopped_run_goes_on(
     assert process.returncode == code
     assert "Traceback" not in errors
     kept = {path: path.stat().st_mtime_ns for path in folder.glob("*.tfrecord")}
-    assert 0 < len(kept) < 80
+    assert 0 < len(kept) < 40
     again = start(many, folder)
     _, errors = again.communicate(timeout=120)
     assert again.returncode == 0, errors
@@ -283,6 +284,7 @@ def test_a_stopped_run_goes_on(
         undisturbed,
         contract=CONTRACT,
         shards=40,
+        validation_fraction=0,
         workers=1,
         beam_arguments=IN_MEMORY,
     )

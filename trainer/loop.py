@@ -5,7 +5,7 @@ how many replicas there are, nor on the size of the last batch.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -62,7 +62,7 @@ class Loop:
         self._strategy = strategy
         self._batch_size = batch_size
         self._train_step = tf.function(self._train_step_eagerly)
-        self._test_step = tf.function(self._test_step_eagerly, reduce_retracing=True)
+        self._test_step = tf.function(self._test_step_eagerly)
 
     def train(self, batches: Iterator[Any], steps: int, *, bar: tqdm) -> Epoch:
         """Takes `steps` optimizer steps on distributed (images, labels) batches.
@@ -94,21 +94,33 @@ class Loop:
     def evaluate(self, batches: tf.data.Dataset) -> Metrics:
         """The metrics over a finite dataset of (images, labels); each row counts once.
 
-        Dropout and the moving statistics are those of inference.
+        Dropout and the moving statistics are those of inference. The last batch is
+        filled up with rows that do not count: no replica may be left without one.
         """
         sums = _zeros()
-        for images, labels in self._strategy.experimental_distribute_dataset(batches):
-            sums += self._test_step(images, labels)
+        padded = batches.map(self._pad, num_parallel_calls=tf.data.AUTOTUNE)
+        padded = padded.prefetch(tf.data.AUTOTUNE)
+        for batch in self._strategy.experimental_distribute_dataset(padded):
+            sums += self._test_step(*batch)
         return _means(sums)
+
+    def _pad(
+        self, images: tf.Tensor, labels: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Adds rows up to a full batch, and the weight of every row: 1 or 0."""
+        missing = self._batch_size - tf.shape(labels)[0]
+        images = tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]])
+        weights = tf.pad(tf.ones_like(labels), [[0, missing]])
+        return images, tf.pad(labels, [[0, missing]]), weights
 
     def _train_step_eagerly(self, images: Any, labels: Any) -> tf.Tensor:
         return self._sum(self._train_replica, images, labels)
 
-    def _test_step_eagerly(self, images: Any, labels: Any) -> tf.Tensor:
-        return self._sum(self._test_replica, images, labels)
+    def _test_step_eagerly(self, images: Any, labels: Any, weights: Any) -> tf.Tensor:
+        return self._sum(self._test_replica, images, labels, weights)
 
-    def _sum(self, replica: Any, images: Any, labels: Any) -> tf.Tensor:
-        parts = self._strategy.run(replica, (images, labels))
+    def _sum(self, replica: Callable[..., tf.Tensor], *batch: Any) -> tf.Tensor:
+        parts = self._strategy.run(replica, batch)
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, parts, axis=None)
 
     def _train_replica(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -119,12 +131,14 @@ class Loop:
             # The optimizer sums gradients over replicas: the global mean.
             loss = tf.reduce_sum(losses) / self._batch_size
         self._optimizer.apply(tape.gradient(loss, variables), variables)
-        return _sums(losses, labels, probabilities)
+        return _sums(losses, labels, probabilities, tf.ones_like(labels))
 
-    def _test_replica(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    def _test_replica(
+        self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
+    ) -> tf.Tensor:
         probabilities = self._model(images, training=False)
         losses = _cross_entropy(labels, probabilities)
-        return _sums(losses, labels, probabilities)
+        return _sums(losses, labels, probabilities, weights)
 
 
 def _cross_entropy(labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
@@ -132,16 +146,19 @@ def _cross_entropy(labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
     return keras.losses.sparse_categorical_crossentropy(labels, probabilities)
 
 
-def _sums(losses: tf.Tensor, labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
-    """float64[4]: summed loss, top-1 hits, top-5 hits, examples."""
+def _sums(
+    losses: tf.Tensor, labels: tf.Tensor, probabilities: tf.Tensor, weights: tf.Tensor
+) -> tf.Tensor:
+    """float64[4]: summed loss, top-1 hits, top-5 hits, and weights (0 or 1)."""
     top5 = min(5, probabilities.shape[-1])
     rows = [
         losses,
         tf.math.in_top_k(labels, probabilities, k=1),
         tf.math.in_top_k(labels, probabilities, k=top5),
-        tf.ones_like(losses),
+        tf.ones_like(weights),
     ]
-    return tf.stack([tf.reduce_sum(tf.cast(row, tf.float64)) for row in rows])
+    weights = tf.cast(weights, tf.float64)
+    return tf.stack([tf.reduce_sum(tf.cast(row, tf.float64) * weights) for row in rows])
 
 
 def _zeros() -> tf.Tensor:

@@ -16,11 +16,13 @@ class ClassicRMSprop(keras.optimizers.RMSprop):
 
     def update_step(self, gradient, variable, learning_rate):  # type: ignore[no-untyped-def]
         """Updates one variable and its moving mean of squared gradients."""
+        rate = ops.cast(learning_rate, variable.dtype)
+        gradient = ops.cast(gradient, variable.dtype)
         velocity = self._velocities[self._get_variable_index(variable)]
         self.assign(
             velocity, self.rho * velocity + (1 - self.rho) * ops.square(gradient)
         )
-        step = learning_rate * gradient / (ops.sqrt(velocity) + self.epsilon)
+        step = rate * gradient / (ops.sqrt(velocity) + self.epsilon)
         self.assign_sub(variable, step)
 
 

@@ -1,0 +1,222 @@
+"""DATASET → MODEL: what a run leaves, and how it goes on."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Program
+
+from pipeline import manifest
+from pipeline.console import RunError, UsageError
+from trainer.recipe import RECIPES
+
+RECIPE = replace(RECIPES["demo"], epochs=3, batch_size=8)
+
+
+@pytest.fixture
+def run(tf):
+    from trainer import train
+
+    def run(dataset: Path, folder: Path, epochs: int = 3, **options: object) -> None:
+        settings = {"weights": "none", "seed": 3, "cpu": True, **options}
+        recipe = settings.pop("recipe", RECIPE)
+        train.run(dataset, folder, recipe=replace(recipe, epochs=epochs), **settings)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tf, tmp_path_factory: pytest.TempPathFactory, made_dataset: Path) -> Path:
+    """MODEL of three epochs; not to be changed."""
+    from trainer import train
+
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    train.run(made_dataset, folder, recipe=RECIPE, weights="none", seed=3, cpu=True)
+    return folder
+
+
+def weights(folder: Path) -> list[np.ndarray]:
+    import keras
+
+    network = keras.models.load_model(folder / "model.keras")
+    return network.get_weights()
+
+
+def history(folder: Path) -> list[dict]:
+    from trainer import history
+
+    return history.read(folder / "history.csv")
+
+
+def test_what_a_run_leaves(trained: Path) -> None:
+    assert {path.name for path in trained.iterdir()} == {
+        *("checkpoint", "classes.txt", "history.csv", "model.json"),
+        *("model.keras", "snapshot", "tensorboard"),
+    }
+    rows = history(trained)
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    best = float("inf")
+    expected = set()
+    for row in rows:
+        if row["val_loss"] < best:
+            best = row["val_loss"]
+            expected.add(f"{row['epoch']:03d}-{row['val_accuracy']:.5f}.keras")
+    assert {path.name for path in (trained / "snapshot").iterdir()} == expected
+    value = json.loads((trained / "model.json").read_text())
+    assert value["image"] == {"height": 32, "width": 40, "resize": "stretch"}
+    assert value["best"]["val_loss"] == best
+    assert value["recipe"]["batch_size"] == 8
+
+
+def test_the_saved_model_is_the_one_that_was_validated(
+    trained: Path, made_dataset: Path
+) -> None:
+    """Loss and accuracy by hand, from the reloaded model and the shards."""
+    import keras
+
+    from trainer import dataset as data
+
+    dataset = manifest.load(made_dataset)
+    shards = dataset.split("validation").shards
+    (batch,) = data.for_inference(dataset, shards, batch_size=100)
+    network = keras.models.load_model(trained / "model.keras")
+    probabilities = network(batch.images).numpy()
+    right = probabilities[np.arange(len(batch.labels)), batch.labels]
+    last = history(trained)[-1]
+    assert last["val_loss"] == pytest.approx(-np.log(right).mean(), rel=1e-4)
+    hits = (probabilities.argmax(axis=1) == batch.labels.numpy()).mean()
+    assert last["val_accuracy"] == pytest.approx(hits)
+
+
+def test_tensorboard_has_every_epoch_once(tf, trained: Path) -> None:
+    for split in ("train", "validation"):
+        events = [
+            (event.step, value.tag)
+            for path in sorted((trained / "tensorboard" / split).iterdir())
+            for event in tf.compat.v1.train.summary_iterator(str(path))
+            for value in event.summary.value
+        ]
+        names = ("accuracy", "loss", "top5_accuracy")
+        assert sorted(events) == [(e, name) for e in (1, 2, 3) for name in names]
+
+
+def test_it_learns(trained: Path) -> None:
+    first, *_, last = history(trained)
+    assert last["loss"] < first["loss"]
+    assert last["accuracy"] > 2 / 3
+
+
+def test_a_run_in_two_parts_ends_with_the_same_weights(
+    run, trained: Path, made_dataset: Path, tmp_path: Path
+) -> None:
+    """Epochs raised from 1 to 3: the data, the optimizer and dropout go on."""
+    folder = tmp_path / "model"
+    run(made_dataset, folder, epochs=1)
+    run(made_dataset, folder, epochs=3)
+    for ours, theirs in zip(weights(folder), weights(trained), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    timed = ("seconds", "images_per_second", "input_wait")
+    for ours, theirs in zip(history(folder), history(trained), strict=True):
+        for name in timed:
+            del ours[name], theirs[name]
+        assert ours == theirs
+
+
+def test_a_finished_run_does_nothing(
+    run, trained: Path, made_dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (trained / "model.keras").stat().st_mtime_ns
+    run(made_dataset, trained)
+    assert "complete already: 3 epochs" in capsys.readouterr().out
+    assert (trained / "model.keras").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": 4}, "seed is 3 there and 4 here"),
+        (
+            {"recipe": replace(RECIPE, learning_rate=0.5)},
+            "recipe.learning_rate is 3e-05 there and 0.5 here",
+        ),
+    ],
+)
+@pytest.mark.parametrize("finished", [True, False])
+def test_another_run_in_the_same_folder_is_refused(
+    run, trained, made_dataset, tmp_path, options, message, finished
+) -> None:
+    folder = Path(shutil.copytree(trained, tmp_path / "model"))
+    if not finished:
+        (folder / "model.json").unlink()
+    with pytest.raises(RunError, match=message):
+        run(made_dataset, folder, epochs=4, **options)
+
+
+def test_a_foreign_folder_is_refused(run, made_dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(RunError, match="no training run made it"):
+        run(made_dataset, tmp_path)
+
+
+def test_without_validation_there_are_no_snapshots(
+    run, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = json.loads((dataset / "dataset.json").read_text())
+    del value["splits"]["validation"]
+    (dataset / "dataset.json").write_text(json.dumps(value))
+    run(dataset, tmp_path / "model", epochs=1)
+    assert "no validation split" in capsys.readouterr().out
+    assert not (tmp_path / "model" / "snapshot").exists()
+    (row,) = history(tmp_path / "model")
+    assert row["val_loss"] is row["val_accuracy"] is None
+
+
+def test_an_incomplete_dataset_is_refused(run, dataset: Path, tmp_path: Path) -> None:
+    (dataset / "dataset.json").unlink()
+    with pytest.raises(RunError, match=r"is incomplete: it has no dataset\.json"):
+        run(dataset, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_the_batch_must_divide_by_the_replicas() -> None:
+    from trainer.devices import check_batch_size
+
+    check_batch_size(64, 4)
+    with pytest.raises(UsageError, match="nearest that do: 60 and 66"):
+        check_batch_size(64, 6)
+    with pytest.raises(UsageError, match="nearest that do: 4"):
+        check_batch_size(3, 4)
+
+
+def test_imagenet_without_a_network(
+    made_dataset: Path, tmp_path: Path, program: Program, monkeypatch
+) -> None:
+    """A proxy that refuses connections stands in for a machine without a network."""
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    folder = tmp_path / "model"
+    result = program("trainer", f"--dataset={made_dataset}", f"--model={folder}")
+    assert result.returncode == 1
+    assert "--weights=PATH" in result.stderr
+    assert "--weights=none" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--dataset=x"], "missing --model"),
+        (["--dataset=x", "--model=y", "--recipe=cake"], "article|demo"),
+        (["--dataset=x", "--model=y", "--epochs=0"], "epochs"),
+        (["--dataset=x", "--model=y", "--learning_rate=0"], "learning_rate is 0"),
+        (["--dataset=x", "--model=y", "--", "--foo"], "nothing takes"),
+    ],
+)
+def test_wrong_usage(words: list[str], message: str, program: Program) -> None:
+    result = program("trainer", *words)
+    assert result.returncode == 2
+    assert message in result.stderr
