@@ -1,6 +1,7 @@
 """What a program says and how it ends: progress, errors in a paragraph, exit codes."""
 
 import difflib
+import errno
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 from absl import flags
 from tqdm import tqdm
 
+# What a disk says when it is full, read-only or not ours: no fault of the program.
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
 Verb = Callable[[Sequence[str]], None]
@@ -48,6 +51,15 @@ def main(
         return _complain(f"{error} (--help lists the flags)", MISUSED)
     except RunError as error:
         return _complain(str(error), FAILED)
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        return _complain(
+            f"{error.strerror}: {error.filename or 'while writing'}. What was "
+            "committed is kept: make room or give access, and run the same command "
+            "again.",
+            FAILED,
+        )
     except KeyboardInterrupt:
         return _complain(
             "interrupted. What was committed is kept: run the same command again "
@@ -116,7 +128,8 @@ class _Lines:
     """A text stream that turns tqdm's carriage returns into lines."""
 
     def write(self, text: str) -> None:
-        if line := text.strip("\r\n "):
+        line = text.strip("\r\n ")
+        if line and "?" not in line:  # the first one knows no rate yet
             print(line, file=sys.stderr)
 
     def flush(self) -> None:
