@@ -52,6 +52,11 @@ def test_the_article_at_its_size(model) -> None:
     assert type(initializer).__name__ == "HeNormal"
 
 
+def test_images_that_are_too_small(model) -> None:
+    with pytest.raises(RunError, match=r"31x40.*at least 32x32"):
+        network(model, height=31)
+
+
 def test_pixels_are_scaled_inside(model) -> None:
     made = network(model)
     pixels = np.random.default_rng(0).integers(0, 256, (2, HEIGHT, WIDTH, 3), np.uint8)

@@ -15,6 +15,21 @@ READERS = 16  # shards read at a time
 READ_BYTES = 1 << 20
 
 
+def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
+    """Full batches in the train split; what is left over opens the next epoch.
+
+    Raises:
+        RunError: there is no train split, or it is smaller than a batch.
+    """
+    examples = dataset.split("train").examples
+    if examples < batch_size:
+        raise RunError(
+            f"the train split of {dataset.folder} has {examples} examples, fewer than "
+            f"a batch of {batch_size}. Use a smaller --batch_size."
+        )
+    return examples // batch_size
+
+
 def for_training(
     dataset: Dataset, *, batch_size: int, seed: int | None = None, first_batch: int = 0
 ) -> tf.data.Dataset:
@@ -37,12 +52,8 @@ def for_training(
         tf.errors.OpError (when iterated): a shard is damaged, or has other records
             than promised.
     """
-    split = dataset.split("train")
-    if split.examples < batch_size:
-        raise RunError(
-            f"the train split of {dataset.folder} has {split.examples} examples, fewer "
-            f"than a batch of {batch_size}. Use --batch_size={split.examples} or less."
-        )
+    steps_per_epoch(dataset, batch_size)
+    examples = dataset.split("train").examples
     paths = [str(path) for path in dataset.paths("train")]
     records = (
         tf.data.Dataset.from_tensor_slices(paths)
@@ -54,9 +65,9 @@ def for_training(
             deterministic=seed is not None,
         )
         # Before anything that could hide a short shard.
-        .apply(tf.data.experimental.assert_cardinality(split.examples))
+        .apply(tf.data.experimental.assert_cardinality(examples))
         # Serialized records: decoded ones take nine times the memory.
-        .shuffle(min(SHUFFLE_RECORDS, split.examples), seed=seed)
+        .shuffle(min(SHUFFLE_RECORDS, examples), seed=seed)
         # After the shuffle, so that a permutation ends before the next begins.
         .repeat()
         .batch(batch_size, drop_remainder=True)

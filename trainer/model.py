@@ -1,6 +1,5 @@
 """VGG16 with a new head, and MODEL: the folder that it is saved in and loaded from."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from trainer.recipe import Recipe
 VERSION = 1
 MANIFEST = "model.json"
 MODEL = "model.keras"
+SMALLEST = 32  # pixels a side: five times halved, one is left
 LAST_FROZEN = "block4_pool"  # the 15th layer of keras.applications.VGG16
 SCALING = "pixels x 1/255, inside the model"
 
@@ -70,7 +70,7 @@ def build(
     """VGG16 from pixels to class probabilities, frozen up to block4_pool.
 
     Args:
-        height, width: of the images, at least 32.
+        height, width: of the images, at least SMALLEST.
         classes: how many.
         weights: of the convolutions: `imagenet`, `none` (He initialisation), or the
             path of a weights file of VGG16 without its top.
@@ -81,8 +81,14 @@ def build(
         float32[batch, classes].
 
     Raises:
-        RunError: the weights cannot be had, or are of another architecture.
+        RunError: the images are too small, or the weights cannot be had or are of
+            another architecture.
     """
+    if min(height, width) < SMALLEST:
+        raise RunError(
+            f"the images are {height}x{width} (height x width); VGG16 takes at least "
+            f"{SMALLEST}x{SMALLEST}. Make the dataset again with larger ones."
+        )
     pixels = keras.Input((height, width, 3), name="pixels")
     scaled = keras.layers.Rescaling(1 / 255, name="scale")(pixels)
     base = _convolutions(scaled, weights)
@@ -146,7 +152,7 @@ def read_contract(folder: Path) -> Contract:
             "the end of training. Run the same `make train` again; it goes on where "
             "it stopped."
         )
-    manifest = json.loads(path.read_text())
+    manifest = files.read_json(path)
     weights = folder / MODEL
     found = files.sha256(weights) if weights.is_file() else "no such file"
     if found != manifest["sha256"]:

@@ -1,7 +1,6 @@
 """A training run: DATASET → MODEL, epoch by epoch, resumed where it stopped."""
 
 import dataclasses
-import json
 import platform
 import time
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from pipeline import manifest
+from pipeline import files, manifest
 from pipeline.console import RunError, progress
 from pipeline.manifest import Dataset
 from pipeline.workfolder import difference
@@ -45,6 +44,7 @@ def run(
         UsageError: the batch does not divide by the replicas.
     """
     dataset = manifest.load(dataset_folder)
+    data.steps_per_epoch(dataset, recipe.batch_size)
     key = _key(dataset, recipe, weights, seed)
     if _is_finished(folder, key, recipe.epochs):
         print(f"MODEL {folder} is complete already: {recipe.epochs} epochs.")
@@ -54,6 +54,8 @@ def run(
         tf.config.experimental.enable_op_determinism()
     strategy = devices.strategy(virtual_devices=virtual_devices, cpu=cpu)
     devices.check_batch_size(recipe.batch_size, strategy.num_replicas_in_sync)
+    for part in (folder, folder / "checkpoint", folder / "snapshot"):
+        files.remove_scratch(part)
     with data.naming_damage(dataset):
         _Run(dataset, folder, recipe, weights, seed, strategy, key).train()
 
@@ -73,7 +75,7 @@ class _Run:
     ) -> None:
         self._dataset, self._folder, self._recipe = dataset, folder, recipe
         self._key = key
-        self._steps = dataset.split("train").examples // recipe.batch_size
+        self._steps = data.steps_per_epoch(dataset, recipe.batch_size)
         self._checkpoint = folder / "checkpoint" / "state.npz"
         resumes = self._checkpoint.is_file()
         with strategy.scope():
@@ -162,10 +164,11 @@ class _Run:
     def _save_snapshot(self, number: int, validated: Metrics) -> None:
         folder = self._folder / "snapshot"
         folder.mkdir(exist_ok=True)
-        for stale in folder.glob(f"{number:03d}-*"):  # of this epoch before a kill
-            stale.unlink()
-        name = f"{number:03d}-{validated.accuracy:.5f}.keras"
-        model.write_keras(self._model, folder / name)
+        path = folder / f"{number:03d}-{validated.accuracy:.5f}.keras"
+        model.write_keras(self._model, path)
+        for other in folder.glob(f"{number:03d}-*"):  # of this epoch, before a kill
+            if other != path:
+                other.unlink()
 
     def _log_to_tensorboard(self, row: history.Row) -> None:
         for split, prefix in (("train", ""), ("validation", "val_")):
@@ -221,7 +224,7 @@ def _is_finished(folder: Path, key: dict[str, Any], epochs: int) -> bool:
     """Whether MODEL holds this run with as many epochs; refuses another run's."""
     path = folder / model.MANIFEST
     if path.is_file():
-        earlier = json.loads(path.read_text())
+        earlier = files.read_json(path)
         if different := difference(earlier["run"], key):
             raise RunError(
                 f"MODEL {folder} belongs to another run: {different}. Use the values "
