@@ -198,7 +198,8 @@ def test_imagenet_without_a_network(
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     folder = tmp_path / "model"
-    result = program("trainer", f"--dataset={made_dataset}", f"--model={folder}")
+    words = (f"--dataset={made_dataset}", f"--model={folder}", "--batch_size=8")
+    result = program("trainer", *words)
     assert result.returncode == 1
     assert "--weights=PATH" in result.stderr
     assert "--weights=none" in result.stderr
