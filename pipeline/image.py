@@ -33,8 +33,9 @@ _SIGNATURES = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a")
 _OTHER_SIGNATURES = re.compile(rb".{4}ftyp|II\*\0|MM\0\*", re.DOTALL)
 _JPEG_SCALES = (8, 4, 2)  # other scales of libjpeg-turbo have no SIMD code
 # In a lossless JPEG, or in metadata. libjpeg-turbo cannot scale lossless JPEGs, and
-# simplejpeg 1.9 then has it write past the end of its buffer.
-_LOSSLESS = b"\xff\xc3"
+# simplejpeg 1.9 then has it write past the end of its buffer. The search takes 2 %
+# of the time of an image.
+_LOSSLESS = re.compile(rb"\xff\xc3")
 # What libjpeg-turbo complains of although no pixel is lost, and what it cannot
 # convert. Pillow can, and it still finds the truncated ones.
 _TOO_STRICT = re.compile(
@@ -160,7 +161,8 @@ def _unidentified(data: bytes) -> BadImage:
         simplejpeg.decode_jpeg_header(data)
     except ValueError:
         return BadImage("damaged", f"{begin}, but the header is not readable")
-    return BadImage("unsupported", "JPEG of 12 or 16 bits a sample, or as rare a kind")
+    detail = "JPEG of 12 or 16 bits a sample, or of metadata that Pillow cannot read"
+    return BadImage("unsupported", detail)
 
 
 def _decode_jpeg(
@@ -170,7 +172,7 @@ def _decode_jpeg(
     orientation = _orientation(image)
     upright = image.size if orientation in _SIDEWAYS else image.size[::-1]
     factor = _jpeg_factor(*upright, contract)
-    if _LOSSLESS in data:
+    if _LOSSLESS.search(data):
         factor = 1
     try:
         pixels = simplejpeg.decode_jpeg(
