@@ -58,6 +58,11 @@ shards: install  ## IMAGES → DATASET, once (IMAGES= DATASET= ARGS= BEAM=)
 	$(call given,IMAGES)$(call given,DATASET)
 	$(RUN) pipeline shards --images="$(IMAGES)" --dataset="$(DATASET)" $(ARGS) $(if $(BEAM),-- $(BEAM))
 
+.PHONY: verify
+verify: install  ## Read all of DATASET and name what is wrong with it (DATASET= ARGS=)
+	$(call given,DATASET)
+	$(RUN) pipeline verify --dataset="$(DATASET)" $(ARGS)
+
 .PHONY: train
 train: install  ## DATASET → MODEL (DATASET= MODEL= RECIPE=article ARGS=)
 	$(call given,DATASET)$(call given,MODEL)

@@ -15,6 +15,9 @@ flags.DEFINE_string(
     "images", None, "Root of the photos: train/, validation/, test/, or class folders."
 )
 flags.DEFINE_string("dataset", None, "Folder to make: TFRecord shards.")
+flags.DEFINE_string(
+    "classes", None, "classes.txt of another dataset, to have the same labels."
+)
 flags.DEFINE_integer("height", 150, "Rows of a stored image.", lower_bound=1)
 flags.DEFINE_integer("width", 200, "Columns of a stored image.", lower_bound=1)
 flags.DEFINE_enum("resize", "stretch", RESIZES, "What becomes of the aspect ratio.")
@@ -46,6 +49,12 @@ flags.DEFINE_float(
 flags.DEFINE_integer(
     "workers", len(os.sched_getaffinity(0)), "Processes.", lower_bound=1
 )
+flags.DEFINE_float(
+    "image_timeout",
+    60,
+    "Seconds after which an image is given up; 0: never.",
+    lower_bound=0,
+)
 flags.DEFINE_enum("runner", "local", ["local"], "Where Beam runs the job.")
 flags.DEFINE_bool("overwrite", False, "Remove what another run left in DATASET.")
 
@@ -58,22 +67,27 @@ def shards(beam_arguments: Sequence[str]) -> None:
     preprocess.run(
         Path(FLAGS.images),
         Path(FLAGS.dataset),
-        contract=ImageContract(
-            height=FLAGS.height,
-            width=FLAGS.width,
-            resize=FLAGS.resize,
-            quality=FLAGS.quality,
-            chroma=FLAGS.chroma,
-        ),
+        contract=_contract(),
         shards=FLAGS.shards,
         validation_fraction=FLAGS.validation_fraction,
         labelled_test=FLAGS.labelled_test,
+        classes=Path(FLAGS.classes) if FLAGS.classes else None,
         seed=FLAGS.seed,
         max_reject_fraction=FLAGS.max_reject_fraction,
         workers=FLAGS.workers,
+        image_timeout=FLAGS.image_timeout,
         overwrite=FLAGS.overwrite,
         beam_arguments=beam_arguments,
     )
+
+
+def verify(passed_on: Sequence[str]) -> None:
+    """Reads all of DATASET and names what is wrong with it."""
+    console.nothing_passed_on(passed_on)
+    console.required(dataset=FLAGS.dataset)
+    from pipeline import verify
+
+    verify.run(Path(FLAGS.dataset), workers=FLAGS.workers)
 
 
 def samples(passed_on: Sequence[str]) -> None:
@@ -85,7 +99,17 @@ def samples(passed_on: Sequence[str]) -> None:
     samples.write(Path(FLAGS.images), seed=FLAGS.seed)
 
 
-VERBS = {"shards": shards, "samples": samples}
+def _contract() -> ImageContract:
+    return ImageContract(
+        height=FLAGS.height,
+        width=FLAGS.width,
+        resize=FLAGS.resize,
+        quality=FLAGS.quality,
+        chroma=FLAGS.chroma,
+    )
+
+
+VERBS = {"shards": shards, "verify": verify, "samples": samples}
 
 if __name__ == "__main__":
     sys.exit(console.main(VERBS, default="shards", argv=sys.argv, about=__doc__ or ""))

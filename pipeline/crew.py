@@ -6,25 +6,35 @@ Beam's local runner waits for ever when one of several workers dies, and says no
 while it runs. So it runs in a child process: the launcher shows progress from the
 sidecars, ends the whole group when anything in it fails, and the group ends itself
 when the launcher is gone.
+
+A worker that dies or hangs costs at most the image that did it: every image that was
+in flight is tried alone, in a process of its own; what fails there is condemned to be
+a rejection, and the job goes on without it.
 """
 
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from pipeline import shard
+from pipeline import flight, shard
 from pipeline.console import RunError, progress
 from pipeline.manifest import ImageContract
 
 _LOOK_SECONDS = 0.5
+_SPAWN_SECONDS = 10.0  # for a process to start and import, on a busy machine
+_TRIES = 3
+_LOST = "a worker died: "
+_SPAWN = multiprocessing.get_context("spawn")
 
 
 class Crew:
@@ -32,14 +42,22 @@ class Crew:
 
     Args:
         workers: processes.
+        image_timeout: seconds that one image may take; 0 for any time.
         beam_arguments: options for Beam.
 
     Raises:
         UsageError: Beam does not know an option.
     """
 
-    def __init__(self, *, workers: int, beam_arguments: Sequence[str]) -> None:
+    def __init__(
+        self,
+        *,
+        workers: int,
+        image_timeout: float = 60,
+        beam_arguments: Sequence[str] = (),
+    ) -> None:
         self._workers = workers
+        self._image_timeout = image_timeout or math.inf
         self._arguments = tuple(beam_arguments)
         self._in_memory = False
         if beam_arguments:  # else the launcher can do without Beam's 3 s of import
@@ -64,11 +82,55 @@ class Crew:
         if not missing:
             return
         with _Watch(dataset, planned, missing) as watch:
-            job = (missing, dataset, contract, self._workers, self._arguments)
             if self._in_memory:
-                _run_beam(*job)
+                _run_beam(self._job(watch.missing, dataset, contract))
             else:
-                _run_in_child(job, watch)
+                self._write_in_children(dataset, contract, watch)
+
+    def _write_in_children(
+        self, dataset: Path, contract: ImageContract, watch: "_Watch"
+    ) -> None:
+        """Starts children until one gets to the end."""
+        fruitless = 0
+        while watch.missing:
+            before = len(watch.missing)
+            try:
+                job = self._job(watch.missing, dataset, contract)
+                _run_in_child(job, watch, self._image_timeout)
+            except _WorkerLostError as lost:
+                print(f"{lost}; going on with what is left", file=sys.stderr)
+                condemned = self._try_suspects(dataset, contract)
+                gained = condemned or len(watch.missing) < before
+                fruitless = 0 if gained else fruitless + 1
+                if fruitless == _TRIES:
+                    raise RunError(
+                        f"{lost}, {_TRIES} times in a row, and no image is to blame. "
+                        f"{log_path(dataset)} may say more; is there enough memory for "
+                        f"{self._workers} workers? What was committed is kept: run "
+                        "the same command again, perhaps with fewer --workers."
+                    ) from lost
+
+    def _job(
+        self, names: Sequence[str], dataset: Path, contract: ImageContract
+    ) -> "_Job":
+        return tuple(names), dataset, contract, self._workers, self._arguments
+
+    def _try_suspects(self, dataset: Path, contract: ImageContract) -> int:
+        """Condemns the images that crash or hang on their own; returns how many."""
+        condemned = 0
+        for suspect in flight.suspects(dataset):
+            image = shard.planned_image(dataset, suspect.shard, suspect.position)
+            why = _try_alone(image.uri, contract, self._image_timeout)
+            if why:
+                flight.condemn(dataset, suspect, *why)
+                print(f"rejected: {image.id}: {why[0]} ({why[1]})", file=sys.stderr)
+                condemned += 1
+        flight.land(dataset)
+        return condemned
+
+
+class _WorkerLostError(Exception):
+    """A worker process died or hung; which image it was at, `flight` knows."""
 
 
 class _Watch:
@@ -79,14 +141,14 @@ class _Watch:
     ) -> None:
         self._dataset = dataset
         self._planned = planned
-        self._missing = missing
+        self.missing = missing
         self._bytes_read = 0
         self._rejected = 0
         self._bar: tqdm
 
     def __enter__(self) -> "_Watch":
         total = sum(self._planned.values())
-        there = total - sum(self._planned[name] for name in self._missing)
+        there = total - sum(self._planned[name] for name in self.missing)
         if there:
             print(f"going on: {there} of {total} images are in committed shards")
         self._bar = progress(total, "shards", done=there)
@@ -98,8 +160,8 @@ class _Watch:
 
     def look(self) -> None:
         """Counts the shards that were committed since the last look."""
-        notes = {name: shard.read_note(self._dataset, name) for name in self._missing}
-        self._missing = [name for name, note in notes.items() if note is None]
+        notes = {name: shard.read_note(self._dataset, name) for name in self.missing}
+        self.missing = [name for name, note in notes.items() if note is None]
         for name, note in notes.items():
             if note is not None:
                 self._bytes_read += note.tally.bytes_read
@@ -119,25 +181,50 @@ def log_path(dataset: Path) -> Path:
     return dataset.absolute().with_name(f"{dataset.name}.log")
 
 
-def _run_in_child(job: _Job, watch: _Watch) -> None:
-    log = log_path(job[1])
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(job, log, there))
+def _run_in_child(job: _Job, watch: _Watch, image_timeout: float) -> None:
+    """Runs Beam in a child until it is done; nothing of it is left afterwards."""
+    dataset = job[1]
+    flight.land(dataset)  # what a killed run left
+    here, there = _SPAWN.Pipe(duplex=False)
+    child = _SPAWN.Process(target=_child, args=(job, log_path(dataset), there))
     child.start()
     there.close()
     try:
         while child.exitcode is None:
             child.join(_LOOK_SECONDS)
             watch.look()
-        if child.exitcode != 0:
-            message = here.recv() if here.poll() else "it died without a word"
-            raise RunError(
-                f"a shard worker failed: {message}. {log} has the rest. What was "
-                "committed is kept: mend the cause and run the same command again."
-            )
+            if any(s.seconds > image_timeout for s in flight.suspects(dataset)):
+                raise _WorkerLostError(f"no result in {image_timeout:g} s for an image")
     finally:
         _end_group(child)
+        watch.look()
+    if child.exitcode == 0:
+        return
+    message = here.recv() if here.poll() else None
+    if message is None:
+        raise _WorkerLostError(f"Beam died (exit code {child.exitcode})")
+    if message.startswith(_LOST):
+        raise _WorkerLostError(message)
+    raise RunError(
+        f"a shard worker failed: {message}. {log_path(dataset)} has the rest. What was "
+        "committed is kept: mend the cause and run the same command again."
+    )
+
+
+def _try_alone(
+    uri: str, contract: ImageContract, seconds: float
+) -> tuple[str, str] | None:
+    """(reason, detail) of an image that crashes or hangs in a process of its own."""
+    process = _SPAWN.Process(target=shard.try_alone, args=(uri, contract))
+    process.start()
+    process.join(None if seconds == math.inf else seconds + _SPAWN_SECONDS)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+        return "timeout", f"no result in {seconds:g} s"
+    if process.exitcode < 0:
+        return "decoder_crash", signal.Signals(-process.exitcode).name
+    return None
 
 
 def _end_group(child: multiprocessing.process.BaseProcess) -> None:
@@ -159,18 +246,20 @@ def _child(
     os.dup2(descriptor, sys.stdout.fileno())
     os.dup2(descriptor, sys.stderr.fileno())
 
-    def fail(error: BaseException | None) -> None:
+    def fail(error: BaseException | None, what: str = "") -> None:
         traceback.print_exception(error)
-        problem.send(" ".join(str(error).strip().splitlines()[-1:]) or repr(error))
+        last = str(error).strip().splitlines()[-1:] or [repr(error)]
+        problem.send(what + last[0])
         sys.stderr.flush()
         os._exit(1)  # Beam's threads would keep an ordinary exit waiting
 
     # The thread that waits for a worker process raises when that process dies.
-    threading.excepthook = lambda args: fail(args.exc_value)
+    threading.excepthook = lambda args: fail(args.exc_value, _LOST)
     threading.Thread(target=_follow_the_launcher, daemon=True).start()
     try:
-        _run_beam(*job)
+        _run_beam(job)
     except Exception as error:  # noqa: BLE001 (handed on to the launcher)
+        time.sleep(1)  # where a worker died, the thread that saw it says so first
         fail(error)
 
 
@@ -182,13 +271,8 @@ def _follow_the_launcher() -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _run_beam(
-    names: Sequence[str],
-    dataset: Path,
-    contract: ImageContract,
-    workers: int,
-    arguments: Sequence[str],
-) -> None:
-    from pipeline import job
+def _run_beam(job: _Job) -> None:
+    from pipeline.job import beam_options, write_shards
 
-    job.write_shards(names, dataset, contract, job.beam_options(arguments, workers))
+    names, dataset, contract, workers, arguments = job
+    write_shards(names, dataset, contract, beam_options(arguments, workers))

@@ -22,7 +22,6 @@ from apache_beam.transforms.environments import (  # noqa: E402
     SubprocessSDKEnvironment,
 )
 
-from pipeline import shard  # noqa: E402
 from pipeline.console import UsageError  # noqa: E402
 from pipeline.manifest import ImageContract  # noqa: E402
 
@@ -40,13 +39,25 @@ def write_shards(
     Raises:
         RuntimeError: a worker failed; FnApiRunner makes this of any exception.
     """
-    runner = _local_runner(options)
-    with beam.Pipeline(runner=runner, options=options) as pipeline:
+    from pipeline import shard  # here: an empty job imports no decoder
+
+    with beam.Pipeline(runner=_local_runner(options), options=options) as pipeline:
         _ = (
             pipeline
             | "Shards" >> beam.Create(names)  # str, a few bytes each
             | "Spread" >> beam.Reshuffle()  # else one worker gets them all
             | "Write" >> beam.Map(shard.write, folder=str(dataset), contract=contract)
+        )
+
+
+def run_empty(options: PipelineOptions) -> None:
+    """What every job costs: starts the workers, gives them nothing to do, ends them."""
+    with beam.Pipeline(runner=_local_runner(options), options=options) as pipeline:
+        _ = (
+            pipeline
+            | "Numbers" >> beam.Create(range(16))
+            | "Spread" >> beam.Reshuffle()
+            | "Nothing" >> beam.Map(str)
         )
 
 

@@ -1,8 +1,10 @@
 """The account of every listed image: written or rejected, by split and class."""
 
+import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pipeline import files
@@ -122,6 +124,26 @@ def balance(listing: Listing, notes: Mapping[str, Sequence[Note]]) -> Ledger:
 def rejects_csv(rejects: Sequence[Reject]) -> str:
     """The text of rejects.csv (RFC 4180 quoting, `\\n` line ends)."""
     return "".join(map(files.csv_line, [Reject._fields, *rejects]))
+
+
+def read_rejects(path: Path) -> list[Reject]:
+    """Reads rejects.csv.
+
+    Raises:
+        RunError: it is missing, or is no such list.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = list(csv.reader(file, strict=True)) or [[]]
+        if tuple(header) != Reject._fields:
+            raise ValueError(f"its header is {header}, not {list(Reject._fields)}")
+        if odd := [row for row in rows if len(row) != len(header)]:
+            raise ValueError(f"{odd[0]} has {len(odd[0])} fields, not {len(header)}")
+        return [Reject(*row) for row in rows]
+    except FileNotFoundError as error:
+        raise RunError(f"{path} is missing. Restore it, or make it anew.") from error
+    except (ValueError, csv.Error) as error:  # also: not UTF-8
+        raise RunError(f"{path} is damaged: {error}. Restore it.") from error
 
 
 def _split(name: str, notes: Sequence[Note], rejected: Counts) -> Split:

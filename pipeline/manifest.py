@@ -146,6 +146,24 @@ def load(folder: Path) -> Dataset:
         RunError: there is no such folder, it is incomplete, of another version, or
             a shard is missing or has another length than when it was written.
     """
+    value = read(folder)
+    dataset = Dataset(
+        folder=folder,
+        image=ImageContract(**value["image"]),
+        classes=read_classes(folder / CLASSES, value["classes"]),
+        splits=read_splits(value),
+        fingerprint=files.sha256(folder / MANIFEST),
+    )
+    _check_lengths(dataset)
+    return dataset
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Reads dataset.json and looks at nothing else.
+
+    Raises:
+        RunError: there is no such folder, it is incomplete, or of another version.
+    """
     path = folder / MANIFEST
     if not folder.is_dir():
         raise RunError(f"DATASET {folder} does not exist. `make shards` makes it.")
@@ -160,15 +178,13 @@ def load(folder: Path) -> Dataset:
             f"{path} has version {value.get('version')}; this program reads {VERSION}. "
             "Make the dataset again with `make shards`."
         )
-    dataset = Dataset(
-        folder=folder,
-        image=ImageContract(**value["image"]),
-        classes=read_classes(folder / CLASSES, value["classes"]),
-        splits={name: _split(value["splits"][name]) for name in _order(value)},
-        fingerprint=files.sha256(path),
-    )
-    _check_lengths(dataset)
-    return dataset
+    return value
+
+
+def read_splits(value: Mapping[str, Any]) -> dict[str, Split]:
+    """The splits that dataset.json describes, in the usual order."""
+    entries = value["splits"]
+    return {name: _split(entries[name]) for name in SPLITS if name in entries}
 
 
 def find_damage(dataset: Dataset) -> str | None:
@@ -189,10 +205,6 @@ def find_damage(dataset: Dataset) -> str | None:
 def _split(entry: Mapping[str, Any]) -> Split:
     shards = tuple(Shard(**shard) for shard in entry["shards"])
     return Split(entry["examples"], entry["rejected"], shards)
-
-
-def _order(value: Mapping[str, Any]) -> list[str]:
-    return [name for name in SPLITS if name in value["splits"]]
 
 
 def _check_lengths(dataset: Dataset) -> None:

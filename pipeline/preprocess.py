@@ -2,12 +2,12 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline import crew, files, image, ledger, manifest, shard, sources
+from pipeline import crew, duplicates, files, image, ledger, manifest, shard, sources
 from pipeline.console import RunError
 from pipeline.manifest import ImageContract
 from pipeline.workfolder import WorkFolder
@@ -21,9 +21,11 @@ def run(
     shards: int | None = None,
     validation_fraction: float = 0.1,
     labelled_test: bool = False,
+    classes: Path | None = None,
     seed: int = 0,
     max_reject_fraction: float = 0.01,
     workers: int,
+    image_timeout: float = 60,
     overwrite: bool = False,
     beam_arguments: Sequence[str] = (),
 ) -> None:
@@ -36,9 +38,11 @@ def run(
         shards: per split; None for `shard.default_count`.
         validation_fraction: of each class of a root of class folders.
         labelled_test: `test/` holds class folders.
+        classes: an existing class list, so that labels agree with another dataset's.
         seed: of the order and of the split.
         max_reject_fraction: above it the run fails once everything is tried.
         workers: processes.
+        image_timeout: seconds after which an image is given up; 0 for never.
         overwrite: remove what another run left in `dataset`.
         beam_arguments: options for Beam.
 
@@ -47,12 +51,15 @@ def run(
         UsageError: Beam does not know an option.
     """
     started = time.monotonic()
-    workforce = crew.Crew(workers=workers, beam_arguments=beam_arguments)
+    workforce = crew.Crew(
+        workers=workers, image_timeout=image_timeout, beam_arguments=beam_arguments
+    )
     listing = sources.list_images(
         images,
         validation_fraction=validation_fraction,
         seed=seed,
         labelled_test=labelled_test,
+        classes=classes,
     )
     if listing.ignored:
         named = ", ".join(sorted(listing.ignored)[:5])
@@ -67,8 +74,9 @@ def run(
         return
     planned = shard.write_plan(dataset, slices, listing.classes)
     workforce.write(dataset, planned, contract)
-    account = _finish(folder, key, listing, planned, max_reject_fraction)
-    _report(dataset, account, time.monotonic() - started)
+    twins = duplicates.find(dataset, _images_by_shard(slices, planned))
+    account = _finish(folder, key, listing, planned, twins, max_reject_fraction)
+    _report(dataset, account, twins, time.monotonic() - started)
 
 
 def _key(
@@ -91,7 +99,7 @@ def _key(
             "images_sha256": files.sha256_text(json.dumps(refs)),
             "seed": seed,
             "shards": {split: len(parts) for split, parts in slices.items()},
-            "validation_fraction": validation_fraction if carved else None,
+            "validation_fraction": float(validation_fraction) if carved else None,
         },
         "versions": image.versions(),
     }
@@ -102,6 +110,7 @@ def _finish(
     key: Mapping[str, Any],
     listing: sources.Listing,
     planned: Mapping[str, int],
+    twins: Mapping[str, Any],
     max_reject_fraction: float,
 ) -> ledger.Ledger:
     """Balances the ledger and completes the dataset, unless too much was rejected."""
@@ -122,8 +131,18 @@ def _finish(
             "run again with a higher fraction: the shards are kept."
         )
     splits = {name: asdict(split) for name, split in account.splits.items()}
-    folder.finish({**key, "splits": splits, "ledger": account.to_json()})
+    balance = {**account.to_json(), "duplicates": twins}
+    folder.finish({**key, "splits": splits, "ledger": balance})
     return account
+
+
+def _images_by_shard(
+    slices: Mapping[str, shard.Slices], planned: Mapping[str, int]
+) -> Iterator[tuple[str, Iterator[str]]]:
+    """The name of every shard, and `split/id` of its images."""
+    parts = (refs for parts in slices.values() for refs in parts)
+    for name, refs in zip(planned, parts, strict=True):
+        yield name, (f"{ref.split}/{ref.id}" for ref in refs)
 
 
 def _notes(dataset: Path, planned: Mapping[str, int]) -> dict[str, list[shard.Note]]:
@@ -140,7 +159,9 @@ def _notes(dataset: Path, planned: Mapping[str, int]) -> dict[str, list[shard.No
     return notes
 
 
-def _report(dataset: Path, account: ledger.Ledger, seconds: float) -> None:
+def _report(
+    dataset: Path, account: ledger.Ledger, twins: Mapping[str, Any], seconds: float
+) -> None:
     """Prints the closing summary, and logs it beside the dataset."""
     images = account.listed.total()
     lines = [
@@ -152,6 +173,8 @@ def _report(dataset: Path, account: ledger.Ledger, seconds: float) -> None:
     ]
     if emptied := account.emptied_classes():
         lines.insert(-1, f"  classes without a training image: {', '.join(emptied)}")
+    if twins["images"]:
+        lines.insert(-1, f"  {_twins_line(twins)}")
     text = "\n".join(lines)
     print(text)
     with crew.log_path(dataset).open("a") as log:
@@ -169,3 +192,14 @@ def _split_line(name: str, account: ledger.Ledger) -> str:
     if not reasons:
         return line
     return f"{line}: {', '.join(f'{n} {reason}' for reason, n in reasons.items())}"
+
+
+def _twins_line(twins: Mapping[str, Any]) -> str:
+    line = f"{twins['images']} images are copies of another, byte for byte"
+    across = twins["across_splits"]
+    if not across:
+        return line
+    return (
+        f"{line}; {len(across)} sets of copies straddle splits, such as "
+        f"{' = '.join(across[0][:1] + across[0][-1:])}"
+    )

@@ -1,16 +1,21 @@
 """The record: one JPEG with its id and label, as a tf.train.Example in a TFRecord.
 
-`encode` and `frame` need no TensorFlow; `parse` is a TensorFlow graph. The key names
-are those of the TF-Slim and TF-Vision ImageNet shards: their readers read ours.
+`encode` and `frame`, `decode` and `read` need no TensorFlow; `parse` is a TensorFlow
+graph. The key names are those of the TF-Slim and TF-Vision ImageNet shards: their
+readers read ours.
 """
 
 from __future__ import annotations
 
+import os
 import struct
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import google_crc32c
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -22,6 +27,52 @@ WIDTH = "image/width"
 FILENAME = "image/filename"
 LABEL = "image/class/label"
 TEXT = "image/class/text"
+
+_LENGTH, _CRC = 8, 4  # bytes of a frame around its payload: length, CRC, …, CRC
+
+
+class Record(NamedTuple):
+    """One record as it is stored; the attributes are the arguments of `encode`.
+
+    Attributes:
+        format: of the image, `jpeg`.
+    """
+
+    id: str
+    encoded: bytes
+    format: str
+    height: int
+    width: int
+    label: int
+    text: str
+
+
+class Stored(NamedTuple):
+    """A record and where it is: its number in the shard, from 0, and its byte."""
+
+    number: int
+    offset: int
+    record: Record
+
+
+class BadRecordError(Exception):
+    """A record of a shard cannot be read.
+
+    Attributes:
+        number: of the record in the shard, from 0.
+        offset: the byte at which its frame begins.
+        reason: what is wrong with it.
+        payload: what was read of it, where its length is known; not to be trusted.
+    """
+
+    def __init__(
+        self, number: int, offset: int, reason: str, payload: bytes = b""
+    ) -> None:
+        super().__init__(f"record {number} at byte {offset}: {reason}")
+        self.number = number
+        self.offset = offset
+        self.reason = reason
+        self.payload = payload
 
 
 class Batch(NamedTuple):
@@ -60,6 +111,27 @@ def encode(
     feature[LABEL].int64_list.value.append(label)
     feature[TEXT].bytes_list.value.append(text.encode())
     return example.SerializeToString(deterministic=True)
+
+
+def decode(payload: bytes) -> Record:
+    """Parses what `encode` made, without TensorFlow; the JPEG stays encoded.
+
+    Raises:
+        ValueError: it is no tf.train.Example, or lacks one of the keys.
+    """
+    try:
+        feature = _Example.FromString(payload).features.feature
+    except DecodeError as error:
+        raise ValueError("it holds no tf.train.Example") from error
+    return Record(
+        id=_one(feature, FILENAME, "bytes_list").decode(),
+        encoded=_one(feature, ENCODED, "bytes_list"),
+        format=_one(feature, FORMAT, "bytes_list").decode(),
+        height=_one(feature, HEIGHT, "int64_list"),
+        width=_one(feature, WIDTH, "int64_list"),
+        label=_one(feature, LABEL, "int64_list"),
+        text=_one(feature, TEXT, "bytes_list").decode(),
+    )
 
 
 def parse(serialized: tf.Tensor, *, height: int, width: int) -> Batch:
@@ -101,6 +173,57 @@ def frame(payload: bytes) -> bytes:
     """
     length = struct.pack("<Q", len(payload))
     return b"".join((length, _masked_crc(length), payload, _masked_crc(payload)))
+
+
+def read(path: Path) -> Iterator[Stored]:
+    """Yields the records of a shard, one in memory at a time, each CRC checked.
+
+    Raises:
+        BadRecordError: a CRC does not match, the file ends inside a record, or one is
+            no record of ours. Nothing can be read beyond it.
+    """
+    number = 0
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        while (offset := file.tell()) < size:
+            try:
+                payload = _read_frame(file, size)
+                record = decode(payload)
+            except _FrameError as error:
+                raise BadRecordError(number, offset, *error.args) from error
+            except ValueError as error:
+                raise BadRecordError(number, offset, str(error), payload) from error
+            yield Stored(number, offset, record)
+            number += 1
+
+
+class _FrameError(Exception):
+    """A frame is damaged: why, and its payload where that was read."""
+
+
+def _read_frame(file: BinaryIO, size: int) -> bytes:
+    """Reads the payload of the frame that begins here, in a file of `size` bytes."""
+    length, crc = file.read(_LENGTH), file.read(_CRC)
+    if len(crc) < _CRC:
+        raise _FrameError("the file ends inside the header of its frame")
+    if crc != _masked_crc(length):
+        raise _FrameError("the CRC of its length does not match")
+    (wanted,) = struct.unpack("<Q", length)
+    left = size - file.tell() - _CRC
+    if wanted > left:  # before it is read: a length can be anything
+        raise _FrameError(f"it has {wanted} bytes, and the file ends before")
+    payload = file.read(wanted)
+    if file.read(_CRC) != _masked_crc(payload):
+        raise _FrameError("the CRC of its data does not match", payload)
+    return payload
+
+
+def _one(feature: Any, key: str, kind: str) -> Any:
+    """The only value of a feature."""
+    values = getattr(feature[key], kind).value
+    if len(values) != 1:
+        raise ValueError(f"{key} has {len(values)} values of its {kind}, not 1")
+    return values[0]
 
 
 def _masked_crc(data: bytes) -> bytes:

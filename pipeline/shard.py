@@ -1,5 +1,6 @@
 """Plan the shards, and write one of them: everything that a worker does."""
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -8,7 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline import files, image, record
+from pipeline import duplicates, files, image, record
+from pipeline.flight import Flight
 from pipeline.manifest import (
     MANIFEST,
     UNLABELLED,
@@ -116,45 +118,58 @@ def read_note(folder: Path, name: str) -> Note | None:
 
 
 def write(name: str, folder: str, contract: ImageContract) -> None:
-    """Writes the shard `name` of a dataset folder, then its sidecar.
+    """Writes the shard `name` of a dataset folder, then its sidecars.
 
     One image is in memory at a time, whatever the size of the shard.
     """
     output = WorkFolder(Path(folder), manifest=MANIFEST)
-    tally = Tally()
+    images = list(_read_plan(output.folder, name))
+    tally, sources = Tally(), [duplicates.UNREAD] * len(images)
     digest, length = hashlib.sha256(), 0
-    with output.commit(name) as file:
-        for framed in _frames(_read_plan(output.folder, name), contract, tally):
+    with Flight(output.folder, name) as flight, output.commit(name) as file:
+        condemned = flight.condemned()
+        for index, ref in enumerate(images):
+            flight.at(index)
+            try:
+                if index in condemned:
+                    raise image.BadImage(*condemned[index])
+                source = _read(ref.uri)
+                tally.bytes_read += len(source)
+                sources[index] = hashlib.sha256(source).digest()
+                framed = _frame(ref, image.convert(source, contract), contract)
+            except image.BadImage as bad:
+                tally.rejects.append([ref.id, ref.text, bad.reason, bad.detail])
+                continue
             file.write(framed)
             digest.update(framed)
             length += len(framed)
-    examples = sum(tally.written.values())
-    entry = Shard(name, examples, length, digest.hexdigest())
+            tally.written[ref.text] = tally.written.get(ref.text, 0) + 1
+    duplicates.note_sources(output.folder, name, sources)
+    entry = Shard(name, sum(tally.written.values()), length, digest.hexdigest())
     output.done(name, {"shard": asdict(entry), "tally": asdict(tally)})
 
 
-def _frames(
-    slice_: Iterator[PlannedImage], contract: ImageContract, tally: Tally
-) -> Iterator[bytes]:
-    """Yields the framed record of every good image; `tally` counts every image."""
-    for ref in slice_:
-        try:
-            source = _read(ref.uri)
-            tally.bytes_read += len(source)
-            encoded = image.convert(source, contract)
-        except image.BadImage as bad:
-            tally.rejects.append([ref.id, ref.text, bad.reason, bad.detail])
-            continue
-        tally.written[ref.text] = tally.written.get(ref.text, 0) + 1
-        payload = record.encode(
-            ref.id,
-            encoded,
-            height=contract.height,
-            width=contract.width,
-            label=ref.label,
-            text=ref.text,
-        )
-        yield record.frame(payload)
+def try_alone(uri: str, contract: ImageContract) -> None:
+    """What `write` does to one image, for a process that may crash or hang."""
+    with contextlib.suppress(image.BadImage):
+        image.convert(_read(uri), contract)
+
+
+def planned_image(folder: Path, name: str, index: int) -> PlannedImage:
+    """The image at a position of a shard's plan."""
+    return next(itertools.islice(_read_plan(folder, name), index, None))
+
+
+def _frame(ref: PlannedImage, encoded: bytes, contract: ImageContract) -> bytes:
+    payload = record.encode(
+        ref.id,
+        encoded,
+        height=contract.height,
+        width=contract.width,
+        label=ref.label,
+        text=ref.text,
+    )
+    return record.frame(payload)
 
 
 def _read(uri: str) -> bytes:

@@ -1,7 +1,7 @@
 """What is there: the images below a root, their ids, labels and splits."""
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +76,7 @@ def list_images(
     validation_fraction: float = 0.1,
     seed: int = 0,
     labelled_test: bool = False,
+    classes: Path | None = None,
 ) -> Listing:
     """Lists a root of `train/ validation/ test/`, or a root of class folders.
 
@@ -84,11 +85,12 @@ def list_images(
         validation_fraction: of each class of a root of class folders, in [0, 1).
         seed: of the hash that chooses them.
         labelled_test: `test/` holds class folders too.
+        classes: a file with one class name per line, to be used as they are.
 
     Raises:
         RunError: there is nothing to list, a class folder of a labelled split is
-            empty, a folder cannot be read, or validation has a class that train
-            has not.
+            empty, a folder cannot be read, or there is a class that `classes` (or
+            without it train) has not.
     """
     if not root.is_dir():
         raise RunError(
@@ -108,8 +110,28 @@ def list_images(
             f"class folder ({len(listing.rejects)} rejected, {len(listing.ignored)} "
             "ignored). Put the photos there, one folder per class."
         )
-    listing.classes = _classes(root, listing)
+    listing.classes = _classes(root, listing, read_class_list(classes))
     return listing
+
+
+def read_class_list(path: Path | None) -> tuple[str, ...]:
+    """The lines of a class list; none without a path.
+
+    Raises:
+        RunError: there is no such file, or it has an empty or a repeated line.
+    """
+    if path is None:
+        return ()
+    if not path.is_file():
+        raise RunError(f"--classes={path} is no file. Name a classes.txt.")
+    names = tuple(path.read_text(encoding="utf-8").splitlines())
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
+    if not names or "" in names or repeated:
+        what = (
+            f"repeats {', '.join(repeated[:20])}" if repeated else "has an empty line"
+        )
+        raise RunError(f"--classes={path} {what}. It takes one class name per line.")
+    return names
 
 
 def is_litter(name: str) -> bool:
@@ -253,23 +275,24 @@ def _carve_validation(listing: Listing, fraction: float, seed: int) -> None:
     ]
 
 
-def _classes(root: Path, listing: Listing) -> tuple[str, ...]:
-    """The sorted class names: those of train, or without a train split all."""
+def _classes(root: Path, listing: Listing, given: tuple[str, ...]) -> tuple[str, ...]:
+    """The given class names; else those of train, sorted; without a train split all."""
     by_split: dict[str, set[str]] = defaultdict(set)
     for split, label in {(ref.split, ref.label) for ref in listing.refs} | {
         (reject.split, reject.label) for reject in listing.rejects
     }:
         if label:
             by_split[split].add(label)
-    classes = by_split["train"] or set().union(*by_split.values())
+    known = set(given) or by_split["train"] or set().union(*by_split.values())
     for split, names in by_split.items():
-        if strange := sorted(names - classes):
+        if strange := sorted(names - known):
+            whole = "--classes" if given else "train"
             raise RunError(
-                f"{root}/{split} has classes that train has not: "
+                f"{root}/{split} has classes that {whole} has not: "
                 f"{', '.join(strange[:20])} ({len(strange)} in all). Add them to "
-                f"train, or remove them from {split}."
+                f"{whole}, or remove them from {split}."
             )
-    return tuple(sorted(classes))
+    return given or tuple(sorted(known))
 
 
 def _is_utf8(name: str) -> bool:

@@ -33,7 +33,7 @@ ALLOWED = {
     },
     "pipeline": {},
 }
-PROGRAMS = {"preprocess", "train", "predict", "summary", "samples"}
+PROGRAMS = {"preprocess", "verify", "train", "predict", "summary", "samples"}
 
 
 def imports(path: Path) -> Iterator[tuple[str, str]]:

@@ -175,7 +175,7 @@ def test_rejects_csv_reads_back(tmp_path: Path, label: str) -> None:
     with path.open(newline="", encoding="utf-8") as file:
         head, *rows = csv.reader(file)
     assert head == ["id", "split", "label", "reason", "detail"]
-    assert [Reject(*row) for row in rows] == rejects
+    assert [Reject(*row) for row in rows] == rejects == ledger.read_rejects(path)
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     assert [Reject(*row) for row in table.itertuples(index=False)] == rejects
 

@@ -4,6 +4,7 @@ The golden file is written anew by `python tests/test_record.py`; a change of it
 change of the format on disk.
 """
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,89 @@ def test_parse_agrees_eagerly_and_in_a_dataset(tf) -> None:
 def test_parse_refuses(tf, serialized: bytes, height: int) -> None:
     with pytest.raises(tf.errors.InvalidArgumentError):
         record.parse(tf.constant([serialized]), height=height, width=120)
+
+
+def test_decode_gives_back_what_encode_took() -> None:
+    payload = record.encode("a/ü, 1.jpg", b"\xff\xd8 one", **FIELDS)
+    expected = {"id": "a/ü, 1.jpg", "encoded": b"\xff\xd8 one", "format": "jpeg"}
+    assert record.decode(payload)._asdict() == {**expected, **FIELDS}
+
+
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        (b"\xff", "it holds no tf.train.Example"),
+        (b"", "image/filename has 0 values of its bytes_list, not 1"),
+        (
+            record.encode("a", b"", **FIELDS).replace(b"class/label", b"class/lapel"),
+            "image/class/label has 0 values of its int64_list, not 1",
+        ),
+        (record.encode("aa", b"", **FIELDS).replace(b"aa", b"\xfc\xfc"), "utf-8"),
+    ],
+)
+def test_decode_refuses(payload: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        record.decode(payload)
+
+
+def test_read_numbers_and_places_the_records() -> None:
+    first, second = record.read(GOLDEN)
+    assert (first.number, first.offset, second.number) == (0, 0, 1)
+    assert GOLDEN.read_bytes()[second.offset :] == record.frame(
+        record.encode("b.jpg", b"\xff\xd8 two", height=2, width=3, label=-1, text="")
+    )
+    assert (first.record.id, second.record.id) == ("a/ü, 1.jpg", "b.jpg")
+    assert (first.record.label, second.record.label) == (7, -1)
+
+
+def test_read_reads_what_tensorflow_wrote(tf, tmp_path: Path) -> None:
+    path = tmp_path / "theirs.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for label in range(3):
+            writer.write(labelled(f"{label}.jpg", label, photo(0, 0)))
+    assert [stored.record.label for stored in record.read(path)] == [0, 1, 2]
+
+
+def test_an_empty_shard_has_no_records(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    assert list(record.read(tmp_path / "empty")) == []
+
+
+OFFSET = next(s.offset for s in record.read(GOLDEN) if s.number == 1)
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        (golden()[: OFFSET + 7], "the file ends inside the header"),
+        (golden()[: OFFSET + 12], "it has 195 bytes, and the file ends before"),
+        (golden()[:-1], "it has 195 bytes, and the file ends before"),
+        (golden()[:OFFSET] + bytes([9]) + golden()[OFFSET + 1 :], "CRC of its length"),
+        (golden()[:-5] + b"?" + golden()[-4:], "the CRC of its data does not match"),
+        (golden()[:-1] + b"?", "the CRC of its data does not match"),
+        (golden()[:OFFSET] + record.frame(b"\xff"), "it holds no tf.train.Example"),
+    ],
+)
+def test_read_says_which_record_is_bad(
+    tmp_path: Path, broken: bytes, reason: str
+) -> None:
+    path = tmp_path / "broken.tfrecord"
+    path.write_bytes(broken)
+    records = record.read(path)
+    assert next(records).number == 0
+    with pytest.raises(record.BadRecordError, match=reason) as caught:
+        next(records)
+    assert str(caught.value).startswith(f"record 1 at byte {OFFSET}: ")
+    assert (caught.value.number, caught.value.offset) == (1, OFFSET)
+
+
+def test_a_length_that_no_memory_holds_is_not_read(tmp_path: Path) -> None:
+    length = struct.pack("<Q", 1 << 62)
+    frame = record.frame(length)  # its second CRC is that of eight bytes
+    path = tmp_path / "endless.tfrecord"
+    path.write_bytes(length + frame[-4:] + b"rest")
+    with pytest.raises(record.BadRecordError, match="4611686018427387904 bytes"):
+        next(record.read(path))
 
 
 def _bytes(tf, value: bytes):

@@ -132,6 +132,34 @@ def test_a_class_that_train_lacks_is_refused(
         list_images(tmp_path, labelled_test=labelled_test)
 
 
+def test_a_class_list_is_used_as_it_is(tmp_path: Path) -> None:
+    """Its order, and its classes without an image: labels agree with another run's."""
+    (tmp_path / "classes.txt").write_text("zebra\nb\na\n")
+    root = grow(tmp_path / "images", SPLIT_ROOT)
+    listing = list_images(root, classes=tmp_path / "classes.txt")
+    assert listing.classes == ("zebra", "b", "a")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a\n", r"train has classes that --classes has not: b \(1 in all\)"),
+        ("a\nb\na\n", "repeats a"),
+        ("a\n\nb\n", "has an empty line"),
+        ("", "has an empty line"),
+        (None, r"classes\.txt is no file"),
+    ],
+)
+def test_a_class_list_that_does_not_fit(
+    tmp_path: Path, text: str | None, message: str
+) -> None:
+    path = tmp_path / "classes.txt"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(RunError, match=message):
+        list_images(grow(tmp_path / "images", SPLIT_ROOT), classes=path)
+
+
 # ------------------------------------------------------------------ class folders
 
 

@@ -1,0 +1,203 @@
+"""Shards, held to what dataset.json promises of them, in as many processes as asked."""
+
+import errno
+import hashlib
+import multiprocessing
+import signal
+import stat
+from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import simplejpeg
+
+from pipeline import files, record
+from pipeline.console import RunError
+from pipeline.manifest import MANIFEST, UNLABELLED, ImageContract, Shard
+from pipeline.record import BadRecordError, Record
+
+# Per id: 10 MB for 1.2 million, of which any two collide with a probability of 4e-8.
+DIGEST = 8
+_TOLD_PER_SHARD = 5  # so that one bad shard leaves room for the others
+
+
+@dataclass
+class Problems:
+    """The first `keep` problems in words, one line each, and how many there are."""
+
+    keep: int
+    lines: list[str] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, line: str) -> None:
+        """Adds one; line breaks in names must not make it two."""
+        self.count += 1
+        if len(self.lines) < self.keep:
+            self.lines.append(line.replace("\n", "\\n").replace("\r", "\\r"))
+
+    def extend(self, other: "Problems") -> None:
+        """Adds those of another list, also the ones that it did not keep."""
+        self.lines += other.lines[: self.keep - len(self.lines)]
+        self.count += other.count
+
+
+@dataclass(frozen=True)
+class Task:
+    """A shard and all that is promised of it.
+
+    Attributes:
+        folder: DATASET.
+        split: of the shard.
+        shard: its name, records, length and SHA-256.
+        image: the image contract.
+        labels: how many classes there are.
+        classes: their names; None where classes.txt cannot be trusted.
+    """
+
+    folder: Path
+    split: str
+    shard: Shard
+    image: ImageContract
+    labels: int
+    classes: tuple[str, ...] | None
+
+
+@dataclass
+class Report:
+    """What a shard was found to be.
+
+    Attributes:
+        task: what was asked.
+        problems: what is wrong with it.
+        written: records by class name ("" where unlabelled).
+        ids: DIGEST bytes of a hash of every id, in order.
+        whole: every record was read.
+    """
+
+    task: Task
+    problems: Problems = field(default_factory=lambda: Problems(_TOLD_PER_SHARD))
+    written: Counter[str] = field(default_factory=Counter)
+    ids: bytearray = field(default_factory=bytearray)
+    whole: bool = False
+
+    def add(self, problem: str) -> None:
+        """Adds a problem of the shard."""
+        self.problems.add(f"{self.task.shard.file}: {problem}")
+
+
+def check_all(tasks: Sequence[Task], *, workers: int) -> Generator[Report, None, None]:
+    """Yields the reports of all shards, in order; to be closed when it is left early.
+
+    Raises:
+        RunError: one of the processes was killed.
+    """
+    workers = min(workers, len(tasks))
+    if workers < 2:
+        yield from map(check, tasks)
+        return
+    pool = ProcessPoolExecutor(
+        workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=signal.signal,  # Ctrl-C is for the parent, which ends this pool
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    )
+    try:
+        yield from pool.map(check, tasks)
+    except BrokenProcessPool as error:
+        raise RunError(
+            "a process of verify was killed. Is the memory full? Run it again, with "
+            "fewer --workers."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def check(task: Task) -> Report:
+    """Reads a shard once for its checksum and once for its records."""
+    report = Report(task)
+    try:
+        _check_file(report)
+        _check_records(report)
+        report.whole = True
+    except BadRecordError as bad:
+        report.add(f"{_place(bad)}: {bad.reason}; what follows it was not read")
+    except FileNotFoundError:
+        report.add("is missing")
+    except OSError as error:
+        report.add(f"cannot be read: {error.strerror}")
+    return report
+
+
+def _check_file(report: Report) -> None:
+    shard = report.task.shard
+    path = report.task.folder / shard.file
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for ever
+        raise OSError(errno.EINVAL, "it is no regular file")
+    if (length := status.st_size) != shard.bytes:
+        report.add(f"has {length} bytes, {MANIFEST} promises {shard.bytes}")
+    elif (found := files.sha256(path)) != shard.sha256:
+        report.add(f"its sha256 is {found}, {MANIFEST} promises {shard.sha256}")
+
+
+def _check_records(report: Report) -> None:
+    """Reads every record; one is in memory at a time."""
+    task = report.task
+    for number, _, stored in record.read(task.folder / task.shard.file):
+        report.written[stored.text] += 1
+        report.ids += hashlib.blake2b(stored.id.encode(), digest_size=DIGEST).digest()
+        for fault in _faults(stored, task):
+            report.add(f"record {number}, id {stored.id!r}: {fault}")
+    if (found := report.written.total()) != task.shard.examples:
+        report.add(f"has {found} records, {MANIFEST} promises {task.shard.examples}")
+
+
+def _faults(stored: Record, task: Task) -> Iterator[str]:
+    """Yields in words what a record has that its dataset does not promise."""
+    image, labels = task.image, task.labels
+    if stored.format != image.format:
+        yield f"its format is {stored.format!r}, not {image.format!r}"
+    if (stored.height, stored.width) != (image.height, image.width):
+        yield (
+            f"it says {stored.height}x{stored.width}, {MANIFEST} promises "
+            f"{image.height}x{image.width} (height x width)"
+        )
+    if not UNLABELLED <= stored.label < labels:
+        yield f"its label {stored.label} is not from {UNLABELLED} to {labels - 1}"
+    elif (stored.label == UNLABELLED) != (stored.text == ""):
+        yield (
+            f"its label is {stored.label} and its class {stored.text!r}; only "
+            f"{UNLABELLED} goes with no class"
+        )
+    elif task.classes and stored.text and stored.text != task.classes[stored.label]:
+        name = task.classes[stored.label]
+        yield f"its label {stored.label} is {name!r}, its class {stored.text!r}"
+    if fault := _jpeg_fault(stored.encoded, image):
+        yield fault
+
+
+def _jpeg_fault(encoded: bytes, image: ImageContract) -> str | None:
+    """Decodes a JPEG, but only one of the right size: a header can promise any."""
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(encoded)
+        if (height, width) == (image.height, image.width):
+            simplejpeg.decode_jpeg(encoded)
+            return None
+    except ValueError as error:
+        return f"its image cannot be decoded: {' '.join(str(error).split())}"
+    return (
+        f"its image is {height}x{width}, {MANIFEST} promises "
+        f"{image.height}x{image.width} (height x width)"
+    )
+
+
+def _place(bad: BadRecordError) -> str:
+    """Where a record is, and its id as far as that can still be read."""
+    place = f"record {bad.number} at byte {bad.offset}"
+    try:
+        return f"{place}, id {record.decode(bad.payload).id!r}"
+    except ValueError:
+        return place

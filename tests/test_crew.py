@@ -1,0 +1,177 @@
+"""Workers that crash, hang or die, in real processes.
+
+`sitecustomize` stands in for a defect of the decoder: every Python process imports it
+at its start, and then certain bytes in a photo crash or stop simplejpeg.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import HEIGHT, REPOSITORY, WIDTH, Program, jpeg, photo
+
+DEFECT = """
+import os, signal, time
+import simplejpeg
+
+sound = simplejpeg.decode_jpeg
+
+def decode_jpeg(data, *args, **kwargs):
+    if b"CRASH-ME" in data:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if b"STOP-ME" in data:
+        time.sleep(600)
+    return sound(data, *args, **kwargs)
+
+simplejpeg.decode_jpeg = decode_jpeg
+"""
+SIZE = (f"--height={HEIGHT}", f"--width={WIDTH}", "--max_reject_fraction=0.5")
+
+
+@pytest.fixture
+def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """IMAGES with two photos that crash the decoder and one that stops it."""
+    folder = tmp_path / "images" / "train" / "a"
+    folder.mkdir(parents=True)
+    for index in range(30):
+        (folder / f"{index:02d}.jpg").write_bytes(jpeg(photo(0, index)))
+    for name, word in ((3, b"CRASH-ME"), (17, b"CRASH-ME"), (22, b"STOP-ME")):
+        with (folder / f"{name:02d}.jpg").open("ab") as file:
+            file.write(word)
+    (tmp_path / "defect").mkdir()
+    (tmp_path / "defect" / "sitecustomize.py").write_text(DEFECT)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "defect"))
+    return folder.parent.parent
+
+
+def test_a_crash_costs_one_image(faulty: Path, program: Program) -> None:
+    for name in ("17.jpg", "22.jpg"):
+        (faulty / "train" / "a" / name).unlink()
+    dataset = faulty.parent / "dataset"
+    words = ("pipeline", f"--images={faulty}", f"--dataset={dataset}", *SIZE)
+    result = program(*words, "--shards=3", "--workers=2")
+    assert result.returncode == 0, result.stderr
+    assert "rejected: a/03.jpg: decoder_crash (SIGSEGV)" in result.stderr
+    assert "28 images listed = 27 written + 1 rejected" in result.stdout
+
+
+@pytest.mark.slow
+def test_crashes_and_hangs_cost_an_image_each(faulty: Path, program: Program) -> None:
+    dataset = faulty.parent / "dataset"
+    words = ("pipeline", f"--images={faulty}", f"--dataset={dataset}", *SIZE)
+    result = program(*words, "--shards=3", "--workers=2", "--image_timeout=4")
+    assert result.returncode == 0, result.stderr
+    rejects = pd.read_csv(dataset / "rejects.csv").set_index("id")
+    assert rejects.reason.to_dict() == {
+        "a/03.jpg": "decoder_crash",
+        "a/17.jpg": "decoder_crash",
+        "a/22.jpg": "timeout",
+    }
+    assert rejects.detail["a/03.jpg"] == "SIGSEGV"
+    assert rejects.detail["a/22.jpg"] == "no result in 4 s"
+    assert "30 images listed = 27 written + 3 rejected" in result.stdout
+    assert sorted(path.name for path in dataset.iterdir()) == [
+        "classes.txt",
+        "dataset.json",
+        "rejects.csv",
+        *(f"train-0000{index}-of-00003.tfrecord" for index in range(3)),
+    ]
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """Enough of large photos that a run can be caught at work."""
+    folder = tmp_path / "many" / "train" / "a"
+    folder.mkdir(parents=True)
+    data = jpeg(photo(0, 0, 1200, 1600))
+    for index in range(400):
+        (folder / f"{index}.jpg").write_bytes(data)
+    return folder.parent.parent
+
+
+def start(many: Path, folder: Path) -> subprocess.Popen[str]:
+    words = [f"--images={many}", f"--dataset={folder}", "--shards=40", *SIZE]
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline", *words],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_shards(folder: Path, process: subprocess.Popen[str]) -> None:
+    """Waits until some shards are committed, but not all."""
+    while len(list(folder.glob("_work/done/*"))) < 3:
+        assert process.poll() is None
+        time.sleep(0.02)
+
+
+def children(pid: int) -> list[int]:
+    found = subprocess.run(
+        ["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False
+    )
+    return [int(word) for word in found.stdout.split()]
+
+
+def workers(launcher: int) -> list[int]:
+    return [pid for child in children(launcher) for pid in children(child)]
+
+
+def test_a_killed_worker_is_replaced(many: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "made"
+    process = start(many, folder)
+    wait_for_shards(folder, process)
+    os.kill(workers(process.pid)[0], signal.SIGKILL)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "a worker died: Worker subprocess exited with return code -9" in errors
+    assert "400 images listed = 400 written + 0 rejected" in output
+    assert "Traceback" not in errors
+
+
+def test_workers_that_die_every_time_end_the_run(many: Path, tmp_path: Path) -> None:
+    """As they do where memory is short: nothing is committed, no image to blame."""
+    folder = tmp_path / "made"
+    process = start(many, folder)
+    while process.poll() is None:
+        for pid in workers(process.pid):
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "3 times in a row, and no image is to blame" in errors
+    assert "fewer --workers" in errors
+    assert "Traceback" not in errors
+
+
+def test_workers_end_with_their_launcher(many: Path, tmp_path: Path) -> None:
+    process = start(many, tmp_path / "made")
+    wait_for_shards(tmp_path / "made", process)
+    (group,) = (child for child in children(process.pid) if children(child))
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 30
+    while children(group):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_failing_worker_is_quoted(images: Path, tmp_path: Path) -> None:
+    """A folder that stands where a shard should go: its commit fails."""
+    folder = tmp_path / "made"
+    process = start(images, folder)
+    while not (folder / "_work" / "plan").is_dir():
+        assert process.poll() is None
+        time.sleep(0.001)
+    (folder / "test-00000-of-00008.tfrecord").mkdir()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Is a directory" in errors
+    assert "made.log has the rest" in errors
+    assert "Traceback" not in errors

@@ -1,0 +1,70 @@
+"""Byte-identical source files."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline import duplicates, preprocess
+from pipeline.manifest import ImageContract
+
+
+def digest(word: str) -> bytes:
+    return hashlib.sha256(word.encode()).digest()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "_work").mkdir()
+    return tmp_path
+
+
+def test_groups_are_found_across_shards(folder: Path) -> None:
+    duplicates.note_sources(folder, "one", [digest("x"), digest("y"), digest("z")])
+    duplicates.note_sources(folder, "two", [digest("y"), digest("x"), digest("w")])
+    names = [
+        ("one", ["train/a", "train/b", "train/c"]),
+        ("two", ["test/d", "train/e", "test/f"]),
+    ]
+    assert duplicates.find(folder, names) == {
+        "images": 2,
+        "groups": [["test/d", "train/b"], ["train/a", "train/e"]],
+        "across_splits": [["test/d", "train/b"]],
+    }
+
+
+def test_files_that_were_not_read_are_no_copies(folder: Path) -> None:
+    duplicates.note_sources(folder, "one", [duplicates.UNREAD, duplicates.UNREAD])
+    found = duplicates.find(folder, [("one", ["train/a", "train/b"])])
+    assert found == {"images": 0, "groups": [], "across_splits": []}
+
+
+def test_copies_are_in_the_ledger(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three copies of one photo, one of them in test; and two of a broken file."""
+    root = Path(shutil.copytree(images, tmp_path / "images"))
+    source = root / "train" / "blue" / "00.jpg"
+    shutil.copy(source, root / "train" / "blue" / "copy.jpg")
+    shutil.copy(source, root / "test" / "copy.jpg")
+    shutil.copy(root / "test" / "page.jpg", root / "test" / "page2.jpg")
+    preprocess.run(
+        root,
+        tmp_path / "made",
+        contract=ImageContract(height=32, width=40),
+        max_reject_fraction=0.5,
+        workers=1,
+        beam_arguments=["--direct_running_mode=in_memory"],
+    )
+    value = json.loads((tmp_path / "made" / "dataset.json").read_text())
+    across = ["test/copy.jpg", "train/blue/00.jpg", "train/blue/copy.jpg"]
+    assert value["ledger"]["duplicates"] == {
+        "images": 3,
+        "groups": [across, ["test/page.jpg", "test/page2.jpg"]],
+        "across_splits": [across],
+    }
+    output = capsys.readouterr().out
+    assert "3 images are copies of another" in output
+    assert "test/copy.jpg = train/blue/copy.jpg" in output
