@@ -58,6 +58,11 @@ shards: install  ## IMAGES → DATASET, once (IMAGES= DATASET= ARGS= BEAM=)
 	$(call given,IMAGES)$(call given,DATASET)
 	$(RUN) pipeline shards --images="$(IMAGES)" --dataset="$(DATASET)" $(ARGS) $(if $(BEAM),-- $(BEAM))
 
+.PHONY: plan
+plan: install  ## What `make shards` would take: time, size, disk (IMAGES= DATASET= ARGS=)
+	$(call given,IMAGES)
+	$(RUN) pipeline plan --images="$(IMAGES)" $(if $(DATASET),--dataset="$(DATASET)") $(ARGS) $(if $(BEAM),-- $(BEAM))
+
 .PHONY: verify
 verify: install  ## Read all of DATASET and name what is wrong with it (DATASET= ARGS=)
 	$(call given,DATASET)

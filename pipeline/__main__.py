@@ -57,6 +57,11 @@ flags.DEFINE_float(
 )
 flags.DEFINE_enum("runner", "local", ["local"], "Where Beam runs the job.")
 flags.DEFINE_bool("overwrite", False, "Remove what another run left in DATASET.")
+flags.DEFINE_integer(
+    "bench_images", 3000, "Of bench: the photos are repeated.", lower_bound=2
+)
+flags.DEFINE_integer("repeats", 3, "Of bench: of every figure.", lower_bound=1)
+flags.DEFINE_string("json", None, "Of bench: where its JSON goes. Default: stdout.")
 
 
 def shards(beam_arguments: Sequence[str]) -> None:
@@ -81,6 +86,25 @@ def shards(beam_arguments: Sequence[str]) -> None:
     )
 
 
+def plan(beam_arguments: Sequence[str]) -> None:
+    """Predicts what `shards` with the same flags takes and makes."""
+    console.required(images=FLAGS.images)
+    from pipeline import estimate
+
+    estimate.run(
+        Path(FLAGS.images),
+        dataset=Path(FLAGS.dataset) if FLAGS.dataset else None,
+        contract=_contract(),
+        shards=FLAGS.shards,
+        validation_fraction=FLAGS.validation_fraction,
+        labelled_test=FLAGS.labelled_test,
+        classes=Path(FLAGS.classes) if FLAGS.classes else None,
+        seed=FLAGS.seed,
+        workers=FLAGS.workers,
+        beam_arguments=beam_arguments,
+    )
+
+
 def verify(passed_on: Sequence[str]) -> None:
     """Reads all of DATASET and names what is wrong with it."""
     console.nothing_passed_on(passed_on)
@@ -99,6 +123,23 @@ def samples(passed_on: Sequence[str]) -> None:
     samples.write(Path(FLAGS.images), seed=FLAGS.seed)
 
 
+def bench(beam_arguments: Sequence[str]) -> None:
+    """Measures `shards` beside other ways, on the photos of IMAGES."""
+    console.required(images=FLAGS.images)
+    from pipeline import bench
+
+    bench.run(
+        Path(FLAGS.images),
+        contract=_contract(),
+        count=FLAGS.bench_images,
+        workers=FLAGS.workers,
+        repeats=FLAGS.repeats,
+        seed=FLAGS.seed,
+        output=Path(FLAGS.json) if FLAGS.json else None,
+        beam_arguments=beam_arguments,
+    )
+
+
 def _contract() -> ImageContract:
     return ImageContract(
         height=FLAGS.height,
@@ -109,7 +150,13 @@ def _contract() -> ImageContract:
     )
 
 
-VERBS = {"shards": shards, "verify": verify, "samples": samples}
+VERBS = {
+    "shards": shards,
+    "plan": plan,
+    "verify": verify,
+    "samples": samples,
+    "bench": bench,
+}
 
 if __name__ == "__main__":
     sys.exit(console.main(VERBS, default="shards", argv=sys.argv, about=__doc__ or ""))

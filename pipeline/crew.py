@@ -12,9 +12,9 @@ in flight is tried alone, in a process of its own; what fails there is condemned
 a rejection, and the job goes on without it.
 """
 
+import contextlib
 import math
 import multiprocessing
-import multiprocessing.connection
 import os
 import signal
 import sys
@@ -22,6 +22,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from tqdm import tqdm
@@ -33,7 +34,7 @@ from pipeline.manifest import ImageContract
 _LOOK_SECONDS = 0.5
 _SPAWN_SECONDS = 10.0  # for a process to start and import, on a busy machine
 _TRIES = 3
-_LOST = "a worker died: "
+_LOST = "a worker process died"
 _SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -185,10 +186,13 @@ def _run_in_child(job: _Job, watch: _Watch, image_timeout: float) -> None:
     """Runs Beam in a child until it is done; nothing of it is left afterwards."""
     dataset = job[1]
     flight.land(dataset)  # what a killed run left
-    here, there = _SPAWN.Pipe(duplex=False)
-    child = _SPAWN.Process(target=_child, args=(job, log_path(dataset), there))
+    here, problem = _SPAWN.Pipe(duplex=False)
+    said, output = _SPAWN.Pipe(duplex=False)
+    child = _SPAWN.Process(target=_child, args=(job, output, problem))
     child.start()
-    there.close()
+    problem.close()
+    output.close()
+    threading.Thread(target=_log, args=(said, log_path(dataset)), daemon=True).start()
     try:
         while child.exitcode is None:
             child.join(_LOOK_SECONDS)
@@ -200,10 +204,8 @@ def _run_in_child(job: _Job, watch: _Watch, image_timeout: float) -> None:
         watch.look()
     if child.exitcode == 0:
         return
-    message = here.recv() if here.poll() else None
-    if message is None:
-        raise _WorkerLostError(f"Beam died (exit code {child.exitcode})")
-    if message.startswith(_LOST):
+    message = here.recv() if here.poll() else _LOST
+    if message == _LOST:
         raise _WorkerLostError(message)
     raise RunError(
         f"a shard worker failed: {message}. {log_path(dataset)} has the rest. What was "
@@ -237,37 +239,44 @@ def _end_group(child: multiprocessing.process.BaseProcess) -> None:
     child.join()
 
 
-def _child(
-    job: _Job, log: Path, problem: multiprocessing.connection.Connection
-) -> None:
-    """The child process: leads a group, writes to the log, runs Beam."""
-    os.setsid()
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(descriptor, sys.stdout.fileno())
-    os.dup2(descriptor, sys.stderr.fileno())
+def _log(said: Connection, log: Path) -> None:
+    """Copies what the group says to the log.
 
-    def fail(error: BaseException | None, what: str = "") -> None:
+    A worker whose own stderr is on a full disk would wait for ever; here a full disk
+    costs only the log.
+    """
+    while chunk := os.read(said.fileno(), 1 << 16):
+        with contextlib.suppress(OSError), log.open("ab") as file:
+            file.write(chunk)
+
+
+def _child(job: _Job, output: Connection, problem: Connection) -> None:
+    """The child process: leads a group, hands on what it says, runs Beam."""
+    os.setsid()
+    os.dup2(output.fileno(), sys.stdout.fileno())
+    os.dup2(output.fileno(), sys.stderr.fileno())
+
+    def fail(error: BaseException | None, message: str) -> None:
+        problem.send(message)
         traceback.print_exception(error)
-        last = str(error).strip().splitlines()[-1:] or [repr(error)]
-        problem.send(what + last[0])
         sys.stderr.flush()
         os._exit(1)  # Beam's threads would keep an ordinary exit waiting
 
-    # The thread that waits for a worker process raises when that process dies.
+    # The threads that wait for a worker process, and talk to it, raise when it dies.
     threading.excepthook = lambda args: fail(args.exc_value, _LOST)
     threading.Thread(target=_follow_the_launcher, daemon=True).start()
     try:
         _run_beam(job)
     except Exception as error:  # noqa: BLE001 (handed on to the launcher)
-        time.sleep(1)  # where a worker died, the thread that saw it says so first
-        fail(error)
+        time.sleep(1)  # where a worker died, the threads that saw it come first
+        fail(error, (str(error).strip() or repr(error)).splitlines()[-1])
 
 
 def _follow_the_launcher() -> None:
     """Ends the group when the launcher is gone, even if by `kill -9`."""
     launcher = multiprocessing.parent_process()
     assert launcher is not None
-    multiprocessing.connection.wait([launcher.sentinel])
+    wait([launcher.sentinel])
     os.killpg(0, signal.SIGKILL)
 
 

@@ -33,7 +33,16 @@ ALLOWED = {
     },
     "pipeline": {},
 }
-PROGRAMS = {"preprocess", "verify", "train", "predict", "summary", "samples"}
+PROGRAMS = {
+    "bench",
+    "estimate",
+    "preprocess",
+    "verify",
+    "train",
+    "predict",
+    "summary",
+    "samples",
+}
 
 
 def imports(path: Path) -> Iterator[tuple[str, str]]:

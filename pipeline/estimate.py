@@ -1,0 +1,292 @@
+"""What a long run will take: lists IMAGES, makes a few hundred images, extrapolates."""
+
+import os
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline import measure, shard, sources
+from pipeline.console import RunError
+from pipeline.manifest import MANIFEST, SHARD_PATTERN, ImageContract
+from pipeline.workfolder import WorkFolder
+
+_SAMPLE = 480  # images
+_CHUNKS = 4  # per worker: the spread between them is the range of a prediction
+_SPARE = 1.05  # of the output: what the disk must hold
+
+
+class Range(NamedTuple):
+    """A prediction, between what the best and the worst chunk alone would say."""
+
+    low: float
+    expected: float
+    high: float
+
+    def times(self, factor: float) -> "Range":
+        """Scales all three."""
+        return Range(*(value * factor for value in self))
+
+    def plus(self, constant: float) -> "Range":
+        """Shifts all three."""
+        return Range(*(value + constant for value in self))
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A part of the sample, made by one process as a shard is made.
+
+    Attributes:
+        images: tried.
+        seconds: it took, while all processes worked.
+        bytes: of its records.
+        reasons: of rejections.
+    """
+
+    images: int
+    seconds: float
+    bytes: int
+    reasons: Counter[str]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What `make shards` would do.
+
+    Attributes:
+        seconds: of wall time, start-up included.
+        startup: seconds of it before the first image and after the last.
+        bytes: of all shards.
+        shards: number of them by split.
+        rejected: images, without those that are known from their paths alone.
+        sampled: images that were tried.
+        reasons: of rejections in the sample.
+    """
+
+    seconds: Range
+    startup: float
+    bytes: Range
+    shards: Mapping[str, int]
+    rejected: float
+    sampled: int
+    reasons: Counter[str]
+
+
+def run(
+    images: Path,
+    *,
+    dataset: Path | None,
+    contract: ImageContract,
+    shards: int | None = None,
+    validation_fraction: float = 0.1,
+    labelled_test: bool = False,
+    classes: Path | None = None,
+    seed: int = 0,
+    workers: int,
+    beam_arguments: Sequence[str] = (),
+) -> None:
+    """Prints what `preprocess.run` with the same arguments would take and make.
+
+    Args:
+        images: the root of the photos.
+        dataset: the folder that is to be made; it decides which disk is looked at.
+            None looks at that of the current folder.
+        contract: of the stored images.
+        shards: per split.
+        validation_fraction: of each class of a root of class folders.
+        labelled_test: `test/` holds class folders.
+        classes: a class list to be used as it is.
+        seed: of the order, of the split and of the sample.
+        workers: processes.
+        beam_arguments: options for Beam.
+
+    Raises:
+        RunError: the images are at fault, or the disk cannot hold the dataset.
+    """
+    started = time.monotonic()
+    listing = sources.list_images(
+        images,
+        validation_fraction=validation_fraction,
+        seed=seed,
+        labelled_test=labelled_test,
+        classes=classes,
+    )
+    slices = shard.plan(listing, count=shards, seed=seed)
+    listed = time.monotonic() - started
+    chunks = _chunks(listing, contract, seed=seed, workers=workers)
+    empty = measure.empty_job_seconds(workers, beam_arguments)
+    prediction = predict(chunks, slices, startup=listed + empty, workers=workers)
+    print("\n".join(_report(images, listing, prediction, workers)))
+    _look_at_disk(dataset or Path.cwd(), prediction.bytes)
+
+
+def predict(
+    chunks: Sequence[Chunk],
+    slices: Mapping[str, shard.Slices],
+    *,
+    startup: float,
+    workers: int,
+) -> Prediction:
+    """Extrapolates from a sample.
+
+    Args:
+        chunks: the sample.
+        slices: the images of every shard, by split.
+        startup: seconds besides those of the images.
+        workers: processes; Beam deals the shards out to them beforehand.
+
+    Raises:
+        RunError: no image of the sample is good.
+    """
+    sampled = sum(chunk.images for chunk in chunks)
+    reasons = sum((chunk.reasons for chunk in chunks), Counter[str]())
+    if reasons.total() == sampled:
+        raise RunError(
+            f"none of {sampled} sampled images could be decoded "
+            f"({_in_words(reasons)}). Is IMAGES the right folder?"
+        )
+    parts = [len(refs) for split in slices.values() for refs in split]
+    images, most = sum(parts), -(-len(parts) // workers)  # shards of one worker
+    per_worker = images * most / len(parts)
+    seconds = _range(chunks, [chunk.seconds for chunk in chunks])
+    return Prediction(
+        seconds=seconds.times(per_worker).plus(startup),
+        startup=startup,
+        bytes=_range(chunks, [chunk.bytes for chunk in chunks]).times(images),
+        shards={split: len(refs) for split, refs in slices.items()},
+        rejected=images * reasons.total() / sampled,
+        sampled=sampled,
+        reasons=reasons,
+    )
+
+
+def _range(chunks: Sequence[Chunk], amounts: Sequence[float]) -> Range:
+    """An amount per image: of all chunks together, and of the extreme ones."""
+    each = [
+        amount / chunk.images for chunk, amount in zip(chunks, amounts, strict=True)
+    ]
+    mean = sum(amounts) / sum(chunk.images for chunk in chunks)
+    return Range(min(each), mean, max(each))
+
+
+def _chunks(
+    listing: sources.Listing, contract: ImageContract, *, seed: int, workers: int
+) -> list[Chunk]:
+    """Makes the images of a sample, by all workers at once, and throws them away."""
+    refs = measure.sample(listing.refs, _SAMPLE, seed=seed)
+    count = min(len(refs), workers * _CHUNKS)
+    slices = {"sample": [refs[index::count] for index in range(count)]}
+    with tempfile.TemporaryDirectory(prefix="plan-") as name:
+        folder = Path(name)
+        WorkFolder(folder, manifest=MANIFEST).start({})
+        planned = shard.write_plan(folder, slices, listing.classes)
+        names = list(planned)
+        tasks = [
+            (names[index::workers], name, contract)
+            for index in range(min(workers, count))
+        ]
+        results, _ = measure.in_step(_prepare, tasks)
+        seconds = {name: taken for part in results for name, taken in part.items()}
+        return [_chunk(folder, name, planned[name], seconds[name]) for name in names]
+
+
+def _prepare(
+    names: Sequence[str], folder: str, contract: ImageContract
+) -> Callable[[], dict[str, float]]:
+    return lambda: {name: _seconds(name, folder, contract) for name in names}
+
+
+def _seconds(name: str, folder: str, contract: ImageContract) -> float:
+    started = time.monotonic()
+    shard.write(name, folder, contract)
+    return time.monotonic() - started
+
+
+def _chunk(folder: Path, name: str, images: int, seconds: float) -> Chunk:
+    note = shard.read_note(folder, name)
+    assert note is not None  # it was written a moment ago
+    reasons = Counter(reason for _, _, reason, _ in note.tally.rejects)
+    return Chunk(images, seconds, note.shard.bytes, reasons)
+
+
+def _report(
+    images: Path, listing: sources.Listing, prediction: Prediction, workers: int
+) -> list[str]:
+    total = len(listing.refs) + len(listing.rejects)
+    seconds, size = prediction.seconds, prediction.bytes
+    each = size.expected / len(listing.refs) / 1e3
+    rate = len(listing.refs) / max(1e-9, seconds.expected - prediction.startup)
+    shards = ", ".join(f"{n} {split}" for split, n in prediction.shards.items())
+    return [
+        f"IMAGES {images}: {total:,} images, {len(listing.classes):,} classes, "
+        f"{len(listing.ignored):,} other files ignored",
+        f"  sample     {prediction.sampled} images, {workers} workers, "
+        f"{rate:,.0f} images/s",
+        f"  wall time  {_time(seconds.expected)} ({_time(seconds.low)} to "
+        f"{_time(seconds.high)}), {prediction.startup:.0f} s of it to list and start",
+        f"  output     {_size(size.expected)} ({_size(size.low)} to "
+        f"{_size(size.high)}), {each:.1f} KB an image",
+        f"  shards     {shards}",
+        f"  rejects    {_rejects(listing, prediction)}",
+    ]
+
+
+def _rejects(listing: sources.Listing, prediction: Prediction) -> str:
+    known = Counter(reject.reason for reject in listing.rejects)
+    words = [f"{known.total()} already ({_in_words(known)})"] if known else []
+    found = prediction.reasons.total()
+    if found:
+        words.append(
+            f"about {prediction.rejected:,.0f} of the rest: {found} of "
+            f"{prediction.sampled} sampled ({_in_words(prediction.reasons)})"
+        )
+    elif prediction.sampled == len(listing.refs):
+        words.append(f"none of the {prediction.sampled} sampled, and these are all")
+    else:  # with 95 % confidence: the rule of three
+        words.append(
+            f"none of {prediction.sampled} sampled: likely less than "
+            f"{3 / prediction.sampled:.1%}"
+        )
+    return "; ".join(words)
+
+
+def _look_at_disk(dataset: Path, size: Range) -> None:
+    """Prints what is free; refuses when the dataset does not fit."""
+    folder = next(path for path in (dataset, *_parents(dataset)) if path.is_dir())
+    free = shutil.disk_usage(folder).free
+    there = sum(path.stat().st_size for path in dataset.glob(SHARD_PATTERN))
+    needed = max(0, round(size.expected * _SPARE) - there)
+    print(f"  disk       {_size(free)} free at {folder}, {_size(needed)} needed")
+    if needed > free:
+        raise RunError(
+            f"the disk of {folder} has {free:,} bytes free, and DATASET {dataset} "
+            f"needs {needed:,}: {size.expected:,.0f} predicted and 5 % to spare, less "
+            f"{there:,} that are there. Free {needed - free:,} bytes, name a DATASET "
+            "on another disk, or store less with a lower --quality, --height, --width."
+        )
+
+
+def _parents(path: Path) -> Sequence[Path]:
+    return Path(os.path.abspath(path)).parents
+
+
+def _in_words(reasons: Counter[str]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+
+
+def _time(seconds: float) -> str:
+    minutes, hours = round(seconds / 60), round(seconds / 3600, 1)
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{hours} h"
+
+
+def _size(count: float) -> str:
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return f"{count / 1e3:.3g} KB"
