@@ -1,8 +1,9 @@
 """One image: encoded bytes of any kind in, a small RGB JPEG out.
 
 The only resize rule of the project. JPEGs are decoded by libjpeg-turbo at the
-largest of the scales 1/8, 1/4, 1/2, 1 that leaves at least twice the target in both
-directions; area averaging does the rest. Entropy decoding is then most of the cost.
+largest of the scales 1/8, 1/4, 1/2, 1 that leaves the target, or at least twice of it
+in both directions; area averaging does the rest. Entropy decoding is then most of the
+cost.
 """
 
 import io
@@ -95,7 +96,7 @@ def convert(data: bytes, contract: ImageContract) -> bytes:
 def decode(data: bytes, contract: ImageContract) -> np.ndarray:
     """Decodes to uint8[height, width, 3], RGB, upright.
 
-    JPEGs come scaled down, but never below twice what `contract` asks for.
+    JPEGs come scaled down: to what `contract` asks for, or not below twice of that.
 
     Raises:
         BadImage: as `convert`.
@@ -222,10 +223,15 @@ def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _jpeg_factor(height: int, width: int, contract: ImageContract) -> int:
-    """The largest fast scale that leaves twice the target in both directions."""
+    """The largest fast scale that leaves the target itself, or twice of it or more.
+
+    In between, area averaging would blur: on photos of 1600x1200, 1/8 gives 54 dB
+    for 200x150, which it hits, but 37 dB for 190x140.
+    """
     inner_height, inner_width = _inner_size(height, width, contract)
     for factor in _JPEG_SCALES:
-        if height >= 2 * inner_height * factor and width >= 2 * inner_width * factor:
+        ratios = height / (inner_height * factor), width / (inner_width * factor)
+        if ratios == (1, 1) or min(ratios) >= 2:
             return factor
     return 1
 

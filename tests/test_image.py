@@ -204,7 +204,7 @@ def test_orientation_of_scaled_pictures(orientation: int, factor: int) -> None:
     data = jpeg(quadrants(30 * factor, 40 * factor), exif=exif(orientation))
     upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
     height, width = upright.shape[0] // factor, upright.shape[1] // factor
-    target = ImageContract(height=height // 2, width=width // 2)
+    target = ImageContract(height=height, width=width)
     pixels = image.decode(data, target)
     assert pixels.shape == (height, width, 3)
     np.testing.assert_allclose(
@@ -246,12 +246,15 @@ def test_odd_metadata_print_nothing() -> None:
     ("height", "width", "resize", "expected"),
     [
         (240, 320, "stretch", (30, 40)),  # 1/8 leaves exactly twice 15x20
+        (120, 160, "stretch", (15, 20)),  # 1/8 leaves 15x20 itself
+        (128, 160, "stretch", (32, 40)),
         (239, 320, "stretch", (60, 80)),
         (240, 319, "stretch", (60, 80)),
         (61, 83, "stretch", (31, 42)),  # rounded up, as libjpeg does
         (59, 80, "stretch", (59, 80)),
         (120, 640, "stretch", (30, 160)),
-        (120, 640, "crop", (30, 160)),  # becomes 15x80 before the cut
+        (120, 640, "crop", (15, 80)),  # which it has to be before the cut
+        (136, 640, "crop", (34, 160)),  # would be cut from 15x71
         (120, 640, "pad", (15, 80)),  # becomes 4x20
     ],
 )
@@ -262,7 +265,8 @@ def test_scale(height: int, width: int, resize: str, expected: tuple[int, int]) 
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "factor"), [(300, 400, 2), (150, 200, 4), (75, 100, 8)]
+    ("height", "width", "factor"),
+    [(299, 398, 2), (300, 400, 4), (149, 199, 4), (150, 200, 8), (75, 100, 8)],
 )
 def test_scaled_decoding_looks_like_full_decoding(
     detailed_photo: bytes, height: int, width: int, factor: int
@@ -518,7 +522,7 @@ def test_a_truncated_file_is_rejected_or_has_every_pixel(name: str) -> None:
 def test_what_costs_no_pixel_is_no_damage(data: bytes) -> None:
     whole = jpeg(PIXELS)
     np.testing.assert_allclose(decode(data), decode(whole), atol=2)
-    scaled = image.decode(whole, ImageContract(height=12, width=16))
+    scaled = image.decode(whole, ImageContract(height=24, width=32))
     assert scaled.shape == (24, 32, 3)
-    found = image.decode(data, ImageContract(height=12, width=16))
+    found = image.decode(data, ImageContract(height=24, width=32))
     np.testing.assert_allclose(found, scaled, atol=2)
