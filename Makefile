@@ -49,6 +49,7 @@ $(INSTALLED): setup.py constraints.txt
 demo: install  ## The whole job on painted sample photos: no network, no GPU (DEMO=demo)
 	$(RUN) pipeline samples --images="$(DEMO)/images"
 	$(RUN) pipeline shards --images="$(DEMO)/images" --dataset="$(DEMO)/dataset" --height=60 --width=80
+	$(RUN) pipeline verify --dataset="$(DEMO)/dataset"
 	$(RUN) trainer train --dataset="$(DEMO)/dataset" --model="$(DEMO)/model" --recipe=demo --weights=none
 	$(RUN) predictor predict --dataset="$(DEMO)/dataset" --model="$(DEMO)/model" --predictions="$(DEMO)/predictions"
 	@$(RUN) predictor summary --dataset="$(DEMO)/dataset" --model="$(DEMO)/model" --predictions="$(DEMO)/predictions"

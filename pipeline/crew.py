@@ -150,9 +150,13 @@ class _Watch:
     def __enter__(self) -> "_Watch":
         total = sum(self._planned.values())
         there = total - sum(self._planned[name] for name in self.missing)
-        if there:
-            print(f"going on: {there} of {total} images are in committed shards")
+        if skipped := len(self._planned) - len(self.missing):
+            print(
+                f"going on: {skipped} of {len(self._planned)} shards are committed, "
+                f"with {there} of {total} images"
+            )
         self._bar = progress(total, "shards", done=there)
+        self._started = time.monotonic()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -167,9 +171,9 @@ class _Watch:
             if note is not None:
                 self._bytes_read += note.tally.bytes_read
                 self._rejected += len(note.tally.rejects)
+                rate = self._bytes_read / 1e6 / (time.monotonic() - self._started)
                 self._bar.set_postfix_str(
-                    f"{self._bytes_read / 1e6:,.0f} MB read, {self._rejected} rejected",
-                    refresh=False,
+                    f"{rate:,.1f} MB/s, {self._rejected} rejected", refresh=False
                 )
                 self._bar.update(self._planned[name])
 

@@ -81,10 +81,18 @@ def test_the_shards_are_as_their_manifest_says(made_dataset: Path) -> None:
     assert dataset.image == CONTRACT
 
 
+@pytest.mark.parametrize(
+    "workers",
+    [
+        pytest.param(1, marks=pytest.mark.slow),
+        2,
+        pytest.param(4, marks=pytest.mark.slow),
+    ],
+)
 def test_worker_processes_and_order_change_no_byte(
-    images: Path, made_dataset: Path, tmp_path: Path, program: Program
+    images: Path, made_dataset: Path, tmp_path: Path, program: Program, workers: int
 ) -> None:
-    """Two real worker processes, on a copy made in another order."""
+    """Real worker processes, on a copy made in another order."""
     copy = tmp_path / "elsewhere"
     for path in sorted(images.rglob("*.jpg"), reverse=True):
         target = copy / path.relative_to(images)
@@ -92,7 +100,12 @@ def test_worker_processes_and_order_change_no_byte(
         shutil.copy(path, target)
     folder = tmp_path / "made" / "dataset"
     result = program(
-        *("pipeline", f"--images={copy}", f"--dataset={folder}", "--workers=2"),
+        *(
+            "pipeline",
+            f"--images={copy}",
+            f"--dataset={folder}",
+            f"--workers={workers}",
+        ),
         *("--shards=2", "--max_reject_fraction=0.1", *SIZE),
     )
     assert result.returncode == 0, result.stderr
