@@ -7,7 +7,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
-INSTALLED := .venv/installed
+GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo ,gpu)
+INSTALLED := .venv/installed-train,dev$(GPU)
 
 DEMO ?= demo
 RECIPE ?= article
@@ -34,14 +35,12 @@ help:  ## This list
 install: $(INSTALLED)  ## Make .venv, if setup.py or constraints.txt changed (PYTHON=python3)
 
 $(INSTALLED): setup.py constraints.txt
-	@extras=train,dev; \
-	if nvidia-smi -L >/dev/null 2>&1; then extras=$$extras,gpu; fi; \
-	if command -v uv >/dev/null; then \
+	@if command -v uv >/dev/null; then \
 	  test -x $(BIN)/python || uv venv --quiet --python $(PYTHON) .venv; \
-	  uv pip install --quiet --python $(BIN)/python -c constraints.txt -e ".[$$extras]"; \
+	  uv pip install --quiet --python $(BIN)/python -c constraints.txt -e ".[train,dev$(GPU)]"; \
 	else \
 	  test -x $(BIN)/python || $(PYTHON) -m venv .venv; \
-	  $(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$$extras]"; \
+	  $(BIN)/python -m pip install --quiet -c constraints.txt -e ".[train,dev$(GPU)]"; \
 	fi
 	@touch $@
 

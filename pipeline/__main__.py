@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
@@ -70,13 +69,13 @@ def shards(beam_arguments: Sequence[str]) -> None:
     from pipeline import preprocess  # here: --help need not wait for its imports
 
     preprocess.run(
-        Path(FLAGS.images),
-        Path(FLAGS.dataset),
+        console.path(FLAGS.images),
+        console.path(FLAGS.dataset),
         contract=_contract(),
         shards=FLAGS.shards,
         validation_fraction=FLAGS.validation_fraction,
         labelled_test=FLAGS.labelled_test,
-        classes=Path(FLAGS.classes) if FLAGS.classes else None,
+        classes=console.path(FLAGS.classes) if FLAGS.classes else None,
         seed=FLAGS.seed,
         max_reject_fraction=FLAGS.max_reject_fraction,
         workers=FLAGS.workers,
@@ -92,13 +91,13 @@ def plan(beam_arguments: Sequence[str]) -> None:
     from pipeline import estimate
 
     estimate.run(
-        Path(FLAGS.images),
-        dataset=Path(FLAGS.dataset) if FLAGS.dataset else None,
+        console.path(FLAGS.images),
+        dataset=console.path(FLAGS.dataset) if FLAGS.dataset else None,
         contract=_contract(),
         shards=FLAGS.shards,
         validation_fraction=FLAGS.validation_fraction,
         labelled_test=FLAGS.labelled_test,
-        classes=Path(FLAGS.classes) if FLAGS.classes else None,
+        classes=console.path(FLAGS.classes) if FLAGS.classes else None,
         seed=FLAGS.seed,
         workers=FLAGS.workers,
         beam_arguments=beam_arguments,
@@ -111,7 +110,7 @@ def verify(passed_on: Sequence[str]) -> None:
     console.required(dataset=FLAGS.dataset)
     from pipeline import verify
 
-    verify.run(Path(FLAGS.dataset), workers=FLAGS.workers)
+    verify.run(console.path(FLAGS.dataset), workers=FLAGS.workers)
 
 
 def samples(passed_on: Sequence[str]) -> None:
@@ -120,7 +119,7 @@ def samples(passed_on: Sequence[str]) -> None:
     console.required(images=FLAGS.images)
     from pipeline import samples
 
-    samples.write(Path(FLAGS.images), seed=FLAGS.seed)
+    samples.write(console.path(FLAGS.images), seed=FLAGS.seed)
 
 
 def bench(beam_arguments: Sequence[str]) -> None:
@@ -129,13 +128,13 @@ def bench(beam_arguments: Sequence[str]) -> None:
     from pipeline import bench
 
     bench.run(
-        Path(FLAGS.images),
+        console.path(FLAGS.images),
         contract=_contract(),
         count=FLAGS.bench_images,
         workers=FLAGS.workers,
         repeats=FLAGS.repeats,
         seed=FLAGS.seed,
-        output=Path(FLAGS.json) if FLAGS.json else None,
+        output=console.path(FLAGS.json) if FLAGS.json else None,
         beam_arguments=beam_arguments,
     )
 

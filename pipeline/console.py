@@ -4,6 +4,7 @@ import difflib
 import errno
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -84,6 +85,11 @@ def _parse(argv: Sequence[str], verbs: Mapping[str, Verb], default: str) -> str:
     if words[1:]:
         raise UsageError(f"stray words after {verb!r}: {' '.join(words[1:])}")
     return verb
+
+
+def path(text: str) -> Path:
+    """The path of a flag; `~` is the home folder, whatever the shell made of it."""
+    return Path(text).expanduser()
 
 
 def required(**values: Any) -> None:

@@ -208,7 +208,10 @@ def _run_in_child(job: _Job, watch: _Watch, image_timeout: float) -> None:
         watch.look()
     if child.exitcode == 0:
         return
-    message = here.recv() if here.poll() else _LOST
+    try:
+        message = here.recv()
+    except EOFError:  # Beam itself died without a word
+        message = _LOST
     if message == _LOST:
         raise _WorkerLostError(message)
     raise RunError(

@@ -4,6 +4,7 @@ _work/flight/SHARD          position in the plan, and since when; written in pla
 _work/condemned/SHARD.json  {position: [reason, detail]}: not to be tried again
 """
 
+import contextlib
 import os
 import struct
 import time
@@ -57,13 +58,15 @@ class Flight:
         trace: TracebackType | None,
     ) -> None:
         os.close(self._file)
-        self._path.unlink()
+        self._path.unlink(missing_ok=True)
 
 
 def suspects(folder: Path) -> list[Suspect]:
     """The images that are in flight, or were when their processes died."""
-    paths = sorted((folder / WORK / "flight").glob("*"))
-    contents = [(path.name, path.read_bytes()) for path in paths if path.is_file()]
+    contents = []
+    for path in sorted((folder / WORK / "flight").glob("*")):
+        with contextlib.suppress(FileNotFoundError):  # the shard has just landed
+            contents.append((path.name, path.read_bytes()))
     now = time.monotonic()
     return [
         Suspect(name, position, now - since)
@@ -76,7 +79,7 @@ def suspects(folder: Path) -> list[Suspect]:
 def land(folder: Path) -> None:
     """Forgets all flights; for when no worker is left."""
     for path in (folder / WORK / "flight").glob("*"):
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 def condemn(folder: Path, suspect: Suspect, reason: str, detail: str) -> None:

@@ -196,8 +196,8 @@ def find_damage(dataset: Dataset) -> str | None:
             if found != shard.sha256:
                 return (
                     f"shard {path} is damaged: sha256 {found}, {MANIFEST} promises "
-                    f"{shard.sha256}. Restore it, or make the dataset again with "
-                    "`make shards`."
+                    f"{shard.sha256}. Restore it, or make the dataset again: `make "
+                    "shards` with ARGS=--overwrite."
                 )
     return None
 
@@ -217,5 +217,6 @@ def _check_lengths(dataset: Dataset) -> None:
                 state = "is missing" if found is None else f"has {found} bytes"
                 raise RunError(
                     f"shard {path} {state}; {MANIFEST} promises {shard.bytes} bytes. "
-                    "Restore it, or make the dataset again with `make shards`."
+                    "Restore it, or make the dataset again: `make shards` with "
+                    "ARGS=--overwrite."
                 )

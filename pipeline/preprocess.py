@@ -61,15 +61,18 @@ def run(
         labelled_test=labelled_test,
         classes=classes,
     )
+    _refuse_inside(dataset, images, listing)
     if listing.ignored:
         named = ", ".join(sorted(listing.ignored)[:5])
         print(f"ignored: {len(listing.ignored)} files or folders, such as {named}")
     slices = shard.plan(listing, count=shards, seed=seed)
     key = _key(listing, slices, contract, validation_fraction, seed)
     folder = WorkFolder(dataset, manifest=manifest.MANIFEST)
-    if overwrite and not folder.resumes(key):
+    parts = sum(len(refs) for refs in slices.values())
+    if overwrite and not folder.resumes(key, parts=parts):
         folder.clear(manifest.SHARD_PATTERN, manifest.CLASSES, manifest.REJECTS)
     if folder.start(key):
+        manifest.load(dataset)  # or names the shard that is gone since
         print(f"DATASET {dataset} is complete already; nothing to do.")
         return
     planned = shard.write_plan(dataset, slices, listing.classes)
@@ -77,6 +80,17 @@ def run(
     twins = duplicates.find(dataset, _images_by_shard(slices, planned))
     account = _finish(folder, key, listing, planned, twins, max_reject_fraction)
     _report(dataset, account, twins, time.monotonic() - started)
+
+
+def _refuse_inside(dataset: Path, images: Path, listing: sources.Listing) -> None:
+    """A dataset among the images would be listed by the next run."""
+    classes = listing.layout == "classes"
+    for root in [images] if classes else [images / name for name in listing.splits()]:
+        if root.resolve() in dataset.resolve().parents:
+            raise RunError(
+                f"DATASET {dataset} is among the images of {root}. Name a folder "
+                "elsewhere."
+            )
 
 
 def _key(
@@ -127,8 +141,9 @@ def _finish(
         raise RunError(
             f"{account.rejected.total()} of {account.listed.total()} images were "
             f"rejected ({account.reject_fraction:.2%}); --max_reject_fraction allows "
-            f"{max_reject_fraction:.2%}. {rejects} says which and why. Mend them, or "
-            "run again with a higher fraction: the shards are kept."
+            f"{max_reject_fraction:.2%}. {rejects} says which and why. Allow more and "
+            "run again: the shards are kept. Or mend the files and run again with "
+            "--overwrite."
         )
     splits = {name: asdict(split) for name, split in account.splits.items()}
     balance = {**account.to_json(), "duplicates": twins}

@@ -124,7 +124,7 @@ def read_class_list(path: Path | None) -> tuple[str, ...]:
         return ()
     if not path.is_file():
         raise RunError(f"--classes={path} is no file. Name a classes.txt.")
-    names = tuple(path.read_text(encoding="utf-8").splitlines())
+    names = tuple(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
     repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if not names or "" in names or repeated:
         what = (

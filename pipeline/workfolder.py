@@ -83,9 +83,11 @@ class WorkFolder:
         files.write_json(self.manifest, manifest, scratch=self.work)
         shutil.rmtree(self.work)
 
-    def resumes(self, key: Mapping[str, Any]) -> bool:
-        """Whether the folder holds the unfinished run of that key."""
-        return self._key.is_file() and not difference(files.read_json(self._key), key)
+    def resumes(self, key: Mapping[str, Any], *, parts: int) -> bool:
+        """Whether the folder holds a run of that key that has parts left to make."""
+        if not self._key.is_file() or difference(files.read_json(self._key), key):
+            return False
+        return sum(1 for _ in self._done.glob("*.json")) < parts
 
     def clear(self, *patterns: str) -> None:
         """Removes an earlier run, and only that: the manifest first."""

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
@@ -30,9 +29,9 @@ def predict(passed_on: Sequence[str]) -> None:
     from predictor import predict  # here: TensorFlow takes seconds that --help need not
 
     predict.run(
-        Path(FLAGS.model),
-        Path(FLAGS.dataset),
-        Path(FLAGS.predictions),
+        console.path(FLAGS.model),
+        console.path(FLAGS.dataset),
+        console.path(FLAGS.predictions),
         split=FLAGS.split,
         batch_size=FLAGS.batch_size,
         virtual_devices=FLAGS.virtual_devices,
@@ -49,9 +48,9 @@ def summary(passed_on: Sequence[str]) -> None:
     from predictor import summary
 
     summary.show(
-        Path(FLAGS.dataset),
-        Path(FLAGS.model),
-        Path(FLAGS.predictions),
+        console.path(FLAGS.dataset),
+        console.path(FLAGS.model),
+        console.path(FLAGS.predictions),
         split=FLAGS.split,
     )
 

@@ -57,6 +57,7 @@ def run(
     shards = _names(dataset, split)
     output = WorkFolder(folder, manifest=csv_shards.MANIFEST)
     if output.start(key):
+        _refuse_missing(folder, shards)
         print(f"PREDICTIONS {folder} is complete already; nothing to do.")
         return
     missing = {name: shard for name, shard in shards.items() if not output.note(name)}
@@ -75,6 +76,15 @@ def run(
             for name, shard in missing.items():
                 writer.write(name, shard, bar)
     _finish(output, key, shards)
+
+
+def _refuse_missing(folder: Path, shards: Mapping[str, Shard]) -> None:
+    """A finished folder may have lost a file since."""
+    if missing := [name for name in shards if not (folder / name).is_file()]:
+        raise RunError(
+            f"{folder / missing[0]} is missing ({len(missing)} in all), though the "
+            "predictions were complete. Restore it, or remove the folder and run again."
+        )
 
 
 def _names(dataset: Dataset, split: str) -> dict[str, Shard]:

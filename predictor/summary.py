@@ -87,8 +87,10 @@ def _images(dataset: Dataset) -> list[str]:
 
 def _training(dataset: Dataset, model_folder: Path) -> list[str]:
     last = history.read(model_folder / "history.csv")[-1]
+    validated = last["val_accuracy"] is not None
+    split = "validation" if validated else "training"
+    accuracy = last["val_accuracy"] if validated else last["accuracy"]
     return [
         f"  {last['epoch']} epochs on {dataset.split('train').examples} images: "
-        f"validation accuracy {last['val_accuracy']:.1%} "
-        f"(chance: {1 / len(dataset.classes):.1%})"
+        f"{split} accuracy {accuracy:.1%} (chance: {1 / len(dataset.classes):.1%})"
     ]

@@ -124,11 +124,13 @@ def workers(launcher: int) -> list[int]:
     return [pid for child in children(launcher) for pid in children(child)]
 
 
-def test_a_killed_worker_is_replaced(many: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("victim", ["worker", "Beam"])
+def test_a_killed_process_is_replaced(many: Path, tmp_path: Path, victim: str) -> None:
     folder = tmp_path / "made"
     process = start(many, folder)
     wait_for_shards(folder, process)
-    os.kill(workers(process.pid)[0], signal.SIGKILL)
+    beam = next(child for child in children(process.pid) if children(child))
+    os.kill(children(beam)[0] if victim == "worker" else beam, signal.SIGKILL)
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert "a worker process died; going on with what is left" in errors

@@ -121,6 +121,15 @@ def test_a_second_run_does_nothing(
     assert "complete already" in capsys.readouterr().out
 
 
+def test_a_finished_folder_that_lost_a_file_is_not_complete(
+    run, made_dataset: Path, tmp_path: Path
+) -> None:
+    run(made_dataset, tmp_path / "predictions")
+    (tmp_path / "predictions" / "predictions-00001-of-00002.csv").unlink()
+    with pytest.raises(RunError, match=r"predictions-00001-of-00002\.csv is missing"):
+        run(made_dataset, tmp_path / "predictions")
+
+
 @pytest.mark.parametrize("finished", [True, False])
 def test_predictions_of_another_model_are_refused(
     run, made_dataset: Path, tmp_path: Path, finished: bool

@@ -154,9 +154,38 @@ def test_overwrite_goes_on_with_its_own_unfinished_run(
     folder = tmp_path / "made"
     with pytest.raises(RunError, match="images were rejected"):
         make(images, folder, max_reject_fraction=0.0, overwrite=True)
-    shards = {path: path.stat().st_mtime_ns for path in folder.glob("*.tfrecord")}
+    (folder / "_work" / "done" / "train-00001-of-00002.tfrecord.json").unlink()
+    first = folder / "train-00000-of-00002.tfrecord"
+    written = first.stat().st_mtime_ns
     make(images, folder, overwrite=True)
-    assert {path: path.stat().st_mtime_ns for path in shards} == shards
+    assert first.stat().st_mtime_ns == written
+
+
+def test_mended_files_are_read_again_with_overwrite(
+    images: Path, tmp_path: Path
+) -> None:
+    root, folder = tmp_path / "images", tmp_path / "made"
+    shutil.copytree(images, root)
+    with pytest.raises(RunError, match="mend the files and run again with --overwrite"):
+        make(root, folder, max_reject_fraction=0.0)
+    whole = (root / "train" / "red" / "00.jpg").read_bytes()
+    (root / "train" / "red" / "cut.jpg").write_bytes(whole)
+    (root / "test" / "page.jpg").write_bytes(whole)
+    make(root, folder, max_reject_fraction=0.0, overwrite=True)
+    assert manifest.load(folder).split("train").rejected == 0
+
+
+def test_a_dataset_inside_the_images_is_refused(images: Path) -> None:
+    with pytest.raises(RunError, match="is among the images of"):
+        make(images, images / "train" / "made")
+
+
+def test_a_finished_dataset_that_lost_a_shard_is_not_complete(
+    images: Path, dataset: Path
+) -> None:
+    (dataset / "test-00001-of-00002.tfrecord").unlink()
+    with pytest.raises(RunError, match=r"test-00001-of-00002\.tfrecord is missing"):
+        make(images, dataset)
 
 
 def test_too_many_rejections_fail_and_keep_the_shards(

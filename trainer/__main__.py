@@ -3,7 +3,6 @@
 import dataclasses
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -53,10 +52,10 @@ def train(passed_on: Sequence[str]) -> None:
     from trainer import train  # here: TensorFlow takes seconds that --help need not
 
     train.run(
-        Path(FLAGS.dataset),
-        Path(FLAGS.model),
+        console.path(FLAGS.dataset),
+        console.path(FLAGS.model),
         recipe=recipe,
-        weights=FLAGS.weights,
+        weights=str(console.path(FLAGS.weights)),
         seed=FLAGS.seed,
         virtual_devices=FLAGS.virtual_devices,
         cpu=FLAGS.cpu,

@@ -98,7 +98,8 @@ class _Run:
             dataset,
             batch_size=recipe.batch_size,
             seed=seed,
-            first_batch=self._progress.epoch * self._steps,
+            # Without a seed there is no stream to go on with, but a new one.
+            first_batch=0 if seed is None else self._progress.epoch * self._steps,
         )
         self._batches = iter(strategy.experimental_distribute_dataset(stream))
         self._validation = self._validation_batches()
@@ -109,6 +110,7 @@ class _Run:
 
     def train(self) -> None:
         """Runs the epochs that are missing, and saves the result."""
+        self._remove_later_snapshots()
         if self._progress.epoch:
             print(f"going on after epoch {self._progress.epoch}")
         else:
@@ -161,14 +163,17 @@ class _Run:
         metrics = self._loop.evaluate(self._validation)
         return metrics, time.perf_counter() - started
 
+    def _remove_later_snapshots(self) -> None:
+        """Of an epoch whose state was not saved before a kill: it comes again."""
+        for path in (self._folder / "snapshot").glob("*.keras"):
+            if int(path.name.partition("-")[0]) > self._progress.epoch:
+                path.unlink()
+
     def _save_snapshot(self, number: int, validated: Metrics) -> None:
         folder = self._folder / "snapshot"
         folder.mkdir(exist_ok=True)
         path = folder / f"{number:03d}-{validated.accuracy:.5f}.keras"
         model.write_keras(self._model, path)
-        for other in folder.glob(f"{number:03d}-*"):  # of this epoch, before a kill
-            if other != path:
-                other.unlink()
 
     def _log_to_tensorboard(self, row: history.Row) -> None:
         for split, prefix in (("train", ""), ("validation", "val_")):
