@@ -124,7 +124,9 @@ def workers(launcher: int) -> list[int]:
     return [pid for child in children(launcher) for pid in children(child)]
 
 
-@pytest.mark.parametrize("victim", ["worker", "Beam"])
+@pytest.mark.parametrize(
+    "victim", ["worker", pytest.param("Beam", marks=pytest.mark.slow)]
+)
 def test_a_killed_process_is_replaced(many: Path, tmp_path: Path, victim: str) -> None:
     folder = tmp_path / "made"
     process = start(many, folder)

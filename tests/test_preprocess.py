@@ -302,7 +302,11 @@ def wait_for_shards(folder: Path, process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)], ids=["kill", "^C"]
+    ("number", "code"),
+    [
+        pytest.param(signal.SIGKILL, -9, id="kill", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, id="^C"),
+    ],
 )
 def test_a_stopped_run_goes_on(
     many: Path, tmp_path: Path, number: int, code: int
