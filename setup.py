@@ -9,7 +9,7 @@ SHARDS = [
     "google-crc32c",  # the checksum of the TFRecord frame, in C
     "numpy",  # pixels
     "opencv-python-headless",  # INTER_AREA, the fastest faithful downscaling
-    "pillow",  # headers, EXIF and every format that is not an RGB JPEG
+    "pillow",  # headers, EXIF and every format but JPEG
     "protobuf",  # tf.train.Example without TensorFlow
     "simplejpeg",  # libjpeg-turbo: scaled decoding that reports damage
     "tqdm",  # progress with a rate and an ETA

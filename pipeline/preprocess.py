@@ -32,7 +32,7 @@ def run(
     """Makes a dataset, or goes on where an earlier run of the same job stopped.
 
     Args:
-        images: the root of the photos (DESIGN: split folders, or class folders).
+        images: the root of the photos; see sources.list_images.
         dataset: the folder to make.
         contract: of the stored images.
         shards: per split; None for `shard.default_count`.

@@ -115,14 +115,16 @@ class _Forward:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """float32[batch, classes] of uint8[batch, height, width, 3], in their order."""
-        padding = [(0, self._rows - len(images)), (0, 0), (0, 0), (0, 0)]
-        replicas = self._strategy.num_replicas_in_sync
-        parts = np.array_split(np.pad(images, padding), replicas)
+        rows = len(images)
+        if rows < self._rows:
+            padding = [(0, self._rows - rows), (0, 0), (0, 0), (0, 0)]
+            images = np.pad(images, padding)
+        parts = np.array_split(images, self._strategy.num_replicas_in_sync)
         distributed = self._strategy.experimental_distribute_values_from_function(
             lambda context: tf.constant(parts[context.replica_id_in_sync_group])
         )
         results = self._strategy.experimental_local_results(self._step(distributed))
-        return np.concatenate([part.numpy() for part in results])[: len(images)]
+        return np.concatenate([part.numpy() for part in results])[:rows]
 
 
 class _Writer:

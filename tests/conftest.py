@@ -1,10 +1,12 @@
 """Shared fixtures: small photos, a small collection, its dataset."""
 
+import hashlib
 import io
 import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,6 +56,29 @@ def write_images(root: Path) -> None:
     whole = (root / "train" / "red" / "00.jpg").read_bytes()
     (root / "train" / "red" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (root / "test" / "page.jpg").write_text("<html>not found</html>")
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """The digest of every file below a folder."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def children(pid: int) -> list[int]:
+    found = subprocess.run(
+        ["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False
+    )
+    return [int(word) for word in found.stdout.split()]
+
+
+def wait_for_shards(folder: Path, process: subprocess.Popen[str]) -> None:
+    """Waits until some shards are committed, but not all."""
+    while len(list(folder.glob("_work/done/*"))) < 3:
+        assert process.poll() is None
+        time.sleep(0.02)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import HEIGHT, REPOSITORY, WIDTH, Program, jpeg, photo
+from conftest import (
+    HEIGHT,
+    REPOSITORY,
+    WIDTH,
+    Program,
+    children,
+    jpeg,
+    photo,
+    wait_for_shards,
+)
 
 DEFECT = """
 import os, signal, time
@@ -104,20 +113,6 @@ def start(many: Path, folder: Path) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def wait_for_shards(folder: Path, process: subprocess.Popen[str]) -> None:
-    """Waits until some shards are committed, but not all."""
-    while len(list(folder.glob("_work/done/*"))) < 3:
-        assert process.poll() is None
-        time.sleep(0.02)
-
-
-def children(pid: int) -> list[int]:
-    found = subprocess.run(
-        ["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False
-    )
-    return [int(word) for word in found.stdout.split()]
 
 
 def workers(launcher: int) -> list[int]:

@@ -1,6 +1,5 @@
 """`make shards` killed at random moments and at every step: the bytes do not change."""
 
-import hashlib
 import os
 import random
 import shutil
@@ -12,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import HEIGHT, REPOSITORY, WIDTH, jpeg, photo
+from conftest import HEIGHT, REPOSITORY, WIDTH, children, jpeg, photo, tree
 
 from pipeline import preprocess
 from pipeline.manifest import ImageContract
@@ -21,15 +20,6 @@ pytestmark = pytest.mark.slow
 
 KILLS = 30
 SHARDS = 12
-
-
-def tree(folder: Path) -> dict[str, str]:
-    """The digest of every file below a folder."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 def make(images: Path, folder: Path) -> None:
@@ -80,11 +70,8 @@ def undisturbed(photos: Path) -> dict[str, str]:
 
 
 def descendants(pid: int) -> list[int]:
-    found = subprocess.run(
-        ["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False
-    )
-    children = [int(word) for word in found.stdout.split()]
-    return children + [below for child in children for below in descendants(child)]
+    below = children(pid)
+    return below + [deeper for child in below for deeper in descendants(child)]
 
 
 def kill_launcher(process: subprocess.Popen[bytes], rng: random.Random) -> None:

@@ -1,13 +1,11 @@
 """IMAGES → DATASET by the real Beam job, stopped in every way."""
 
-import hashlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +20,8 @@ from conftest import (
     Program,
     jpeg,
     photo,
+    tree,
+    wait_for_shards,
 )
 
 from pipeline import job, manifest, preprocess
@@ -39,15 +39,6 @@ def make(images: Path, folder: Path, **options: object) -> None:
     preprocess.run(
         images, folder, contract=CONTRACT, beam_arguments=IN_MEMORY, **settings
     )
-
-
-def tree(folder: Path) -> dict[str, str]:
-    """The digest of every file below a folder."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 def test_a_finished_dataset_holds_these_files_and_no_others(made_dataset: Path) -> None:
@@ -285,20 +276,6 @@ def start(many: Path, folder: Path) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
-
-
-def children(pid: int) -> list[int]:
-    found = subprocess.run(
-        ["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False
-    )
-    return [int(word) for word in found.stdout.split()]
-
-
-def wait_for_shards(folder: Path, process: subprocess.Popen[str]) -> None:
-    """Waits until some shards are committed, but not all."""
-    while len(list(folder.glob("_work/done/*"))) < 3:
-        assert process.poll() is None
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(
