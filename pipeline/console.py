@@ -130,6 +130,22 @@ def progress(total: int, what: str, *, unit: str = "image", done: int = 0) -> tq
     )
 
 
+def in_time(seconds: float) -> str:
+    """Seconds in words: `90 s`, `14 min`, `3.5 h`."""
+    minutes, hours = round(seconds / 60), round(seconds / 3600, 1)
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{hours} h"
+
+
+def in_bytes(count: float) -> str:
+    """Bytes in words: `10.8 KB`, `44.1 MB`, `108 GB`."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return f"{count / 1e3:.3g} KB"
+
+
 class _Lines:
     """A text stream that turns tqdm's carriage returns into lines."""
 

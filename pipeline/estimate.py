@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline import measure, shard, sources
-from pipeline.console import RunError
+from pipeline.console import RunError, in_bytes, in_time
 from pipeline.manifest import MANIFEST, SHARD_PATTERN, ImageContract
 from pipeline.workfolder import WorkFolder
 
@@ -226,10 +226,10 @@ def _report(
         f"{len(listing.ignored):,} other files ignored",
         f"  sample     {prediction.sampled} images, {workers} workers, "
         f"{rate:,.0f} images/s",
-        f"  wall time  {_time(seconds.expected)} ({_time(seconds.low)} to "
-        f"{_time(seconds.high)}), {prediction.startup:.0f} s of it to list and start",
-        f"  output     {_size(size.expected)} ({_size(size.low)} to "
-        f"{_size(size.high)}), {each:.1f} KB an image",
+        f"  wall time  {in_time(seconds.expected)} ({in_time(seconds.low)} to "
+        f"{in_time(seconds.high)}), {prediction.startup:.0f} s of it to list and start",
+        f"  output     {in_bytes(size.expected)} ({in_bytes(size.low)} to "
+        f"{in_bytes(size.high)}), {each:.1f} KB an image",
         f"  shards     {shards}",
         f"  rejects    {_rejects(listing, prediction)}",
     ]
@@ -260,7 +260,7 @@ def _look_at_disk(dataset: Path, size: Range) -> None:
     free = shutil.disk_usage(folder).free
     there = sum(path.stat().st_size for path in dataset.glob(SHARD_PATTERN))
     needed = max(0, round(size.expected * _SPARE) - there)
-    print(f"  disk       {_size(free)} free at {folder}, {_size(needed)} needed")
+    print(f"  disk       {in_bytes(free)} free at {folder}, {in_bytes(needed)} needed")
     if needed > free:
         raise RunError(
             f"the disk of {folder} has {free:,} bytes free, and DATASET {dataset} "
@@ -276,17 +276,3 @@ def _parents(path: Path) -> Sequence[Path]:
 
 def _in_words(reasons: Counter[str]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-
-
-def _time(seconds: float) -> str:
-    minutes, hours = round(seconds / 60), round(seconds / 3600, 1)
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 120 else f"{hours} h"
-
-
-def _size(count: float) -> str:
-    for unit, name in ((1e9, "GB"), (1e6, "MB")):
-        if count >= unit:
-            return f"{count / unit:.3g} {name}"
-    return f"{count / 1e3:.3g} KB"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import files
+from pipeline import files, record
 from pipeline.console import RunError
 
 VERSION = 1
@@ -18,6 +18,8 @@ SPLITS = ("train", "validation", "test")
 UNLABELLED = -1
 RESIZES = ("stretch", "crop", "pad")
 CHROMAS = ("420", "444")
+
+_RESTORE = "Restore it, or make the dataset again: `make shards` with ARGS=--overwrite."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,15 +193,32 @@ def find_damage(dataset: Dataset) -> str | None:
     """Names the first shard whose content is not what was written; reads them all."""
     for split in dataset.splits.values():
         for shard in split.shards:
-            path = dataset.folder / shard.file
-            found = files.sha256(path) if path.is_file() else "no such file"
-            if found != shard.sha256:
-                return (
-                    f"shard {path} is damaged: sha256 {found}, {MANIFEST} promises "
-                    f"{shard.sha256}. Restore it, or make the dataset again: `make "
-                    "shards` with ARGS=--overwrite."
-                )
+            if damage := damage_of(dataset, shard):
+                return damage
     return None
+
+
+def damage_of(dataset: Dataset, shard: Shard) -> str | None:
+    """What is wrong with the content of a shard, in words; reads all of it."""
+    path = dataset.folder / shard.file
+    if not path.is_file():
+        return f"shard {path} is missing. {_RESTORE}"
+    found = files.sha256(path)
+    if found == shard.sha256:
+        return None
+    return (
+        f"shard {path} {_state(path)}; its sha256 is {found}, {MANIFEST} promises "
+        f"{shard.sha256}. {_RESTORE}"
+    )
+
+
+def _state(path: Path) -> str:
+    """What is the matter with a shard of another checksum, in words."""
+    try:
+        count = sum(1 for _ in record.read(path))
+    except record.BadRecordError as error:
+        return f"is damaged ({error})"
+    return f"is not the one that was written ({count} whole records)"
 
 
 def _split(entry: Mapping[str, Any]) -> Split:
@@ -217,6 +236,5 @@ def _check_lengths(dataset: Dataset) -> None:
                 state = "is missing" if found is None else f"has {found} bytes"
                 raise RunError(
                     f"shard {path} {state}; {MANIFEST} promises {shard.bytes} bytes. "
-                    "Restore it, or make the dataset again: `make shards` with "
-                    "ARGS=--overwrite."
+                    f"{_RESTORE}"
                 )

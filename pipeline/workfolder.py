@@ -40,18 +40,32 @@ class WorkFolder:
         Raises:
             RunError: the folder holds another run, or something else.
         """
+        if different := self.other(key):
+            raise RunError(
+                f"{self.folder} belongs to another run: {different}. Use the values "
+                "of that run, another folder, or remove this one."
+            )
         if self.manifest.is_file():
-            manifest = files.read_json(self.manifest)
-            self._refuse_another({name: manifest.get(name) for name in key}, key)
             shutil.rmtree(self.work, ignore_errors=True)  # killed just before its end
             return True
         if self._key.is_file():
-            self._refuse_another(files.read_json(self._key), key)
             files.remove_scratch(self.work)
             return False
         self._refuse_foreign()
         self._note_key(key)
         return False
+
+    def other(self, key: Mapping[str, Any]) -> str | None:
+        """How the run that the folder holds differs from `key`; None: not at all.
+
+        A folder without a run differs from none.
+        """
+        if self.manifest.is_file():
+            manifest = files.read_json(self.manifest)
+            return difference({name: manifest.get(name) for name in key}, key)
+        return (
+            difference(files.read_json(self._key), key) if self._key.is_file() else None
+        )
 
     @contextlib.contextmanager
     def commit(self, part: str) -> Iterator[BinaryIO]:
@@ -106,13 +120,6 @@ class WorkFolder:
     def _note_key(self, key: Mapping[str, Any]) -> None:
         self._done.mkdir(parents=True, exist_ok=True)
         files.write_json(self._key, key)
-
-    def _refuse_another(self, found: Any, key: Mapping[str, Any]) -> None:
-        if different := difference(found, key):
-            raise RunError(
-                f"{self.folder} belongs to another run: {different}. Use the values "
-                "of that run, another folder, or remove this one."
-            )
 
     def _refuse_foreign(self) -> None:
         """Refuses a folder with content that no run has put there."""

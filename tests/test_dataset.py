@@ -1,15 +1,27 @@
-"""The two tf.data chains, over real shards."""
+"""The tf.data chains, over real shards."""
 
+import subprocess
+import sys
 from collections import Counter
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CLASSES, HEIGHT, PER_CLASS, TEST, WIDTH
+from conftest import (
+    CLASSES,
+    HEIGHT,
+    PER_CLASS,
+    REPOSITORY,
+    TEST,
+    WIDTH,
+    jpeg,
+    photo,
+)
 
-from pipeline import manifest
+from pipeline import manifest, preprocess, record
 from pipeline.console import RunError
+from pipeline.manifest import ImageContract
 
 TRAIN = len(CLASSES) * PER_CLASS["train"]  # 24
 
@@ -87,6 +99,113 @@ def test_inference_sees_every_record_once_in_order(
     assert {int(label) for batch in batches for label in batch.labels} == {-1}
 
 
+def test_the_stream_does_not_depend_on_the_global_seed(
+    tf, data, made_dataset: Path
+) -> None:
+    options = {"batch_size": 5, "seed": 3}
+    first = stream(data, made_dataset, 9, **options)
+    tf.random.set_seed(99)
+    assert stream(data, made_dataset, 9, **options) == first
+
+
+SCRIPT = """
+import hashlib, os, sys
+from itertools import islice
+from pathlib import Path
+os.sched_setaffinity(0, set(list(os.sched_getaffinity(0))[: int(sys.argv[2])]))
+from pipeline import manifest
+from trainer import dataset
+chain = dataset.for_training(manifest.load(Path(sys.argv[1])), batch_size=5, seed=3)
+for images, labels in islice(chain.as_numpy_iterator(), 9):
+    print(hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest())
+"""
+
+
+def test_the_stream_does_not_depend_on_the_cores(made_dataset: Path) -> None:
+    one, all_of_them = (
+        subprocess.run(
+            [sys.executable, "-c", SCRIPT, made_dataset, str(cores)],
+            capture_output=True,
+            text=True,
+            cwd=REPOSITORY,
+            check=True,
+        ).stdout
+        for cores in (1, 64)
+    )
+    assert one.count("\n") == 9
+    assert one == all_of_them
+
+
+def test_a_deterministic_run_keeps_its_parallelism(tf, data, made_dataset) -> None:
+    """TensorFlow runs a chain one element at a time in which anything has a state but
+    the readers of files (tensorflow/core/grappler/optimizers/data/make_deterministic).
+    """
+    from tensorflow.python.framework import op_def_registry
+
+    chain = data.for_training(manifest.load(made_dataset), batch_size=4, seed=3)
+    variant = tf.data.experimental.to_variant(chain)
+    text = tf.raw_ops.DatasetToGraphV2(input_dataset=variant).numpy()
+    graph = tf.compat.v1.GraphDef.FromString(text)
+    names = {node.op for f in graph.library.function for node in f.node_def}
+    assert {"DecodeJpeg", "PyFuncStateless", "ShuffleDataset"} <= names
+    definitions = map(op_def_registry.get, names)
+    stateful = {op.name for op in definitions if op and op.is_stateful}
+    assert stateful == {"TFRecordDataset", "TensorSliceDataset"}
+    assert "ParallelMapDatasetV2" in {node.op for node in graph.node}
+
+
+def test_a_start_in_a_later_epoch(data, dataset: Path) -> None:
+    loaded = manifest.load(dataset)
+    chain = data.records(
+        loaded, seed=3, first_example=3 * TRAIN + 2
+    ).as_numpy_iterator()
+    rest = list(islice(chain, TRAIN - 2))
+    whole = data.records(loaded, seed=3).as_numpy_iterator()
+    assert rest == list(islice(whole, 3 * TRAIN + 2, 4 * TRAIN))
+
+
+def test_batches_larger_than_a_group_hold_the_same_stream(
+    data, made_dataset: Path, monkeypatch
+) -> None:
+    """Decoding goes in groups; a batch is cut from them."""
+    ones = stream(data, made_dataset, 60, batch_size=1, seed=3)
+    monkeypatch.setattr(data, "DECODED_TOGETHER", 8)
+    assert stream(data, made_dataset, 3, batch_size=20, seed=3) == ones
+
+
+def one_split(tmp_path: Path, examples: int, shards: int) -> manifest.Dataset:
+    """A dataset of `examples` training photos in so many shards."""
+    folder = tmp_path / "photos" / "train" / "red"
+    folder.mkdir(parents=True)
+    for index in range(examples):
+        (folder / f"{index:02d}.jpg").write_bytes(jpeg(photo(0, index)))
+    preprocess.run(
+        tmp_path / "photos",
+        tmp_path / "small",
+        contract=ImageContract(height=HEIGHT, width=WIDTH),
+        shards=shards,
+        workers=1,
+        beam_arguments=["--direct_running_mode=in_memory"],
+    )
+    return manifest.load(tmp_path / "small")
+
+
+@pytest.mark.parametrize(("examples", "shards"), [(1, 1), (5, 1), (5, 3)])
+def test_few_examples_and_few_shards(
+    data, tmp_path: Path, examples: int, shards: int
+) -> None:
+    """Fewer shards than readers, one shard, one example, a last batch of one."""
+    loaded = one_split(tmp_path, examples, shards)
+    assert len(loaded.split("train").shards) == shards
+    chain = data.for_training(loaded, batch_size=1, seed=1).as_numpy_iterator()
+    keys = [digests(images)[0] for images, _ in islice(chain, 3 * examples)]
+    assert set(Counter(keys).values()) == {3}
+    assert len(set(keys)) == examples
+    batches = data.for_inference(loaded, loaded.split("train").shards, batch_size=2)
+    sizes = [len(batch.ids) for batch in batches]
+    assert sizes == [2] * (examples // 2) + [1] * (examples % 2)
+
+
 def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -100,17 +219,83 @@ def swap(path: Path) -> None:
     path.write_bytes(other.read_bytes()[:length].ljust(length, b"\0"))
 
 
-@pytest.mark.parametrize("damage", [flip, swap])
-def test_damage_stops_the_run_and_is_named(data, dataset: Path, damage) -> None:
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def relabel(path: Path) -> None:
+    """As of a dataset of the same photos and other classes: whole, and as long."""
+    records = [stored.record for stored in record.read(path)]
+    frames = [
+        record.frame(
+            record.encode(
+                r.id,
+                r.encoded,
+                height=r.height,
+                width=r.width,
+                label=(r.label + 1) % 3,
+                text=r.text,
+            )
+        )
+        for r in records
+    ]
+    path.write_bytes(b"".join(frames))
+
+
+DAMAGES = [
+    (flip, r"is damaged \(record \d+ at byte \d+: the CRC"),
+    (swap, "is damaged"),
+    (cut, r"is damaged \(record \d+ at byte \d+: .* the file ends"),
+    (relabel, r"is not the one that was written \(12 whole records\)"),
+    (Path.unlink, "is missing"),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGES)
+def test_damage_stops_training_and_is_named(
+    data, dataset: Path, damage, message: str
+) -> None:
+    """Of a file that was whole when the run began, and is not when it is opened."""
     path = dataset / manifest.shard_name("train", 1, 2)
-    damage(path)
     loaded = manifest.load(dataset)
+    damage(path)
     chain = data.for_training(loaded, batch_size=4)
     with (
-        pytest.raises(RunError, match=f"{path.name} is damaged"),
+        pytest.raises(RunError, match=f"{path.name} {message}"),
         data.naming_damage(loaded),
     ):
         for _ in islice(chain, 20):
+            pass
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGES)
+def test_damage_stops_inference_and_is_named(
+    data, dataset: Path, damage, message: str
+) -> None:
+    path = dataset / manifest.shard_name("train", 1, 2)
+    loaded = manifest.load(dataset)
+    damage(path)
+    shards = loaded.split("train").shards
+    batches = data.for_inference(loaded, shards, batch_size=2)
+    with (
+        pytest.raises(RunError, match=f"{path.name} {message}"),
+        data.naming_damage(loaded),
+    ):
+        list(batches)
+
+
+def test_damage_after_the_first_epoch_is_found(data, dataset: Path) -> None:
+    """The checksum is compared once; later the CRC of each record is."""
+    loaded = manifest.load(dataset)
+    path = dataset / manifest.shard_name("train", 1, 2)
+    chain = iter(data.for_training(loaded, batch_size=4))
+    next(chain)
+    flip(path)
+    with (
+        pytest.raises(RunError, match=rf"{path.name} is damaged \(record \d+"),
+        data.naming_damage(loaded),
+    ):
+        for _ in islice(chain, 10_000):
             pass
 
 

@@ -17,7 +17,15 @@ MODULES = [
 # folder that imports → folder imported → modules that it may take
 ALLOWED = {
     "trainer": {
-        "pipeline": {"console", "files", "image", "manifest", "record", "workfolder"}
+        "pipeline": {
+            "console",
+            "files",
+            "image",
+            "manifest",
+            "record",
+            "resources",
+            "workfolder",
+        }
     },
     "predictor": {
         "pipeline": {

@@ -49,9 +49,9 @@ def batches(tf, count: int, batch: int = BATCH):
 
 
 def train(tf, made, steps: int):
-    loop, network, strategy = made
+    loop, network, _ = made
     data = batches(tf, BATCH * steps).repeat()
-    stream = iter(strategy.experimental_distribute_dataset(data))
+    stream = loop.feed(data)
     with progress(steps * BATCH, "test") as bar:
         epoch = loop.train(stream, steps, bar=bar)
     return epoch, network.get_weights()
@@ -63,7 +63,7 @@ def test_two_replicas_train_as_one(tf, make) -> None:
     before = start.get_weights()
     one, weights_of_one = train(tf, make(1), 3)
     two, weights_of_two = train(tf, make(2), 3)
-    np.testing.assert_allclose(one.metrics, two.metrics, rtol=1e-5)
+    np.testing.assert_allclose(one.metrics, two.metrics, rtol=1e-4)
     moved = 0
     for old, a, b in zip(before, weights_of_one, weights_of_two, strict=True):
         distance = np.abs(a - old).max()

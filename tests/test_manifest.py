@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from conftest import CLASSES, HEIGHT, PER_CLASS, TEST, WIDTH
 
-from pipeline import files, manifest
+from pipeline import files, manifest, record
 from pipeline.console import RunError
 from pipeline.manifest import ImageContract
 
@@ -217,14 +217,39 @@ def test_find_damage_names_the_shard(dataset: Path, position: int) -> None:
     (dataset / SHARD).write_bytes(content)
     damage = manifest.find_damage(manifest.load(dataset))
     assert damage is not None
-    assert damage.startswith(f"shard {dataset / SHARD} is damaged: sha256 ")
+    assert damage.startswith(f"shard {dataset / SHARD} is damaged (record ")
     assert files.sha256(dataset / SHARD) in damage
     assert "Restore it, or make the dataset again" in damage
+
+
+def test_find_damage_names_the_record(dataset: Path) -> None:
+    stored = list(record.read(dataset / SHARD))[2]
+    content = bytearray((dataset / SHARD).read_bytes())
+    content[stored.offset + 100] ^= 1
+    (dataset / SHARD).write_bytes(content)
+    damage = manifest.find_damage(manifest.load(dataset))
+    assert f"record 2 at byte {stored.offset}: the CRC of its data" in str(damage)
+
+
+def test_find_damage_of_a_shard_that_is_whole_but_another(dataset: Path) -> None:
+    """Same length, same records, other labels: only the checksum tells."""
+    records = [stored.record for stored in record.read(dataset / SHARD)]
+    frames = [
+        record.frame(
+            record.encode(
+                r.id, r.encoded, height=r.height, width=r.width, label=2, text=r.text
+            )
+        )
+        for r in records
+    ]
+    (dataset / SHARD).write_bytes(b"".join(frames))
+    damage = manifest.find_damage(manifest.load(dataset))
+    assert f"{SHARD} is not the one that was written ({len(records)} whole" in str(
+        damage
+    )
 
 
 def test_find_damage_of_a_shard_that_went_meanwhile(dataset: Path) -> None:
     loaded = manifest.load(dataset)
     (dataset / SHARD).unlink()
-    damage = manifest.find_damage(loaded)
-    assert damage is not None
-    assert f"{SHARD} is damaged: sha256 no such file" in damage
+    assert f"{SHARD} is missing" in str(manifest.find_damage(loaded))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import Program
 
-from pipeline import manifest
+from pipeline import manifest, resources
 from pipeline.console import RunError, UsageError
 from trainer.recipe import RECIPES
 
@@ -123,6 +123,41 @@ def test_a_run_in_two_parts_ends_with_the_same_weights(
         for name in timed:
             del ours[name], theirs[name]
         assert ours == theirs
+
+
+def test_the_cache_may_change_where_the_order_does_not(
+    run, trained: Path, made_dataset: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """Pixels in memory, JPEGs, pixels on disk, one epoch each: the same weights."""
+    folder = tmp_path / "model"
+    run(made_dataset, folder, epochs=1, cache_kind="decoded")
+    run(made_dataset, folder, epochs=2, cache_kind="encoded")
+    monkeypatch.setattr(resources, "free_memory", lambda: 1000)
+    run(made_dataset, folder, epochs=3, cache_kind="auto")
+    for ours, theirs in zip(weights(folder), weights(trained), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert not (folder / "cache").exists()
+
+
+def test_a_cache_folder_of_ones_own_is_kept(
+    run, made_dataset: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr(resources, "free_memory", lambda: 1000)
+    options = {"cache_kind": "decoded", "cache_folder": tmp_path / "cache", "epochs": 1}
+    run(made_dataset, tmp_path / "first", **options)
+    run(made_dataset, tmp_path / "second", **options)
+    said = capsys.readouterr().out
+    assert "cache: decoded, on disk: pixels take 127 KB" in said
+    for split in ("train", "validation"):
+        assert f"cache in {tmp_path / 'cache' / split} is complete" in said
+
+
+def test_another_order_is_refused(
+    run, trained: Path, made_dataset: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(trained, tmp_path / "model"))
+    with pytest.raises(RunError, match="order is permutation there and window here"):
+        run(made_dataset, folder, epochs=4, cache_kind="none")
 
 
 def test_a_finished_run_does_nothing(

@@ -8,6 +8,7 @@ from typing import Any
 from absl import flags
 
 from pipeline import console
+from trainer import cache
 from trainer.recipe import RECIPES
 
 FLAGS = flags.FLAGS
@@ -30,6 +31,18 @@ flags.DEFINE_integer(
     "Makes the run deterministic.",
     lower_bound=0,
     upper_bound=2**31 - 1,
+)
+flags.DEFINE_enum(
+    "cache",
+    "auto",
+    cache.KINDS,
+    "Kept from epoch to epoch: JPEGs (encoded), or pixels (decoded); auto: what fits.",
+)
+flags.DEFINE_string(
+    "cache_dir",
+    None,
+    "Folder on a local disk, kept for later runs, for pixels that memory cannot hold. "
+    "Without it MODEL/cache, removed when the run is complete.",
 )
 flags.DEFINE_integer(
     "virtual_devices", None, "Split the CPU into as many devices.", lower_bound=1
@@ -57,6 +70,8 @@ def train(passed_on: Sequence[str]) -> None:
         recipe=recipe,
         weights=str(console.path(FLAGS.weights)),
         seed=FLAGS.seed,
+        cache_kind=FLAGS.cache,
+        cache_folder=console.path(FLAGS.cache_dir) if FLAGS.cache_dir else None,
         virtual_devices=FLAGS.virtual_devices,
         cpu=FLAGS.cpu,
     )

@@ -1,18 +1,45 @@
-"""tf.data over the shards: one chain for training, one for inference."""
+"""tf.data over the shards: chains for training and for inference.
+
+For training, either from the shards themselves, or from a store: a whole split in
+memory (trainer.cache), whose epochs are full permutations.
+"""
 
 import contextlib
-import functools
-from collections.abc import Iterator, Sequence
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
+import numpy as np
 import tensorflow as tf
 
-from pipeline import manifest, record
+from pipeline import manifest, record, resources
 from pipeline.console import RunError
 from pipeline.manifest import Dataset, Shard
+from trainer import order
 
-SHUFFLE_RECORDS = 16_384  # about 160 MB of serialized 200x150 JPEGs
-READERS = 16  # shards read at a time
+SHUFFLE_BYTES = 256 << 20  # of serialized records, whatever the machine has
+READERS = 16  # shards that are mixed; part of the order, so no function of the machine
 READ_BYTES = 1 << 20
+AHEAD_BYTES = 64 << 20  # of serialized records: decoding goes on while a shuffle fills
+
+# Decoded in one call. More of them no longer pay, and take longer to build: a graph
+# has a node for each, and a batch of 1,024 at once would start 0.6 s later.
+DECODED_TOGETHER = 64
+
+
+class Store(Protocol):
+    """All examples of a split, at hand by their position.
+
+    Attributes:
+        examples: how many.
+        together: how many of them `take` serves best at a time.
+    """
+
+    examples: int
+    together: int
+
+    def take(self, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """(uint8[batch, height, width, 3], int64[batch]) at int64[batch] positions."""
 
 
 def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
@@ -42,7 +69,8 @@ def for_training(
         dataset: its `train` split is read.
         batch_size: global, over all replicas.
         seed: of the permutations; with it the stream is the same on every machine.
-        first_batch: where to start; what comes before is read but not decoded.
+        first_batch: where to start. The epochs before are not read; of its own epoch,
+            what comes before is read but not decoded.
 
     Returns:
         Elements (uint8[batch_size, height, width, 3], int64[batch_size]).
@@ -50,33 +78,51 @@ def for_training(
     Raises:
         RunError: the split is smaller than a batch.
         tf.errors.OpError (when iterated): a shard is damaged, or has other records
-            than promised.
+            than promised; see `naming_damage`.
     """
     steps_per_epoch(dataset, batch_size)
-    examples = dataset.split("train").examples
-    paths = [str(path) for path in dataset.paths("train")]
-    records = (
-        tf.data.Dataset.from_tensor_slices(paths)
-        .shuffle(len(paths), seed=seed)
-        .interleave(
-            _read,
-            cycle_length=min(READERS, len(paths)),
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=seed is not None,
-        )
-        # Before anything that could hide a short shard.
-        .apply(tf.data.experimental.assert_cardinality(examples))
-        # Serialized records: decoded ones take nine times the memory.
-        .shuffle(min(SHUFFLE_RECORDS, examples), seed=seed)
-        # After the shuffle, so that a permutation ends before the next begins.
-        .repeat()
-        .batch(batch_size, drop_remainder=True)
-        .skip(first_batch)
+    together = min(batch_size, DECODED_TOGETHER)
+    ahead = AHEAD_BYTES // (_record_bytes(dataset) * together)
+    decoded = (
+        records(dataset, seed=seed, first_example=first_batch * batch_size)
+        .batch(together, drop_remainder=True)
+        .prefetch(max(1, ahead))
+        .map(_examples(dataset), num_parallel_calls=resources.cores() + 1)
     )
     return (
-        records.map(_parser(dataset), num_parallel_calls=tf.data.AUTOTUNE)
-        .map(lambda batch: (batch.images, batch.labels))
-        .prefetch(tf.data.AUTOTUNE)
+        _rebatched(decoded, together, batch_size).prefetch(2).with_options(_options())
+    )
+
+
+def from_store(
+    store: Store, *, batch_size: int, seed: int | None = None, first_batch: int = 0
+) -> tf.data.Dataset:
+    """As `for_training`, from memory: every epoch a full permutation of the store.
+
+    The stream is a function of seed and position; starting anywhere costs nothing.
+    """
+    together = batch_size * max(1, store.together // batch_size)
+    taken = order.batches(
+        store.examples,
+        together,
+        seed=secrets.randbits(31) if seed is None else seed,
+        first_example=first_batch * batch_size,
+    ).map(store.take, num_parallel_calls=resources.cores() + 1)
+    return _rebatched(taken, together, batch_size).prefetch(2).with_options(_options())
+
+
+def in_order(store: Store, *, batch_size: int) -> tf.data.Dataset:
+    """All of a store once, in the order of the shards; the last batch may be short.
+
+    Returns:
+        Elements (uint8[batch, height, width, 3], int64[batch]).
+    """
+    return (
+        tf.data.Dataset.range(store.examples)
+        .batch(batch_size)
+        .map(store.take, num_parallel_calls=resources.cores() + 1)
+        .prefetch(2)
+        .with_options(_options())
     )
 
 
@@ -95,17 +141,62 @@ def for_inference(
 
     Raises:
         tf.errors.OpError (when iterated): a shard is damaged, or has other records
-            than promised.
+            than promised; see `naming_damage`.
     """
-    examples = sum(shard.examples for shard in shards)
-    paths = [str(dataset.folder / shard.file) for shard in shards]
     return (
-        tf.data.TFRecordDataset(paths, buffer_size=READ_BYTES)
-        .apply(tf.data.experimental.assert_cardinality(examples))
+        in_shard_order(dataset, shards)
         .batch(batch_size)
-        .map(_parser(dataset), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .prefetch(tf.data.AUTOTUNE)
+        .map(_parser(dataset), num_parallel_calls=resources.cores() + 1)
+        .prefetch(2)
+        .with_options(_options())
     )
+
+
+def in_shard_order(dataset: Dataset, shards: Sequence[Shard]) -> tf.data.Dataset:
+    """Every record of some shards once, serialized: elements string[]."""
+    positions = tf.data.Dataset.range(len(shards))
+    examples = sum(shard.examples for shard in shards)
+    return tf.data.TFRecordDataset(
+        positions.map(_verified(dataset, shards)), buffer_size=READ_BYTES
+    ).apply(tf.data.experimental.assert_cardinality(examples))
+
+
+def records(
+    dataset: Dataset, *, seed: int | None = None, first_example: int = 0
+) -> tf.data.Dataset:
+    """Endless permutations of the train split, serialized: elements string[].
+
+    Every epoch has its own order of shards and its own shuffle, both functions of seed
+    and epoch, so that a stream that starts late need not read the epochs before.
+    """
+    deterministic = seed is not None
+    key = secrets.randbits(31) if seed is None else seed
+    split = dataset.split("train")
+    window = min(SHUFFLE_BYTES // _record_bytes(dataset), split.examples)
+    verified = _verified(dataset, split.shards)
+
+    def shards(epoch: np.int64) -> np.ndarray:
+        return order.permutation(key, int(epoch), len(split.shards))
+
+    def permuted(epoch: tf.Tensor) -> tf.data.Dataset:
+        positions = tf.numpy_function(shards, [epoch], tf.int64, stateful=False)
+        epoch_records = (
+            tf.data.Dataset.from_tensor_slices(positions)
+            .map(verified)
+            .interleave(
+                _read,
+                cycle_length=min(READERS, len(split.shards)),
+                num_parallel_calls=min(READERS, len(split.shards), resources.cores()),
+                deterministic=deterministic,
+            )
+            # Before anything that could hide a short shard.
+            .apply(tf.data.experimental.assert_cardinality(split.examples))
+        )
+        # Serialized records: decoded ones take nine times the memory.
+        return _shuffled(epoch_records, window, key, epoch)
+
+    first_epoch, skipped = divmod(first_example, split.examples)
+    return tf.data.Dataset.counter(first_epoch).flat_map(permuted).skip(skipped)
 
 
 @contextlib.contextmanager
@@ -121,11 +212,83 @@ def naming_damage(dataset: Dataset) -> Iterator[None]:
         raise RunError(f"{damaged} (TensorFlow: {reason})") from error
 
 
+def _verified(dataset: Dataset, shards: Sequence[Shard]) -> Callable:
+    """A graph from the position of a shard, int64[], to its path, string[].
+
+    A shard is compared with its checksum when it is opened for the first time: 9 µs
+    per record, once in a run. Nothing less tells a shard of another dataset, with
+    other labels, from the one that was written.
+    """
+    whole: set[str] = set()
+
+    def verify(position: np.int64) -> bytes:
+        shard = shards[int(position)]
+        if shard.file not in whole:
+            if damage := manifest.damage_of(dataset, shard):
+                raise RunError(damage)
+            whole.add(shard.file)
+        return str(dataset.folder / shard.file).encode()
+
+    def graph(position: tf.Tensor) -> tf.Tensor:
+        path = tf.numpy_function(verify, [position], tf.string, stateful=False)
+        return tf.ensure_shape(path, [])
+
+    return graph
+
+
 def _read(path: tf.Tensor) -> tf.data.Dataset:
     return tf.data.TFRecordDataset(path, buffer_size=READ_BYTES)
 
 
-def _parser(dataset: Dataset) -> functools.partial:
-    return functools.partial(
-        record.parse, height=dataset.image.height, width=dataset.image.width
+def _shuffled(
+    records: tf.data.Dataset, window: int, seed: int, epoch: tf.Tensor
+) -> tf.data.Dataset:
+    """`Dataset.shuffle`, as a function of its seeds alone.
+
+    That method mixes in the global seed, and adds an op with a state, because of which
+    a deterministic run would lose all parallelism of the chain.
+    """
+    variant = tf.raw_ops.ShuffleDataset(
+        input_dataset=tf.data.experimental.to_variant(records),
+        buffer_size=window,
+        seed=seed + 1,  # zero for both would mean: any
+        seed2=epoch,
+        reshuffle_each_iteration=False,
+        output_types=[tf.string],
+        output_shapes=[[]],
     )
+    return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
+
+
+def _record_bytes(dataset: Dataset) -> int:
+    """The mean length of a framed record of the train split."""
+    split = dataset.split("train")
+    return max(1, sum(shard.bytes for shard in split.shards) // split.examples)
+
+
+def _rebatched(
+    chain: tf.data.Dataset, together: int, batch_size: int
+) -> tf.data.Dataset:
+    if together == batch_size:
+        return chain
+    return chain.rebatch(batch_size, drop_remainder=True)
+
+
+def _parser(dataset: Dataset) -> Callable[[tf.Tensor], record.Batch]:
+    height, width = dataset.image.height, dataset.image.width
+    return lambda serialized: record.parse(serialized, height=height, width=width)
+
+
+def _examples(dataset: Dataset) -> Callable:
+    """From string[batch] to (images, labels)."""
+    parse = _parser(dataset)
+    return lambda serialized: parse(serialized)[1:]
+
+
+def _options() -> tf.data.Options:
+    """As many threads as this process has cores, which TensorFlow does not know of in
+    a container. All buffers and parallel calls have their sizes: nothing to tune."""
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = resources.cores() + 1
+    options.autotune.enabled = False
+    return options

@@ -64,6 +64,16 @@ class Loop:
         self._train_step = tf.function(self._train_step_eagerly)
         self._test_step = tf.function(self._test_step_eagerly)
 
+    def feed(self, batches: tf.data.Dataset) -> Iterator[Any]:
+        """Full global batches, cut evenly and brought to the replicas ahead of time.
+
+        Left to itself a strategy rewrites the dataset to have smaller batches, and
+        fails on one that cuts its batches with `rebatch`.
+        """
+        replicas = self._strategy.num_replicas_in_sync
+        parts = batches.rebatch(self._batch_size // replicas, drop_remainder=True)
+        return iter(self._strategy.distribute_datasets_from_function(lambda _: parts))
+
     def train(self, batches: Iterator[Any], steps: int, *, bar: tqdm) -> Epoch:
         """Takes `steps` optimizer steps on distributed (images, labels) batches.
 
@@ -98,9 +108,7 @@ class Loop:
         filled up with rows that do not count: no replica may be left without one.
         """
         sums = _zeros()
-        padded = batches.map(self._pad, num_parallel_calls=tf.data.AUTOTUNE)
-        padded = padded.prefetch(tf.data.AUTOTUNE)
-        for batch in self._strategy.experimental_distribute_dataset(padded):
+        for batch in self.feed(batches.map(self._pad)):
             sums += self._test_step(*batch)
         return _means(sums)
 

@@ -43,6 +43,14 @@ def save(
         np.savez(file, facts=np.array(facts), **arrays)
 
 
+def read_key(path: Path) -> dict[str, Any]:
+    """The key of a saved state; without one, an empty key."""
+    if not path.is_file():
+        return {}
+    with np.load(path) as arrays:
+        return dict(json.loads(str(arrays["facts"]))["key"])
+
+
 def restore(
     path: Path, model: keras.Model, optimizer: keras.Optimizer, key: Mapping[str, Any]
 ) -> Progress:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import platform
+import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,8 @@ from pipeline import files, manifest
 from pipeline.console import RunError, progress
 from pipeline.manifest import Dataset
 from pipeline.workfolder import difference
+from trainer import cache, devices, history, model, optimizer, state
 from trainer import dataset as data
-from trainer import devices, history, model, optimizer, state
 from trainer.loop import Loop, Metrics
 from trainer.recipe import Recipe
 
@@ -26,6 +28,8 @@ def run(
     recipe: Recipe,
     weights: str = "imagenet",
     seed: int | None = None,
+    cache_kind: str = "auto",
+    cache_folder: Path | None = None,
     virtual_devices: int | None = None,
     cpu: bool = False,
 ) -> None:
@@ -37,6 +41,9 @@ def run(
         recipe: what to do.
         weights: `imagenet`, `none` or a path; see model.build.
         seed: of everything random; makes the run deterministic.
+        cache_kind: see cache.choose.
+        cache_folder: on a local disk, for a cache that is larger than the memory; it
+            is kept. Without it MODEL/cache, which goes when the run is complete.
         virtual_devices, cpu: see devices.strategy.
 
     Raises:
@@ -45,10 +52,14 @@ def run(
     """
     dataset = manifest.load(dataset_folder)
     data.steps_per_epoch(dataset, recipe.batch_size)
-    key = _key(dataset, recipe, weights, seed)
+    choice = cache.choose(
+        cache_kind, dataset, order=state.read_key(_checkpoint(folder)).get("order")
+    )
+    key = _key(dataset, recipe, weights, seed, choice.order)
     if _is_finished(folder, key, recipe.epochs):
         print(f"MODEL {folder} is complete already: {recipe.epochs} epochs.")
         return
+    print(choice)
     if seed is not None:
         keras.utils.set_random_seed(seed)
         tf.config.experimental.enable_op_determinism()
@@ -56,8 +67,11 @@ def run(
     devices.check_batch_size(recipe.batch_size, strategy.num_replicas_in_sync)
     for part in (folder, folder / "checkpoint", folder / "snapshot"):
         files.remove_scratch(part)
+    run = _Run(dataset, folder, recipe, weights, seed, strategy, key)
     with data.naming_damage(dataset):
-        _Run(dataset, folder, recipe, weights, seed, strategy, key).train()
+        run.train(choice, cache_folder or folder / "cache")
+    if not cache_folder:
+        shutil.rmtree(folder / "cache", ignore_errors=True)
 
 
 class _Run:
@@ -74,9 +88,9 @@ class _Run:
         key: dict[str, Any],
     ) -> None:
         self._dataset, self._folder, self._recipe = dataset, folder, recipe
-        self._key = key
+        self._seed, self._key = seed, key
         self._steps = data.steps_per_epoch(dataset, recipe.batch_size)
-        self._checkpoint = folder / "checkpoint" / "state.npz"
+        self._checkpoint = _checkpoint(folder)
         resumes = self._checkpoint.is_file()
         with strategy.scope():
             self._model = model.build(
@@ -94,21 +108,12 @@ class _Run:
         self._loop = Loop(
             self._model, self._optimizer, strategy, batch_size=recipe.batch_size
         )
-        stream = data.for_training(
-            dataset,
-            batch_size=recipe.batch_size,
-            seed=seed,
-            # Without a seed there is no stream to go on with, but a new one.
-            first_batch=0 if seed is None else self._progress.epoch * self._steps,
-        )
-        self._batches = iter(strategy.experimental_distribute_dataset(stream))
-        self._validation = self._validation_batches()
         self._writers = {
             split: tf.summary.create_file_writer(str(folder / "tensorboard" / split))
             for split in ("train", "validation")
         }
 
-    def train(self) -> None:
+    def train(self, choice: cache.Choice, cache_folder: Path) -> None:
         """Runs the epochs that are missing, and saves the result."""
         self._remove_later_snapshots()
         if self._progress.epoch:
@@ -117,6 +122,9 @@ class _Run:
             self._model.summary()
             self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
             self._save_state()  # from here on the folder is known to be this run's
+        stores = cache.stores(choice, self._dataset, cache_folder)
+        self._batches = self._training_batches(stores.get("train"))
+        self._validation = self._validation_batches(stores.get("validation"))
         for number in range(self._progress.epoch + 1, self._recipe.epochs + 1):
             self._epoch(number)
         self._save_result()
@@ -145,14 +153,30 @@ class _Run:
         self._save_state()
         print(_line(row))
 
-    def _validation_batches(self) -> tf.data.Dataset | None:
+    def _training_batches(self, store: data.Store | None) -> Iterator[Any]:
+        """Distributed (images, labels), from where the run stands on."""
+        size = self._recipe.batch_size
+        # Without a seed there is no stream to go on with, but a new one.
+        first = 0 if self._seed is None else self._progress.epoch * self._steps
+        if store:
+            stream = data.from_store(
+                store, batch_size=size, seed=self._seed, first_batch=first
+            )
+        else:
+            stream = data.for_training(
+                self._dataset, batch_size=size, seed=self._seed, first_batch=first
+            )
+        return self._loop.feed(stream)
+
+    def _validation_batches(self, store: data.Store | None) -> tf.data.Dataset | None:
         split = self._dataset.splits.get("validation")
         if split is None or not split.examples:
             print("no validation split: no snapshots, and empty val_ columns")
             return None
-        batches = data.for_inference(
-            self._dataset, split.shards, batch_size=self._recipe.batch_size
-        )
+        batch_size = self._recipe.batch_size
+        if store:
+            return data.in_order(store, batch_size=batch_size)
+        batches = data.for_inference(self._dataset, split.shards, batch_size=batch_size)
         return batches.map(lambda batch: (batch.images, batch.labels))
 
     def _validate(self) -> tuple[Metrics | None, float]:
@@ -209,8 +233,12 @@ class _Run:
         print(_line(rows[-1]))
 
 
+def _checkpoint(folder: Path) -> Path:
+    return folder / "checkpoint" / "state.npz"
+
+
 def _key(
-    dataset: Dataset, recipe: Recipe, weights: str, seed: int | None
+    dataset: Dataset, recipe: Recipe, weights: str, seed: int | None, order: str
 ) -> dict[str, Any]:
     """What a run of MODEL must have in common with the run that it goes on."""
     choices = dataclasses.asdict(recipe)
@@ -222,6 +250,8 @@ def _key(
         "recipe": choices,
         "weights": weights,
         "seed": seed,
+        # Without a seed there is no stream to go on with, and any order will do.
+        "order": None if seed is None else order,
     }
 
 

@@ -1,0 +1,87 @@
+"""What --cache=auto decides, says, and keeps to."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from pipeline import manifest, resources
+from pipeline.console import RunError
+from trainer import cache
+
+GB = 10**9
+
+
+@pytest.fixture
+def million(made_dataset: Path) -> manifest.Dataset:
+    """The facts of a dataset of 1.2 million pictures: 108 GB as pixels, 12 as JPEGs."""
+    shard = manifest.Shard("train-00000-of-00001.tfrecord", 1_200_000, 12 * GB, "")
+    split = manifest.Split(1_200_000, 0, (shard,))
+    empty = manifest.Split(0, 0, ())
+    return dataclasses.replace(
+        manifest.load(made_dataset),
+        image=manifest.ImageContract(height=150, width=200),
+        splits={"train": split, "validation": empty, "test": split},
+    )
+
+
+@pytest.mark.parametrize(
+    ("wanted", "free", "order", "kind", "on_disk", "why"),
+    [
+        ("auto", 200, None, "decoded", False, "pixels take 108 GB, JPEGs 12 GB"),
+        ("auto", 200, None, "decoded", False, "140 GB of memory may be used"),
+        ("auto", 20, None, "encoded", False, "14 GB of memory may be used"),
+        ("auto", 10, None, "none", False, "--cache=decoded would take local disk"),
+        ("auto", 200, "window", "none", False, "as this run began"),
+        ("auto", 20, "permutation", "encoded", False, "JPEGs 12 GB"),
+        ("auto", 10, "permutation", "decoded", True, "as this run began"),
+        ("none", 200, None, "none", False, "as asked for"),
+        ("encoded", 200, None, "encoded", False, "JPEGs 12 GB"),
+        ("decoded", 200, None, "decoded", False, "pixels take 108 GB"),
+        ("decoded", 100, None, "decoded", True, "70 GB of memory may be used"),
+    ],
+)
+def test_choices(million, monkeypatch, wanted, free, order, kind, on_disk, why) -> None:
+    monkeypatch.setattr(resources, "free_memory", lambda: free * GB)
+    choice = cache.choose(wanted, million, order=order)
+    assert (choice.kind, choice.on_disk) == (kind, on_disk)
+    assert why in choice.why
+    assert "\n" not in str(choice)
+
+
+def test_jpegs_that_do_not_fit_are_refused(million, monkeypatch) -> None:
+    monkeypatch.setattr(resources, "free_memory", lambda: 10 * GB)
+    with pytest.raises(RunError, match=r"needs 12 GB of memory, and 7 GB may be used"):
+        cache.choose("encoded", million)
+
+
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        (cache.Choice("none", "because"), "cache: none: because"),
+        (cache.Choice("encoded", "so"), "cache: encoded, in memory: so"),
+        (cache.Choice("decoded", "so", on_disk=True), "cache: decoded, on disk: so"),
+    ],
+)
+def test_one_line_says_what_and_why(choice: cache.Choice, words: str) -> None:
+    assert str(choice) == words
+
+
+@pytest.mark.parametrize("kind", ["none", "encoded", "decoded"])
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_stores(tf, made_dataset: Path, tmp_path: Path, kind: str, on_disk) -> None:
+    dataset = manifest.load(made_dataset)
+    choice = cache.Choice(kind, "", on_disk=on_disk and kind == "decoded")
+    stores = cache.stores(choice, dataset, tmp_path)
+    counts = {split: store.examples for split, store in stores.items()}
+    assert counts == ({} if kind == "none" else {"train": 24, "validation": 9})
+    assert (tmp_path / "train" / "pixels.npy").exists() == choice.on_disk
+
+
+def test_a_dataset_without_validation(tf, million, made_dataset: Path) -> None:
+    """There is nothing to keep of a split that is empty or not there."""
+    made = manifest.load(made_dataset)
+    splits = {"train": made.split("train"), "validation": manifest.Split(0, 0, ())}
+    dataset = dataclasses.replace(made, splits=splits)
+    stores = cache.stores(cache.Choice("encoded", ""), dataset, Path("unused"))
+    assert set(stores) == {"train"}

@@ -1,0 +1,217 @@
+"""The cache on disk: reused, stale, damaged, full, in use, left by a killed run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import CLASSES, HEIGHT, PER_CLASS, REPOSITORY, WIDTH
+
+from pipeline import manifest
+from pipeline.console import RunError
+
+TRAIN = len(CLASSES) * PER_CLASS["train"]  # 24
+
+
+@pytest.fixture
+def spill(tf):
+    from trainer import spill
+
+    return spill
+
+
+@pytest.fixture
+def dataset(made_dataset: Path) -> manifest.Dataset:
+    return manifest.load(made_dataset)
+
+
+def contents(store) -> bytes:
+    return store.images.numpy().tobytes()
+
+
+@pytest.fixture
+def filled(spill, dataset: manifest.Dataset, tmp_path: Path) -> Path:
+    """A complete cache that nobody uses."""
+    spill.on_disk(dataset, "train", tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+def test_it_holds_what_memory_would(spill, dataset, tmp_path: Path) -> None:
+    from trainer import stores
+
+    store = spill.on_disk(dataset, "train", tmp_path / "cache")
+    expected = stores.in_memory(dataset, "train")
+    assert contents(store) == contents(expected)
+    every = np.arange(TRAIN)
+    np.testing.assert_array_equal(store.take(every)[1], expected.take(every)[1])
+    names = {path.name for path in (tmp_path / "cache").iterdir()}
+    assert names == {"cache.json", "labels.npy", "pixels.npy"}
+    pixels = np.load(tmp_path / "cache" / "pixels.npy", mmap_mode="r")
+    assert pixels.shape == (TRAIN, HEIGHT, WIDTH, 3)
+
+
+def test_it_is_reused(spill, dataset, filled: Path, capsys) -> None:
+    before = (filled / "pixels.npy").stat()
+    store = spill.on_disk(dataset, "train", filled)
+    assert "is complete" in capsys.readouterr().out
+    assert (filled / "pixels.npy").stat().st_mtime_ns == before.st_mtime_ns
+    assert len(store.images) == TRAIN
+
+
+@pytest.mark.parametrize("name", ["dataset", "split", "tensorflow", "version"])
+def test_a_stale_one_is_made_anew(
+    spill, dataset, filled: Path, capsys, name: str
+) -> None:
+    value = json.loads((filled / "cache.json").read_text())
+    (filled / "cache.json").write_text(json.dumps({**value, name: "other"}))
+    pixels = np.load(filled / "pixels.npy", mmap_mode="r+")
+    expected = pixels.tobytes()
+    pixels[:] = 0
+    pixels.flush()
+    store = spill.on_disk(dataset, "train", filled)
+    said = capsys.readouterr().out
+    assert f"is of something else ({name} is other there" in said
+    assert contents(store) == expected
+    assert json.loads((filled / "cache.json").read_text()) == value
+
+
+def flip(folder: Path) -> None:
+    pixels = np.load(folder / "pixels.npy", mmap_mode="r+")
+    pixels[7, 3, 2, 1] ^= 1
+    pixels.flush()
+
+
+def cut(folder: Path) -> None:
+    os.truncate(folder / "pixels.npy", 5000)
+
+
+def lose(folder: Path) -> None:
+    (folder / "labels.npy").unlink()
+
+
+@pytest.mark.parametrize("damage", [flip, cut, lose])
+def test_a_damaged_one_is_made_anew(
+    spill, dataset, filled: Path, capsys, damage
+) -> None:
+    expected = (filled / "pixels.npy").read_bytes()
+    damage(filled)
+    spill.on_disk(dataset, "train", filled)
+    assert "is damaged: made anew" in capsys.readouterr().out
+    assert (filled / "pixels.npy").read_bytes() == expected
+
+
+def test_a_folder_of_something_else_is_refused(spill, dataset, tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "thesis.txt").write_text("the only copy")
+    with pytest.raises(RunError, match="is not empty"):
+        spill.on_disk(dataset, "train", tmp_path / "cache")
+    assert (tmp_path / "cache" / "thesis.txt").read_text() == "the only copy"
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from pipeline import manifest
+from trainer import spill, stores
+
+original = stores.decoded
+
+def slow(dataset, split):
+    for element in original(dataset, split):
+        yield element
+        print("filling", flush=True)
+        time.sleep(float(sys.argv[3]))
+
+stores.decoded = slow
+stores._FILL_BATCH = 4
+store = spill.on_disk(manifest.load(Path(sys.argv[1])), "train", Path(sys.argv[2]))
+print("filled", flush=True)
+time.sleep(60)
+"""
+
+
+def start(dataset: Path, folder: Path, seconds: float, line: str) -> subprocess.Popen:
+    """Another process that fills a cache; returns when it has said `line`."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, dataset, folder, str(seconds)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=REPOSITORY,
+    )
+    assert process.stdout
+    while line not in (said := process.stdout.readline()):
+        assert said, "it ended without a word"
+    return process
+
+
+def test_one_left_by_a_killed_run_is_made_anew(
+    spill, dataset, made_dataset: Path, filled: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "killed"
+    process = start(made_dataset, folder, 60, "filling")
+    with pytest.raises(RunError, match=r"another run uses the cache in .*killed"):
+        spill.on_disk(dataset, "train", folder)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (folder / "pixels.npy").exists()
+    spill.on_disk(dataset, "train", folder)
+    assert {path.name for path in folder.iterdir()} == {
+        *("cache.json", "labels.npy", "pixels.npy")
+    }
+    expected = (filled / "pixels.npy").read_bytes()
+    assert (folder / "pixels.npy").read_bytes() == expected
+
+
+def test_runs_read_one_cache_together(
+    spill, dataset, made_dataset: Path, filled: Path
+) -> None:
+    process = start(made_dataset, filled, 0, "filled")
+    store = spill.on_disk(dataset, "train", filled)
+    assert len(store.images) == TRAIN
+    process.kill()
+    process.wait()
+
+
+def test_a_stale_one_that_another_run_uses_is_left_alone(
+    spill, dataset, made_dataset: Path, filled: Path
+) -> None:
+    process = start(made_dataset, filled, 0, "filled")
+    before = (filled / "pixels.npy").read_bytes()
+    with pytest.raises(RunError, match="another run uses the cache"):
+        spill.on_disk(dataset, "validation", filled)
+    process.kill()
+    process.wait()
+    assert (filled / "pixels.npy").read_bytes() == before
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):
+    """A file system of 64 KB; the pixels take 92."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(mount)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    yield mount
+    subprocess.run(["umount", str(mount)], check=True)
+
+
+def test_a_small_disk_is_refused(spill, dataset, small_disk: Path) -> None:
+    with pytest.raises(RunError, match=r"has [\d.]+ KB free, and .* need 92.2 KB"):
+        spill.on_disk(dataset, "train", small_disk / "cache")
+
+
+def test_a_disk_that_fills_up_leaves_nothing(
+    spill, dataset, small_disk: Path, monkeypatch
+) -> None:
+    """Others write, too: the space that was there has gone meanwhile."""
+    monkeypatch.setattr(spill, "_look_at_disk", lambda *_: None)
+    with pytest.raises(OSError, match="No space left"):
+        spill.on_disk(dataset, "train", small_disk / "cache")
+    assert not list((small_disk / "cache").glob("*.npy"))
+    assert not (small_disk / "cache" / "cache.json").exists()

@@ -1,0 +1,127 @@
+"""Whole splits at hand: the same pictures as from the shards, in any order."""
+
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import CLASSES, HEIGHT, PER_CLASS, WIDTH
+
+from pipeline import manifest
+from pipeline.console import RunError
+
+TRAIN = len(CLASSES) * PER_CLASS["train"]  # 24
+
+
+@pytest.fixture
+def stores(tf):
+    from trainer import stores
+
+    return stores
+
+
+@pytest.fixture
+def data(tf):
+    from trainer import dataset
+
+    return dataset
+
+
+@pytest.fixture(params=["Encoded", "in_memory"])
+def store(request: pytest.FixtureRequest, stores, made_dataset: Path):
+    return getattr(stores, request.param)(manifest.load(made_dataset), "train")
+
+
+def from_shards(data, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    dataset = manifest.load(folder)
+    shards = dataset.split("train").shards
+    (batch,) = data.for_inference(dataset, shards, batch_size=TRAIN)
+    return batch.images.numpy(), batch.labels.numpy()
+
+
+def test_a_store_holds_the_split(tf, data, store, made_dataset: Path) -> None:
+    images, labels = from_shards(data, made_dataset)
+    assert store.examples == TRAIN
+    positions = tf.constant([5, 0, 23, 5], tf.int64)
+    for take in (store.take, tf.function(store.take)):
+        taken = take(positions)
+        assert taken[0].dtype == tf.uint8
+        np.testing.assert_array_equal(taken[0], images[positions.numpy()])
+        np.testing.assert_array_equal(taken[1], labels[positions.numpy()])
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 24, 100])
+def test_in_order(data, store, made_dataset: Path, batch_size: int) -> None:
+    images, labels = from_shards(data, made_dataset)
+    batches = list(data.in_order(store, batch_size=batch_size).as_numpy_iterator())
+    np.testing.assert_array_equal(np.concatenate([b[0] for b in batches]), images)
+    np.testing.assert_array_equal(np.concatenate([b[1] for b in batches]), labels)
+
+
+def keys(data, store, batches: int, **options: object) -> list[bytes]:
+    chain = data.from_store(store, **options).as_numpy_iterator()
+    return [
+        picture.tobytes() + bytes([label])
+        for images, labels in islice(chain, batches)
+        for picture, label in zip(images, labels, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("batch_size", [1, 10, 24, 48])
+def test_every_epoch_is_a_full_permutation(data, store, batch_size: int) -> None:
+    found = keys(data, store, 240 // batch_size, batch_size=batch_size, seed=3)
+    epochs = [found[start : start + TRAIN] for start in range(0, 240, TRAIN)]
+    for epoch in epochs:
+        assert Counter(epoch) == Counter(epochs[0])
+        assert len(set(epoch)) == TRAIN
+    assert len({tuple(epoch) for epoch in epochs}) == len(epochs)
+
+
+def test_both_stores_serve_the_same_stream(data, stores, made_dataset: Path) -> None:
+    """A run may go on with the other one; and they are those of trainer.order."""
+    dataset = manifest.load(made_dataset)
+    options = {"batch_size": 7, "seed": 3}
+    first = keys(data, stores.Encoded(dataset, "train"), 11, **options)
+    assert first == keys(data, stores.in_memory(dataset, "train"), 11, **options)
+
+
+def test_the_order_is_that_of_the_permutation(data, store, made_dataset: Path) -> None:
+    from trainer import order
+
+    images, labels = from_shards(data, made_dataset)
+    whole = [i.tobytes() + bytes([k]) for i, k in zip(images, labels, strict=True)]
+    found = keys(data, store, TRAIN, batch_size=1, seed=3)
+    assert found == [whole[i] for i in order.permutation(3, 0, TRAIN)]
+
+
+@pytest.mark.parametrize("start", [1, 4, 7, 1000])
+def test_a_stream_starts_anywhere(data, store, start: int) -> None:
+    options = {"batch_size": 5, "seed": 3}
+    whole = keys(data, store, start + 4, **options)
+    assert keys(data, store, 4, first_batch=start, **options) == whole[start * 5 :]
+
+
+def test_without_a_seed_two_streams_differ(data, store) -> None:
+    first, second = (keys(data, store, 24, batch_size=1) for _ in range(2))
+    assert sorted(first) == sorted(second)
+    assert first != second
+
+
+def test_pictures_are_not_copied(tf, stores) -> None:
+    """What the array becomes, the tensor becomes: it is the same memory."""
+    memory = stores._allocate((3, HEIGHT, WIDTH, 3))
+    store = stores.Decoded(memory, np.arange(3))
+    memory[1] = 77
+    assert (store.take(tf.constant([1], tf.int64))[0].numpy() == 77).all()
+
+
+@pytest.mark.parametrize("kind", ["Encoded", "in_memory"])
+def test_damage_stops_the_filling(data, stores, dataset: Path, kind: str) -> None:
+    loaded = manifest.load(dataset)
+    path = dataset / manifest.shard_name("train", 1, 2)
+    content = bytearray(path.read_bytes())
+    content[1000] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(RunError, match=path.name), data.naming_damage(loaded):
+        getattr(stores, kind)(loaded, "train")

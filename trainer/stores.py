@@ -1,0 +1,97 @@
+"""A whole split in memory, at hand by position: as JPEGs, or as pixels."""
+
+import math
+import mmap
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from pipeline import record
+from pipeline.console import progress
+from pipeline.manifest import Dataset
+from trainer import dataset as data
+
+_BLOCK_BYTES = 16 << 20  # gathered at once: calls cost as much as some 100 pictures
+_FILL_BATCH = 64
+
+
+class Encoded:
+    """The records of a split as they are stored; decoded again whenever taken.
+
+    Attributes:
+        examples, together, take: see trainer.dataset.Store.
+    """
+
+    together = data.DECODED_TOGETHER
+
+    def __init__(self, dataset: Dataset, split: str) -> None:
+        shards = dataset.split(split).shards
+        self.examples = dataset.split(split).examples
+        self._height, self._width = dataset.image.height, dataset.image.width
+        # One batch of everything: its strings are moved, not copied.
+        everything = data.in_shard_order(dataset, shards).batch(self.examples)
+        self._records = everything.get_single_element()
+
+    def take(self, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Decodes; see trainer.dataset.Store."""
+        serialized = tf.gather(self._records, positions)
+        _, images, labels = record.parse(
+            serialized, height=self._height, width=self._width
+        )
+        return images, labels
+
+
+class Decoded:
+    """The pictures of a split and their labels, in the order of the shards.
+
+    Attributes:
+        examples, together, take: see trainer.dataset.Store.
+        images: uint8[examples, height, width, 3], in the memory of the array given.
+    """
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+        self.examples = len(images)
+        self.together = max(1, _BLOCK_BYTES // images[0].nbytes)
+        # Not copied: a mapped file stays on disk.
+        self.images = tf.experimental.dlpack.from_dlpack(images.__dlpack__())
+        self._labels = tf.constant(labels)
+
+    def take(self, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Gathers; see trainer.dataset.Store."""
+        return tf.gather(self.images, positions), tf.gather(self._labels, positions)
+
+
+def decoded(dataset: Dataset, split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Decodes a split once, in order, with progress.
+
+    Yields:
+        (uint8[batch, height, width, 3], int64[batch])
+    """
+    shards = dataset.split(split).shards
+    batches = data.for_inference(dataset, shards, batch_size=_FILL_BATCH)
+    with progress(dataset.split(split).examples, f"caching {split}") as bar:
+        for _, images, labels in batches.as_numpy_iterator():
+            yield images, labels
+            bar.update(len(labels))
+
+
+def in_memory(dataset: Dataset, split: str) -> Decoded:
+    """Decodes a split into memory."""
+    examples = dataset.split(split).examples
+    images = _allocate((examples, dataset.image.height, dataset.image.width, 3))
+    labels = np.empty(examples, np.int64)
+    at = 0
+    for pictures, classes in decoded(dataset, split):
+        images[at : at + len(classes)] = pictures
+        labels[at : at + len(classes)] = classes
+        at += len(classes)
+    return Decoded(images, labels)
+
+
+def _allocate(shape: tuple[int, ...]) -> np.ndarray:
+    """uint8 at the start of a page: TensorFlow takes no less than 64 bytes for it."""
+    memory = mmap.mmap(
+        -1, math.prod(shape), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    )
+    return np.frombuffer(memory, np.uint8).reshape(shape)
