@@ -30,7 +30,7 @@ def dataset(made_dataset: Path) -> manifest.Dataset:
 
 
 def contents(store) -> bytes:
-    return store.images.numpy().tobytes()
+    return store.images.tobytes()
 
 
 @pytest.fixture

@@ -1,12 +1,14 @@
 """Whole splits at hand: the same pictures as from the shards, in any order."""
 
+import subprocess
+import sys
 from collections import Counter
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CLASSES, HEIGHT, PER_CLASS, WIDTH
+from conftest import CLASSES, HEIGHT, PER_CLASS, REPOSITORY, WIDTH
 
 from pipeline import manifest
 from pipeline.console import RunError
@@ -109,11 +111,55 @@ def test_without_a_seed_two_streams_differ(data, store) -> None:
 
 
 def test_pictures_are_not_copied(tf, stores) -> None:
-    """What the array becomes, the tensor becomes: it is the same memory."""
+    """What the array becomes, the batches of a graph made before become."""
     memory = stores._allocate((3, HEIGHT, WIDTH, 3))
-    store = stores.Decoded(memory, np.arange(3))
-    memory[1] = 77
-    assert (store.take(tf.constant([1], tf.int64))[0].numpy() == 77).all()
+    take = tf.function(stores.Decoded(memory, np.arange(3)).take)
+    positions = tf.constant([1, 0], tf.int64)
+    assert (take(positions)[0].numpy() == 0).all()
+    memory[:] = 77
+    assert (take(positions)[0].numpy() == 77).all()
+
+
+SCRIPT = """
+import resource
+import numpy as np, tensorflow as tf
+from trainer import dataset, stores
+if {deterministic}:
+    tf.config.experimental.enable_op_determinism()
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+small = stores.Decoded(stores._allocate((100, 100, 100, 3)), np.zeros(100, np.int64))
+next(iter(dataset.from_store(small, batch_size=8, seed=1)))
+images = stores._allocate((20_000, 100, 100, 3))
+images[:] = 1
+store = stores.Decoded(images, np.zeros(20_000, np.int64))
+before = peak()
+batches = iter(dataset.from_store(store, batch_size=8, seed=1))
+for _ in range(20):
+    next(batches)
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_stream_takes_no_memory_of_the_size_of_its_store(deterministic: bool) -> None:
+    """600 MB of pictures; a copy of them, however short its life, would be seen."""
+    result = subprocess.run(
+        [sys.executable, "-c", SCRIPT.format(deterministic=deterministic)],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        check=True,
+    )
+    assert float(result.stdout) < 300  # MB
+
+
+def test_pictures_must_be_aligned(stores) -> None:
+    memory = stores._allocate((4, HEIGHT, WIDTH, 3)).reshape(-1)[
+        1 : 1 + HEIGHT * WIDTH * 3
+    ]
+    with pytest.raises(ValueError, match="multiple of 64 bytes"):
+        stores.Decoded(memory.reshape(1, HEIGHT, WIDTH, 3), np.arange(1))
 
 
 @pytest.mark.parametrize("kind", ["Encoded", "in_memory"])

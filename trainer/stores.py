@@ -14,6 +14,7 @@ from trainer import dataset as data
 
 _BLOCK_BYTES = 16 << 20  # gathered at once: calls cost as much as some 100 pictures
 _FILL_BATCH = 64
+_ALIGNMENT = 64  # bytes: what TensorFlow takes without a copy
 
 
 class Encoded:
@@ -29,17 +30,25 @@ class Encoded:
         shards = dataset.split(split).shards
         self.examples = dataset.split(split).examples
         self._height, self._width = dataset.image.height, dataset.image.width
-        # One batch of everything: its strings are moved, not copied.
-        everything = data.in_shard_order(dataset, shards).batch(self.examples)
-        self._records = everything.get_single_element()
+        self._records: list[bytes] = []
+        batches = data.in_shard_order(dataset, shards).batch(_FILL_BATCH)
+        with progress(self.examples, f"caching {split}") as bar:
+            for batch in batches.as_numpy_iterator():
+                self._records += batch.tolist()
+                bar.update(len(batch))
 
     def take(self, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Decodes; see trainer.dataset.Store."""
-        serialized = tf.gather(self._records, positions)
+        serialized = tf.numpy_function(self._at, [positions], tf.string, stateful=False)
         _, images, labels = record.parse(
-            serialized, height=self._height, width=self._width
+            tf.ensure_shape(serialized, positions.shape),
+            height=self._height,
+            width=self._width,
         )
         return images, labels
+
+    def _at(self, positions: np.ndarray) -> np.ndarray:
+        return np.array([self._records[i] for i in positions], object)
 
 
 class Decoded:
@@ -47,19 +56,30 @@ class Decoded:
 
     Attributes:
         examples, together, take: see trainer.dataset.Store.
-        images: uint8[examples, height, width, 3], in the memory of the array given.
+        images: uint8[examples, height, width, 3], in memory or mapped into it.
+
+    Raises:
+        ValueError: the pictures do not begin at a multiple of 64 bytes.
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+        if images.ctypes.data % _ALIGNMENT:
+            raise ValueError(f"images must begin at a multiple of {_ALIGNMENT} bytes")
         self.examples = len(images)
         self.together = max(1, _BLOCK_BYTES // images[0].nbytes)
-        # Not copied: a mapped file stays on disk.
-        self.images = tf.experimental.dlpack.from_dlpack(images.__dlpack__())
+        self.images = images
         self._labels = tf.constant(labels)
 
     def take(self, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Gathers; see trainer.dataset.Store."""
-        return tf.gather(self.images, positions), tf.gather(self._labels, positions)
+        # Handed over anew by every call, which costs nothing. Captured by the graph,
+        # tf.data would copy all of it, for a fingerprint (HashTensor in
+        # tensorflow/core/data/rewrite_utils.cc).
+        images = tf.numpy_function(
+            lambda _: self.images, [positions], tf.uint8, stateful=False
+        )
+        images = tf.ensure_shape(images, self.images.shape)
+        return tf.gather(images, positions), tf.gather(self._labels, positions)
 
 
 def decoded(dataset: Dataset, split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -90,7 +110,7 @@ def in_memory(dataset: Dataset, split: str) -> Decoded:
 
 
 def _allocate(shape: tuple[int, ...]) -> np.ndarray:
-    """uint8 at the start of a page: TensorFlow takes no less than 64 bytes for it."""
+    """uint8 at the start of a page; np.empty aligns to 16 bytes only."""
     memory = mmap.mmap(
         -1, math.prod(shape), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     )
