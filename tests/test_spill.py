@@ -168,11 +168,12 @@ def test_one_left_by_a_killed_run_is_made_anew(
 
 
 def test_runs_read_one_cache_together(
-    spill, dataset, made_dataset: Path, filled: Path
+    spill, dataset, made_dataset: Path, filled: Path, capsys
 ) -> None:
     process = start(made_dataset, filled, 0, "filled")
     store = spill.on_disk(dataset, "train", filled)
     assert len(store.images) == TRAIN
+    assert "is complete; another run reads it, too" in capsys.readouterr().out
     process.kill()
     process.wait()
 

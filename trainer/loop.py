@@ -4,6 +4,7 @@ Every number is a sum over examples, divided once at the end: it does not depend
 how many replicas there are, nor on the size of the last batch.
 """
 
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from pipeline.console import RunError
+from trainer import augment
+from trainer.recipe import NO_AUGMENTATION, Augmentation
 
 _LOOK_EVERY = 10  # steps between two looks at the sums; a look waits for the device
 
@@ -47,6 +50,8 @@ class Loop:
         optimizer: of its trainable variables.
         strategy: that both were made under.
         batch_size: global; the loss is the mean over it.
+        augmentation: of training images, on their device; evaluation has none.
+        seed: of the augmentations; without one, another for every loop.
     """
 
     def __init__(
@@ -56,11 +61,15 @@ class Loop:
         strategy: tf.distribute.Strategy,
         *,
         batch_size: int,
+        augmentation: Augmentation = NO_AUGMENTATION,
+        seed: int | None = None,
     ) -> None:
         self._model = model
         self._optimizer = optimizer
         self._strategy = strategy
         self._batch_size = batch_size
+        self._augmentation = augmentation
+        self._seed = secrets.randbits(31) if seed is None else seed
         self._train_step = tf.function(self._train_step_eagerly)
         self._test_step = tf.function(self._test_step_eagerly)
 
@@ -133,6 +142,7 @@ class Loop:
 
     def _train_replica(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         variables = self._model.trainable_variables
+        images = self._augmented(images)
         with tf.GradientTape() as tape:
             probabilities = self._model(images, training=True)
             losses = _cross_entropy(labels, probabilities)
@@ -140,6 +150,16 @@ class Loop:
             loss = tf.reduce_sum(losses) / self._batch_size
         self._optimizer.apply(tape.gradient(loss, variables), variables)
         return _sums(losses, labels, probabilities, tf.ones_like(labels))
+
+    def _augmented(self, images: tf.Tensor) -> tf.Tensor:
+        """The images of this replica, each as it would be with one replica for all."""
+        if not self._augmentation.changes:
+            return images
+        drawn = augment.draws(self._seed, self._optimizer.iterations, self._batch_size)
+        replica = tf.distribute.get_replica_context()
+        rows = self._batch_size // replica.num_replicas_in_sync
+        first = rows * replica.replica_id_in_sync_group
+        return augment.apply(images, drawn[first : first + rows], self._augmentation)
 
     def _test_replica(
         self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor

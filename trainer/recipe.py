@@ -4,6 +4,43 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """How training images are changed at random; validation's never are.
+
+    Attributes:
+        flip: swap left and right in every second image.
+        crop: the least share of an image's area that a random crop keeps, which is
+            then scaled back to full size; 1 is no crop.
+        brightness: add up to so much of 255, or subtract it.
+        contrast: spread around the image's mean by a factor within 1 ± so much.
+        saturation: the same for colour, around the grey of its luminance.
+    """
+
+    flip: bool = False
+    crop: float = 1.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.crop <= 1:
+            raise ValueError(f"crop is {self.crop}; it must be in (0, 1]")
+        for name in ("brightness", "contrast", "saturation"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}; it must be in [0, 1]"
+                )
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything is on."""
+        return self != NO_AUGMENTATION
+
+
+NO_AUGMENTATION = Augmentation()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Everything about a run that is a choice.
 
@@ -16,6 +53,7 @@ class Recipe:
         hidden: units of the head's hidden layer.
         dropout: of the hidden layer's output, in training.
         batch_norm_momentum: of the head's moving statistics.
+        augmentation: of the training images.
     """
 
     name: str
@@ -26,6 +64,7 @@ class Recipe:
     hidden: int = 256
     dropout: float = 0.5
     batch_norm_momentum: float = 0.99
+    augmentation: Augmentation = NO_AUGMENTATION
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "hidden"):
@@ -49,5 +88,6 @@ RECIPES = {
         learning_rate=3e-5,
         decay=0.0,
         batch_norm_momentum=0.9,
+        augmentation=Augmentation(flip=True),
     ),
 }

@@ -73,6 +73,8 @@ def _claim(
             f"another run uses the cache in {work.folder}. Wait for its end, or name "
             "another --cache_dir."
         )
+    else:
+        print(f"the cache in {work.folder} is complete; another run reads it, too")
 
 
 def _key(dataset: Dataset, split: str) -> dict[str, Any]:

@@ -70,6 +70,7 @@ class Decoded:
         self.images = images
         self._labels = tf.constant(labels)
 
+    @tf.function  # called eagerly, numpy_function would copy all pictures, too
     def take(self, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Gathers; see trainer.dataset.Store."""
         # Handed over anew by every call, which costs nothing. Captured by the graph,

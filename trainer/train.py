@@ -106,7 +106,12 @@ class _Run:
             self._checkpoint, self._model, self._optimizer, key
         )
         self._loop = Loop(
-            self._model, self._optimizer, strategy, batch_size=recipe.batch_size
+            self._model,
+            self._optimizer,
+            strategy,
+            batch_size=recipe.batch_size,
+            augmentation=recipe.augmentation,
+            seed=seed,
         )
         self._writers = {
             split: tf.summary.create_file_writer(str(folder / "tensorboard" / split))
