@@ -16,6 +16,7 @@ SHARDS = [
 ]
 
 TRAIN = [
+    "matplotlib",  # pictures where people would rather look: curves, bars
     "orjson",  # the fastest exact text of float32: the prediction CSVs
     "pandas",  # reads the CSVs that it and others wrote
     "tensorboard",  # shows what training logs
