@@ -13,6 +13,7 @@ INSTALLED := .venv/installed-train,dev$(GPU)
 DEMO ?= demo
 RECIPE ?= article
 SPLIT ?= test
+BENCH ?= bench
 ARGS ?=
 BEAM ?=
 
@@ -72,6 +73,11 @@ verify: install  ## Read all of DATASET and name what is wrong with it (DATASET=
 train: install  ## DATASET → MODEL (DATASET= MODEL= RECIPE=article ARGS=)
 	$(call given,DATASET)$(call given,MODEL)
 	$(RUN) trainer train --dataset="$(DATASET)" --model="$(MODEL)" --recipe=$(RECIPE) $(ARGS)
+
+.PHONY: bench
+bench: install  ## How fast this node feeds a model (DATASET= IMAGES= RECIPE=article BENCH=bench ARGS=)
+	$(call given,DATASET)
+	$(RUN) trainer bench --dataset="$(DATASET)" $(if $(IMAGES),--images="$(IMAGES)") --output="$(BENCH)" --recipe=$(RECIPE) $(ARGS)
 
 .PHONY: predict
 predict: install  ## MODEL + DATASET → PREDICTIONS (MODEL= DATASET= SPLIT=test PREDICTIONS= ARGS=)

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import files, image, machine, measure, quality, sources, timings
+from pipeline import files, machine, measure, quality, timings
 from pipeline.console import RunError
 from pipeline.contenders import CONTENDERS, Contender
 from pipeline.figures import Figure, divide, table
@@ -21,7 +21,6 @@ from pipeline.manifest import ImageContract
 from pipeline.timings import Setup
 
 _PHOTOS = 256  # different ones at most: all that a contender keeps in memory
-_JPEG = b"\xff\xd8\xff"
 
 
 def run(
@@ -53,7 +52,7 @@ def run(
     """
     if output and not output.parent.is_dir():
         raise RunError(f"{output.parent}, for {output.name}, is no folder. Make it.")
-    photos = _photos(images, contract, seed)
+    photos = measure.jpegs(images, contract, at_most=_PHOTOS, seed=seed)
     setup = Setup(photos, contract, count, workers, repeats, tuple(beam_arguments))
     here = machine.describe()
     print("\n".join(_introduction(setup, here)), flush=True)
@@ -73,28 +72,6 @@ def run(
         files.write_json(output, value)
     else:
         print(json.dumps(value, ensure_ascii=False))
-
-
-def _photos(images: Path, contract: ImageContract, seed: int) -> list[Path]:
-    """The JPEGs to repeat; reading them warms the page cache."""
-    refs = sources.list_images(images, seed=seed).refs
-    chosen = [Path(ref.uri) for ref in measure.sample(refs, _PHOTOS, seed=seed)]
-    photos = [path for path in chosen if _is_good(path, contract)]
-    if not photos:
-        raise RunError(
-            f"none of {len(chosen)} files of {images} is a JPEG that can be decoded; "
-            "the benchmark needs one at least. Name another folder."
-        )
-    return photos
-
-
-def _is_good(path: Path, contract: ImageContract) -> bool:
-    try:
-        data = path.read_bytes()
-        image.convert(data, contract)
-    except (image.BadImage, OSError):
-        return False
-    return data.startswith(_JPEG)
 
 
 def figures(setup: Setup, samples: timings.Samples) -> list[Figure]:

@@ -33,6 +33,11 @@ def in_words(machine: Mapping[str, Any]) -> str:
     )
 
 
+def in_brief(machine: Mapping[str, Any]) -> str:
+    """The processor and its cores."""
+    return f"{machine['processor']}, {machine['cores']} cores"
+
+
 def _processor() -> str:
     with open("/proc/cpuinfo", encoding="utf-8") as lines:
         for line in lines:

@@ -11,9 +11,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.synchronize import Barrier
+from pathlib import Path
 from typing import Any
 
+from pipeline import image, sources
 from pipeline.console import RunError
+from pipeline.manifest import ImageContract
 from pipeline.sources import ImageRef
 from pipeline.split import order_key
 
@@ -23,6 +26,7 @@ _SINGLE = {
     "TF_NUM_INTEROP_THREADS": "1",
     "TF_NUM_INTRAOP_THREADS": "1",
 }
+_JPEG = b"\xff\xd8\xff"
 _START_SECONDS = 300  # for all processes to import and prepare, on a busy machine
 _EMPTY_JOB = """
 import sys
@@ -38,6 +42,34 @@ def sample(refs: Iterable[ImageRef], count: int, *, seed: int) -> list[ImageRef]
     return heapq.nsmallest(
         count, refs, key=lambda ref: (order_key(seed, ref.id), ref.split, ref.id)
     )
+
+
+def jpegs(
+    images: Path, contract: ImageContract, *, at_most: int, seed: int
+) -> list[Path]:
+    """JPEGs that can be decoded, for a benchmark; reading them warms the page cache.
+
+    Raises:
+        RunError: there is none.
+    """
+    refs = sources.list_images(images, seed=seed).refs
+    chosen = [Path(ref.uri) for ref in sample(refs, at_most, seed=seed)]
+    good = [path for path in chosen if _is_good(path, contract)]
+    if not good:
+        raise RunError(
+            f"none of {len(chosen)} files of {images} is a JPEG that can be decoded; "
+            "the benchmark needs one at least. Name another folder."
+        )
+    return good
+
+
+def _is_good(path: Path, contract: ImageContract) -> bool:
+    try:
+        data = path.read_bytes()
+        image.convert(data, contract)
+    except (image.BadImage, OSError):
+        return False
+    return data.startswith(_JPEG)
 
 
 def in_step(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -134,6 +134,27 @@ def decode(payload: bytes) -> Record:
     )
 
 
+def fields(serialized: tf.Tensor) -> Mapping[str, tf.Tensor]:
+    """Parses string[batch] of `encode`, as a graph; the JPEGs stay encoded.
+
+    Returns:
+        FILENAME and ENCODED: string[batch]; LABEL: int64[batch].
+
+    Raises (when run):
+        tf.errors.InvalidArgumentError: a record lacks a key.
+    """
+    import tensorflow as tf
+
+    return tf.io.parse_example(
+        serialized,
+        {
+            FILENAME: tf.io.FixedLenFeature([], tf.string),
+            ENCODED: tf.io.FixedLenFeature([], tf.string),
+            LABEL: tf.io.FixedLenFeature([], tf.int64),
+        },
+    )
+
+
 def parse(serialized: tf.Tensor, *, height: int, width: int) -> Batch:
     """Parses and decodes string[batch] of `encode`, as a graph for `Dataset.map`.
 
@@ -143,14 +164,7 @@ def parse(serialized: tf.Tensor, *, height: int, width: int) -> Batch:
     """
     import tensorflow as tf
 
-    features = tf.io.parse_example(
-        serialized,
-        {
-            FILENAME: tf.io.FixedLenFeature([], tf.string),
-            ENCODED: tf.io.FixedLenFeature([], tf.string),
-            LABEL: tf.io.FixedLenFeature([], tf.int64),
-        },
-    )
+    features = fields(serialized)
 
     def decode(encoded: tf.Tensor) -> tf.Tensor:
         # INTEGER_ACCURATE is libjpeg's default, and here also the faster one.

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from pipeline import manifest
+from pipeline import manifest, resources
 from pipeline.console import RunError, progress
 from pipeline.manifest import Dataset, Shard
 from pipeline.workfolder import WorkFolder
@@ -45,6 +45,7 @@ def run(
         RunError: MODEL and DATASET do not fit, one of them is damaged, or the folder
             holds the predictions of others.
     """
+    resources.limit_arenas()
     dataset = manifest.load(dataset_folder)
     contract = model.read_contract(model_folder)
     contract.check(dataset)

@@ -19,9 +19,12 @@ ALLOWED = {
     "trainer": {
         "pipeline": {
             "console",
+            "figures",
             "files",
             "image",
+            "machine",
             "manifest",
+            "measure",
             "record",
             "resources",
             "workfolder",
@@ -34,6 +37,7 @@ ALLOWED = {
             "image",
             "manifest",
             "record",
+            "resources",
             "sources",
             "workfolder",
         },
@@ -43,6 +47,7 @@ ALLOWED = {
 }
 PROGRAMS = {
     "bench",
+    "benchmark",
     "estimate",
     "preprocess",
     "verify",

@@ -125,3 +125,48 @@ def test_affinity_counts() -> None:
         check=True,
     )
     assert result.stdout == "1\n"
+
+
+ARENAS = """
+import ctypes, sys, threading
+from pipeline import resources
+
+if sys.argv[1] == "limited":
+    resources.cores = lambda: 3
+    resources.limit_arenas()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+barrier = threading.Barrier(12)
+
+def work():
+    libc.malloc(5000)
+    barrier.wait()  # all threads live at the same time
+
+threads = [threading.Thread(target=work) for _ in range(12)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, "stdout"))
+libc.fflush(None)
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "allowed"),
+    [
+        (["limited"], {}, range(2, 4)),
+        (["limited"], {"MALLOC_ARENA_MAX": "5"}, range(4, 6)),
+        (["as it is"], {}, range(6, 99)),
+    ],
+)
+def test_heaps_are_limited(words, environment, allowed) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", ARENAS, *words],
+        env={**os.environ, **environment},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.count("<heap nr=") in allowed

@@ -45,12 +45,18 @@ def from_shards(data, folder: Path) -> tuple[np.ndarray, np.ndarray]:
 def test_a_store_holds_the_split(tf, data, store, made_dataset: Path) -> None:
     images, labels = from_shards(data, made_dataset)
     assert store.examples == TRAIN
-    positions = tf.constant([5, 0, 23, 5], tf.int64)
-    for take in (store.take, tf.function(store.take)):
-        taken = take(positions)
-        assert taken[0].dtype == tf.uint8
-        np.testing.assert_array_equal(taken[0], images[positions.numpy()])
-        np.testing.assert_array_equal(taken[1], labels[positions.numpy()])
+    wanted = np.array([5, 0, 23, 5])
+
+    def positions(size: int):
+        return tf.data.Dataset.from_tensor_slices(wanted).batch(size)
+
+    for batch_size, counts in ((4, [4]), (3, [3, 1])):
+        served = list(store.serve(positions, batch_size).as_numpy_iterator())
+        assert [len(batch[1]) for batch in served] == counts
+        assert served[0][0].dtype == np.uint8
+        for column, expected in enumerate((images, labels)):
+            found = np.concatenate([batch[column] for batch in served])
+            np.testing.assert_array_equal(found, expected[wanted])
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 24, 100])
@@ -110,14 +116,15 @@ def test_without_a_seed_two_streams_differ(data, store) -> None:
     assert first != second
 
 
-def test_pictures_are_not_copied(tf, stores) -> None:
-    """What the array becomes, the batches of a graph made before become."""
+def test_pictures_are_not_copied(tf, data, stores) -> None:
+    """What the array becomes, the batches of a stream made before become."""
     memory = stores._allocate((3, HEIGHT, WIDTH, 3))
-    store = stores.Decoded(memory, np.arange(3))
-    positions = tf.constant([1, 0], tf.int64)
-    assert (store.take(positions)[0].numpy() == 0).all()
+    stream = data.in_order(stores.Decoded(memory, np.arange(3)), batch_size=3)
+    ((before, _),) = stream
     memory[:] = 77
-    assert (store.take(positions)[0].numpy() == 77).all()
+    ((after, _),) = stream
+    assert (before.numpy() == 0).all()
+    assert (after.numpy() == 77).all()
 
 
 SCRIPT = """
@@ -134,7 +141,6 @@ images = stores._allocate((20_000, 100, 100, 3))
 images[:] = 1
 store = stores.Decoded(images, np.zeros(20_000, np.int64))
 before = peak()
-store.take(tf.constant([5], tf.int64))
 batches = iter(dataset.from_store(store, batch_size=8, seed=1))
 for _ in range(20):
     next(batches)

@@ -32,14 +32,23 @@ class Store(Protocol):
 
     Attributes:
         examples: how many.
-        together: how many of them `take` serves best at a time.
     """
 
     examples: int
-    together: int
 
-    def take(self, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """(uint8[batch, height, width, 3], int64[batch]) at int64[batch] positions."""
+    def serve(
+        self, positions: Callable[[int], tf.data.Dataset], batch_size: int
+    ) -> tf.data.Dataset:
+        """The examples at given positions, in the order of these.
+
+        Args:
+            positions: from a batch size to int64[batch], endless full batches or the
+                whole split with a short last one.
+            batch_size: of the result.
+
+        Returns:
+            Elements (uint8[batch, height, width, 3], int64[batch]).
+        """
 
 
 def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
@@ -89,9 +98,9 @@ def for_training(
         .prefetch(max(1, ahead))
         .map(_examples(dataset), num_parallel_calls=resources.cores() + 1)
     )
-    return (
-        _rebatched(decoded, together, batch_size).prefetch(2).with_options(_options())
-    )
+    if together < batch_size:
+        decoded = decoded.rebatch(batch_size, drop_remainder=True)
+    return decoded.prefetch(2).with_options(options())
 
 
 def from_store(
@@ -101,14 +110,13 @@ def from_store(
 
     The stream is a function of seed and position; starting anywhere costs nothing.
     """
-    together = batch_size * max(1, store.together // batch_size)
-    taken = order.batches(
-        store.examples,
-        together,
-        seed=secrets.randbits(31) if seed is None else seed,
-        first_example=first_batch * batch_size,
-    ).map(store.take, num_parallel_calls=resources.cores() + 1)
-    return _rebatched(taken, together, batch_size).prefetch(2).with_options(_options())
+    key = secrets.randbits(31) if seed is None else seed
+
+    def positions(size: int) -> tf.data.Dataset:
+        first = first_batch * batch_size
+        return order.batches(store.examples, size, seed=key, first_example=first)
+
+    return store.serve(positions, batch_size).prefetch(2).with_options(options())
 
 
 def in_order(store: Store, *, batch_size: int) -> tf.data.Dataset:
@@ -117,13 +125,11 @@ def in_order(store: Store, *, batch_size: int) -> tf.data.Dataset:
     Returns:
         Elements (uint8[batch, height, width, 3], int64[batch]).
     """
-    return (
-        tf.data.Dataset.range(store.examples)
-        .batch(batch_size)
-        .map(store.take, num_parallel_calls=resources.cores() + 1)
-        .prefetch(2)
-        .with_options(_options())
-    )
+
+    def positions(size: int) -> tf.data.Dataset:
+        return tf.data.Dataset.range(store.examples).batch(size)
+
+    return store.serve(positions, batch_size).prefetch(2).with_options(options())
 
 
 def for_inference(
@@ -148,7 +154,7 @@ def for_inference(
         .batch(batch_size)
         .map(_parser(dataset), num_parallel_calls=resources.cores() + 1)
         .prefetch(2)
-        .with_options(_options())
+        .with_options(options())
     )
 
 
@@ -212,6 +218,20 @@ def naming_damage(dataset: Dataset) -> Iterator[None]:
         raise RunError(f"{damaged} (TensorFlow: {reason})") from error
 
 
+def options() -> tf.data.Options:
+    """Of every chain.
+
+    As many threads as this process has cores, which TensorFlow does not know of in a
+    container; buffers and parallel calls have their sizes, so nothing is tuned, and no
+    graph rewritten.
+    """
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = resources.cores() + 1
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
+    return options
+
+
 def _verified(dataset: Dataset, shards: Sequence[Shard]) -> Callable:
     """A graph from the position of a shard, int64[], to its path, string[].
 
@@ -266,14 +286,6 @@ def _record_bytes(dataset: Dataset) -> int:
     return max(1, sum(shard.bytes for shard in split.shards) // split.examples)
 
 
-def _rebatched(
-    chain: tf.data.Dataset, together: int, batch_size: int
-) -> tf.data.Dataset:
-    if together == batch_size:
-        return chain
-    return chain.rebatch(batch_size, drop_remainder=True)
-
-
 def _parser(dataset: Dataset) -> Callable[[tf.Tensor], record.Batch]:
     height, width = dataset.image.height, dataset.image.width
     return lambda serialized: record.parse(serialized, height=height, width=width)
@@ -283,14 +295,3 @@ def _examples(dataset: Dataset) -> Callable:
     """From string[batch] to (images, labels)."""
     parse = _parser(dataset)
     return lambda serialized: parse(serialized)[1:]
-
-
-def _options() -> tf.data.Options:
-    """As many threads as this process has cores, which TensorFlow does not know of in
-    a container; buffers and parallel calls have their sizes, so nothing is tuned, and
-    no graph rewritten."""
-    options = tf.data.Options()
-    options.threading.private_threadpool_size = resources.cores() + 1
-    options.autotune.enabled = False
-    options.experimental_optimization.apply_default_optimizations = False
-    return options

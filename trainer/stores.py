@@ -2,17 +2,16 @@
 
 import math
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
 
-from pipeline import record
+from pipeline import record, resources
 from pipeline.console import progress
 from pipeline.manifest import Dataset
 from trainer import dataset as data
 
-_BLOCK_BYTES = 16 << 20  # gathered at once: calls cost as much as some 100 pictures
 _FILL_BATCH = 64
 _ALIGNMENT = 64  # bytes: what TensorFlow takes without a copy
 
@@ -21,10 +20,8 @@ class Encoded:
     """The records of a split as they are stored; decoded again whenever taken.
 
     Attributes:
-        examples, together, take: see trainer.dataset.Store.
+        examples, serve: see trainer.dataset.Store.
     """
-
-    together = data.DECODED_TOGETHER
 
     def __init__(self, dataset: Dataset, split: str) -> None:
         shards = dataset.split(split).shards
@@ -37,8 +34,18 @@ class Encoded:
                 self._records += batch.tolist()
                 bar.update(len(batch))
 
-    def take(self, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def serve(
+        self, positions: Callable[[int], tf.data.Dataset], batch_size: int
+    ) -> tf.data.Dataset:
         """Decodes; see trainer.dataset.Store."""
+        together = min(batch_size, data.DECODED_TOGETHER)
+        served = positions(together).map(
+            self._take, num_parallel_calls=resources.cores() + 1
+        )
+        return served if together == batch_size else served.rebatch(batch_size)
+
+    def _take(self, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """(uint8[batch, height, width, 3], int64[batch]) at int64[batch]."""
         serialized = tf.numpy_function(self._at, [positions], tf.string, stateful=False)
         _, images, labels = record.parse(
             tf.ensure_shape(serialized, positions.shape),
@@ -55,7 +62,7 @@ class Decoded:
     """The pictures of a split and their labels, in the order of the shards.
 
     Attributes:
-        examples, together, take: see trainer.dataset.Store.
+        examples, serve: see trainer.dataset.Store.
         images: uint8[examples, height, width, 3], in memory or mapped into it.
 
     Raises:
@@ -66,21 +73,31 @@ class Decoded:
         if images.ctypes.data % _ALIGNMENT:
             raise ValueError(f"images must begin at a multiple of {_ALIGNMENT} bytes")
         self.examples = len(images)
-        self.together = max(1, _BLOCK_BYTES // images[0].nbytes)
         self.images = images
         self._labels = tf.constant(labels)
 
-    @tf.function  # called eagerly, numpy_function would copy all pictures, too
-    def take(self, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def serve(
+        self, positions: Callable[[int], tf.data.Dataset], batch_size: int
+    ) -> tf.data.Dataset:
         """Gathers; see trainer.dataset.Store."""
-        # Handed over anew by every call, which costs nothing. Captured by the graph,
-        # tf.data would copy all of it, for a fingerprint (HashTensor in
-        # tensorflow/core/data/rewrite_utils.cc).
-        images = tf.numpy_function(
-            lambda _: self.images, [positions], tf.uint8, stateful=False
-        )
-        images = tf.ensure_shape(images, self.images.shape)
-        return tf.gather(images, positions), tf.gather(self._labels, positions)
+
+        def served(_: tf.Tensor) -> tf.data.Dataset:
+            # In a dataset inside a dataset, so that they are handed over once, without
+            # a copy. Captured from outside, tf.data would copy all of them for a
+            # fingerprint (HashTensor in tensorflow/core/data/rewrite_utils.cc); handed
+            # over by every batch, Python would be what limits the rate.
+            images = tf.numpy_function(
+                lambda _: self.images, [_], tf.uint8, stateful=False
+            )
+            images = tf.ensure_shape(images, self.images.shape)
+            return positions(batch_size).map(
+                lambda batch: (tf.gather(images, batch), tf.gather(labels, batch)),
+                num_parallel_calls=resources.cores() + 1,
+                deterministic=True,
+            )
+
+        labels = self._labels
+        return tf.data.Dataset.from_tensors(0).flat_map(served)
 
 
 def decoded(dataset: Dataset, split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from pipeline import files, manifest
+from pipeline import files, manifest, resources
 from pipeline.console import RunError, progress
 from pipeline.manifest import Dataset
 from pipeline.workfolder import difference
@@ -50,6 +50,7 @@ def run(
         RunError: the data, the weights or MODEL are at fault, or training diverged.
         UsageError: the batch does not divide by the replicas.
     """
+    resources.limit_arenas()
     dataset = manifest.load(dataset_folder)
     data.steps_per_epoch(dataset, recipe.batch_size)
     choice = cache.choose(
