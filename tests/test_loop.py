@@ -7,9 +7,12 @@ import pytest
 from conftest import HEIGHT, WIDTH
 
 from pipeline.console import RunError, progress
-from trainer.recipe import RECIPES
+from trainer.recipe import NO_AUGMENTATION, RECIPES, Augmentation
 
 BATCH = 8
+AUGMENTED = Augmentation(
+    flip=True, crop=0.4, brightness=0.2, contrast=0.2, saturation=0.2
+)
 
 
 @pytest.fixture
@@ -20,7 +23,12 @@ def make(tf):
     from trainer import model
     from trainer.loop import Loop
 
-    def build(replicas: int, learning_rate: float = 2e-3):
+    def build(
+        replicas: int,
+        learning_rate: float = 2e-3,
+        augmentation: Augmentation = NO_AUGMENTATION,
+        seed: int = 3,
+    ):
         devices = [f"CPU:{index}" for index in range(replicas)]
         strategy = tf.distribute.MirroredStrategy(devices)
         recipe = replace(RECIPES["demo"], dropout=0.0)
@@ -33,36 +41,46 @@ def make(tf):
             # that rounding decides where a gradient is all but zero.
             updates = keras.optimizers.SGD(learning_rate)
             updates.build(network.trainable_variables)
-        return Loop(network, updates, strategy, batch_size=BATCH), network, strategy
+        loop = Loop(
+            network,
+            updates,
+            strategy,
+            batch_size=BATCH,
+            augmentation=augmentation,
+            seed=seed,
+        )
+        return loop, network, updates
 
     return build
 
 
 def examples(count: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(5)
+    labels = rng.integers(0, 6, 32 * BATCH)  # first: the same for every count
     images = rng.integers(0, 256, (count, HEIGHT, WIDTH, 3), np.uint8)
-    return images, rng.integers(0, 6, count)
+    return images, labels[:count]
 
 
 def batches(tf, count: int, batch: int = BATCH):
     return tf.data.Dataset.from_tensor_slices(examples(count)).batch(batch)
 
 
-def train(tf, made, steps: int):
+def train(tf, made, steps: int, first: int = 0):
     loop, network, _ = made
-    data = batches(tf, BATCH * steps).repeat()
+    data = batches(tf, BATCH * (first + steps)).skip(first)
     stream = loop.feed(data)
     with progress(steps * BATCH, "test") as bar:
         epoch = loop.train(stream, steps, bar=bar)
     return epoch, network.get_weights()
 
 
-def test_two_replicas_train_as_one(tf, make) -> None:
+@pytest.mark.parametrize("augmentation", [NO_AUGMENTATION, AUGMENTED])
+def test_two_replicas_train_as_one(tf, make, augmentation: Augmentation) -> None:
     """Every variable moves by the same amount, to a thousandth of that amount."""
     _, start, _ = make(1)
     before = start.get_weights()
-    one, weights_of_one = train(tf, make(1), 3)
-    two, weights_of_two = train(tf, make(2), 3)
+    one, weights_of_one = train(tf, make(1, augmentation=augmentation), 3)
+    two, weights_of_two = train(tf, make(2, augmentation=augmentation), 3)
     np.testing.assert_allclose(one.metrics, two.metrics, rtol=1e-4)
     moved = 0
     for old, a, b in zip(before, weights_of_one, weights_of_two, strict=True):
@@ -70,6 +88,32 @@ def test_two_replicas_train_as_one(tf, make) -> None:
         assert np.abs(a - b).max() <= 1e-3 * distance
         moved += distance > 0
     assert moved == 3 * 2 + 2 + 4 + 2  # block5, hidden, normalization, probabilities
+
+
+def test_augmentations_are_a_function_of_seed_and_step(tf, make) -> None:
+    """Stopped after a step and gone on with: as if never stopped. Not so with
+    another seed, or without augmentation."""
+    _, undisturbed = train(tf, make(1, augmentation=AUGMENTED), 2)
+    first = make(1, augmentation=AUGMENTED)
+    train(tf, first, 1)
+    second = make(1, augmentation=AUGMENTED)
+    second[1].set_weights(first[1].get_weights())
+    second[2].iterations.assign(first[2].iterations)
+    _, continued = train(tf, second, 1, first=1)
+    for a, b in zip(undisturbed, continued, strict=True):
+        np.testing.assert_array_equal(a, b)
+    for other in (make(1, augmentation=AUGMENTED, seed=4), make(1)):
+        _, weights = train(tf, other, 2)
+        assert any(
+            not np.array_equal(a, b) for a, b in zip(undisturbed, weights, strict=True)
+        )
+
+
+def test_evaluation_is_not_augmented(tf, make) -> None:
+    plain, augmented = (
+        make(1, augmentation=a)[0] for a in (NO_AUGMENTATION, AUGMENTED)
+    )
+    assert plain.evaluate(batches(tf, 9)) == augmented.evaluate(batches(tf, 9))
 
 
 def test_training_metrics_are_those_of_the_batches(tf, make) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from trainer.recipe import RECIPES
+from trainer.recipe import NO_AUGMENTATION, RECIPES
 
 
 def test_article_is_as_published() -> None:
@@ -18,6 +18,7 @@ def test_article_is_as_published() -> None:
         "hidden": 256,
         "dropout": 0.5,
         "batch_norm_momentum": 0.99,
+        "augmentation": dataclasses.asdict(NO_AUGMENTATION),
     }
 
 

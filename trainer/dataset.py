@@ -226,7 +226,7 @@ def options() -> tf.data.Options:
     graph rewritten.
     """
     options = tf.data.Options()
-    options.threading.private_threadpool_size = resources.cores() + 1
+    options.threading.private_threadpool_size = resources.cores()
     options.autotune.enabled = False
     options.experimental_optimization.apply_default_optimizations = False
     return options

@@ -11,7 +11,7 @@ import tensorflow as tf
 # Measures for about so many seconds; returns images/s.
 Rate = Callable[[float], float]
 
-_WARM_UP = 2  # batches: what is made at the first one, such as a graph
+_WARM_UP = 0.5  # of the seconds: graphs are built, and buffers filled on the side
 
 
 def of_batches(start: Callable[[], Iterator[Any]], batch_size: int) -> Rate:
@@ -23,8 +23,7 @@ def of_batches(start: Callable[[], Iterator[Any]], batch_size: int) -> Rate:
 
     def rate(seconds: float) -> float:
         stream = start()
-        for _ in range(_WARM_UP):
-            next(stream)
+        _while(_WARM_UP * seconds, lambda: next(stream))
         return _while(seconds, lambda: next(stream)) * batch_size
 
     return rate
