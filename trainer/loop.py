@@ -14,7 +14,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from pipeline.console import RunError
-from trainer import augment
+from trainer import augment, feed
 from trainer.recipe import NO_AUGMENTATION, Augmentation
 
 _LOOK_EVERY = 10  # steps between two looks at the sums; a look waits for the device
@@ -74,14 +74,8 @@ class Loop:
         self._test_step = tf.function(self._test_step_eagerly)
 
     def feed(self, batches: tf.data.Dataset) -> Iterator[Any]:
-        """Full global batches, cut evenly and brought to the replicas ahead of time.
-
-        Left to itself a strategy rewrites the dataset to have smaller batches, and
-        fails on one that cuts its batches with `rebatch`.
-        """
-        replicas = self._strategy.num_replicas_in_sync
-        parts = batches.rebatch(self._batch_size // replicas, drop_remainder=True)
-        return iter(self._strategy.distribute_datasets_from_function(lambda _: parts))
+        """Full global batches, on their devices; to be taken by `train`."""
+        return feed.to_replicas(batches, self._strategy)
 
     def train(self, batches: Iterator[Any], steps: int, *, bar: tqdm) -> Epoch:
         """Takes `steps` optimizer steps on distributed (images, labels) batches.
