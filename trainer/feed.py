@@ -46,7 +46,7 @@ def _cut(batch: tuple[tf.Tensor, ...], strategy: tf.distribute.Strategy) -> Any:
     with tf.device("CPU:0"):
         parts = list(zip(*(tf.split(each, replicas) for each in batch), strict=True))
 
-    def on_device(context: tf.distribute.experimental.ValueContext) -> tuple[tf.Tensor, ...]:
+    def on_device(context: tf.distribute.experimental.ValueContext) -> Any:
         index = context.replica_id_in_sync_group
         with tf.device(strategy.extended.worker_devices[index]):
             return tuple(tf.identity(each) for each in parts[index])
