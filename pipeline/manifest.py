@@ -212,6 +212,12 @@ def damage_of(dataset: Dataset, shard: Shard) -> str | None:
     )
 
 
+def class_counts(dataset: Dataset, split: str) -> list[int]:
+    """Examples of each class in a labelled split, by the ledger."""
+    counts = read(dataset.folder)["ledger"]["splits"][split]["classes"]
+    return [counts.get(name, {}).get("written", 0) for name in dataset.classes]
+
+
 def _state(path: Path) -> str:
     """What is the matter with a shard of another checksum, in words."""
     try:

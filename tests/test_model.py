@@ -12,7 +12,7 @@ from pipeline.console import RunError
 from trainer.recipe import RECIPES
 
 FROZEN = [
-    *("pixels", "scale", "block1_conv1", "block1_conv2", "block1_pool"),
+    *("pixels", "preprocess", "block1_conv1", "block1_conv2", "block1_pool"),
     *("block2_conv1", "block2_conv2", "block2_pool"),
     *("block3_conv1", "block3_conv2", "block3_conv3", "block3_pool"),
     *("block4_conv1", "block4_conv2", "block4_conv3", "block4_pool"),
@@ -21,6 +21,8 @@ TRAINABLE = [
     *("block5_conv1", "block5_conv2", "block5_conv3", "block5_pool"),
     *("flatten", "hidden", "normalization", "dropout", "probabilities"),
 ]
+
+FACTS = {"epochs": 1, "recipe": {"preprocessing": "scale"}}
 
 
 @pytest.fixture
@@ -32,12 +34,13 @@ def model(tf):
 
 def network(model, weights: str = "none", **size: int):
     options = {"height": HEIGHT, "width": WIDTH, "classes": 3, **size}
-    return model.build(weights=weights, recipe=RECIPES["article"], **options)
+    return model.build(weights=weights, **{"recipe": RECIPES["article"], **options})
 
 
 def test_the_article_at_its_size(model) -> None:
     """The parameters are counted by hand, layer by layer."""
     made = network(model, height=150, width=200, classes=10)
+    model.train_only(made, RECIPES["article"].trainable)
     assert [layer.name for layer in made.layers] == FROZEN + TRAINABLE
     assert [layer.name for layer in made.layers if not layer.trainable] == FROZEN
     convolutions = 14_714_688  # keras.applications.VGG16(include_top=False)
@@ -62,7 +65,7 @@ def test_pixels_are_scaled_inside(model) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, HEIGHT, WIDTH, 3), np.uint8)
     np.testing.assert_array_equal(made(pixels), made(pixels.astype(np.float32)))
     np.testing.assert_allclose(np.sum(made(pixels), axis=1), 1, atol=1e-6)
-    scaled = made.get_layer("scale")(pixels)
+    scaled = made.get_layer("preprocess")(pixels)
     np.testing.assert_allclose(scaled, pixels / 255, rtol=1e-6)
 
 
@@ -130,7 +133,7 @@ def test_saved_and_loaded_with_plain_keras(model, dataset: Path) -> None:
     folder = dataset.parent / "model"
     folder.mkdir()
     made = network(model)
-    model.save(made, folder, manifest.load(dataset), {"epochs": 1})
+    model.save(made, folder, manifest.load(dataset), FACTS)
     assert {path.name for path in folder.iterdir()} == {
         "model.keras",
         "model.json",
@@ -152,7 +155,7 @@ def test_an_incomplete_or_damaged_model_is_refused(model, dataset: Path) -> None
     folder.mkdir()
     with pytest.raises(RunError, match=r"no model\.json"):
         model.read_contract(folder)
-    model.save(network(model), folder, manifest.load(dataset), {})
+    model.save(network(model), folder, manifest.load(dataset), FACTS)
     with (folder / "model.keras").open("ab") as file:
         file.write(b"x")
     with pytest.raises(RunError, match=r"model\.keras is not the file"):
@@ -200,3 +203,56 @@ def test_other_classes_are_refused(model, made_dataset, classes, message) -> Non
 def test_an_unlabelled_dataset_needs_no_classes(model, made_dataset: Path) -> None:
     dataset = manifest.load(made_dataset)
     contract_of(model, dataset).check(replace(dataset, classes=()))
+
+
+@pytest.mark.parametrize(
+    ("part", "last_frozen"),
+    [("head", "block5_pool"), ("block5", "block4_pool"), ("all", "preprocess")],
+)
+def test_train_only(model, part: str, last_frozen: str) -> None:
+    made = network(model)
+    model.train_only(made, part)
+    names = [layer.name for layer in made.layers]
+    frozen = [layer.name for layer in made.layers if not layer.trainable]
+    assert frozen == names[: names.index(last_frozen) + 1]
+
+
+@pytest.mark.parametrize("part", ["head", "block5", "all"])
+def test_parts_make_up_the_whole(model, part: str) -> None:
+    made = network(model)
+    model.train_only(made, part)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, HEIGHT, WIDTH, 3), np.uint8)
+    parts = model.cut(made)
+    features = parts.frozen(pixels)
+    if parts.convolutions:
+        features = parts.convolutions(features)
+    np.testing.assert_array_equal(parts.head(features), made(pixels))
+    assert (parts.convolutions is None) == (part == "head")
+    assert not parts.frozen.trainable_variables
+    own = parts.convolutions.trainable_variables if parts.convolutions else []
+    trainable = [*own, *parts.head.trainable_variables]
+    assert [v.path for v in trainable] == [v.path for v in made.trainable_variables]
+
+
+def test_the_preprocessing_of_imagenet(tf, model) -> None:
+    """Exactly keras.applications.vgg16.preprocess_input."""
+    import keras
+
+    made = network(model, recipe=RECIPES["finetune"])
+    pixels = np.random.default_rng(0).integers(0, 256, (2, HEIGHT, WIDTH, 3), np.uint8)
+    expected = keras.applications.vgg16.preprocess_input(pixels.astype(np.float32))
+    found = keras.Model(made.input, made.get_layer("preprocess").output)(pixels)
+    assert found.dtype == tf.float32
+    np.testing.assert_array_equal(found, expected)
+    model.train_only(made, "all")
+    assert not made.get_layer("preprocess").trainable
+
+
+def test_mixed_precision_leaves_no_trace(tf, model) -> None:
+    import keras
+
+    made = network(model, recipe=replace(RECIPES["finetune"], hidden=8))
+    assert keras.config.dtype_policy().name == "float32"
+    assert made.get_layer("block1_conv1").compute_dtype == "bfloat16"
+    assert {v.dtype for v in made.trainable_variables} == {"float32"}
+    assert made.output.dtype == "float32"

@@ -21,9 +21,9 @@ def run(tf):
     from trainer import train
 
     def run(dataset: Path, folder: Path, epochs: int = 3, **options: object) -> None:
-        settings = {"weights": "none", "seed": 3, "cpu": True, **options}
-        recipe = settings.pop("recipe", RECIPE)
-        train.run(dataset, folder, recipe=replace(recipe, epochs=epochs), **settings)
+        recipe = replace(options.pop("recipe", RECIPE), epochs=epochs)
+        settings = train.Options(**{"seed": 3, "cpu": True, **options})
+        train.run(dataset, folder, recipe=recipe, weights="none", options=settings)
 
     return run
 
@@ -34,7 +34,8 @@ def trained(tf, tmp_path_factory: pytest.TempPathFactory, made_dataset: Path) ->
     from trainer import train
 
     folder = tmp_path_factory.mktemp("trained") / "model"
-    train.run(made_dataset, folder, recipe=RECIPE, weights="none", seed=3, cpu=True)
+    options = train.Options(seed=3, cpu=True)
+    train.run(made_dataset, folder, recipe=RECIPE, weights="none", options=options)
     return folder
 
 
@@ -92,15 +93,16 @@ def test_the_saved_model_is_the_one_that_was_validated(
 
 
 def test_tensorboard_has_every_epoch_once(tf, trained: Path) -> None:
-    for split in ("train", "validation"):
+    of_split = ("accuracy", "loss", "top5_accuracy")
+    of_run = ("images_per_second", "input_wait", "learning_rate")
+    for split, names in (("train", (*of_split, *of_run)), ("validation", of_split)):
         events = [
             (event.step, value.tag)
             for path in sorted((trained / "tensorboard" / split).iterdir())
             for event in tf.compat.v1.train.summary_iterator(str(path))
             for value in event.summary.value
         ]
-        names = ("accuracy", "loss", "top5_accuracy")
-        assert sorted(events) == [(e, name) for e in (1, 2, 3) for name in names]
+        assert sorted(events) == [(e, n) for e in (1, 2, 3) for n in sorted(names)]
 
 
 def test_it_learns(trained: Path) -> None:
@@ -130,10 +132,10 @@ def test_the_cache_may_change_where_the_order_does_not(
 ) -> None:
     """Pixels in memory, JPEGs, pixels on disk, one epoch each: the same weights."""
     folder = tmp_path / "model"
-    run(made_dataset, folder, epochs=1, cache_kind="decoded")
-    run(made_dataset, folder, epochs=2, cache_kind="encoded")
+    run(made_dataset, folder, epochs=1, cache="decoded")
+    run(made_dataset, folder, epochs=2, cache="encoded")
     monkeypatch.setattr(resources, "free_memory", lambda: 1000)
-    run(made_dataset, folder, epochs=3, cache_kind="auto")
+    run(made_dataset, folder, epochs=3, cache="auto")
     for ours, theirs in zip(weights(folder), weights(trained), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert not (folder / "cache").exists()
@@ -143,7 +145,7 @@ def test_a_cache_folder_of_ones_own_is_kept(
     run, made_dataset: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     monkeypatch.setattr(resources, "free_memory", lambda: 1000)
-    options = {"cache_kind": "decoded", "cache_folder": tmp_path / "cache", "epochs": 1}
+    options = {"cache": "decoded", "cache_folder": tmp_path / "cache", "epochs": 1}
     run(made_dataset, tmp_path / "first", **options)
     run(made_dataset, tmp_path / "second", **options)
     said = capsys.readouterr().out
@@ -157,7 +159,7 @@ def test_another_order_is_refused(
 ) -> None:
     folder = Path(shutil.copytree(trained, tmp_path / "model"))
     with pytest.raises(RunError, match="order is permutation there and window here"):
-        run(made_dataset, folder, epochs=4, cache_kind="none")
+        run(made_dataset, folder, epochs=4, cache="none")
 
 
 def test_a_finished_run_does_nothing(

@@ -9,19 +9,35 @@ from absl import flags
 
 from pipeline import console
 from trainer import cache
-from trainer.recipe import RECIPES, Recipe
+from trainer.recipe import CHOICES, RECIPES, Recipe
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", None, "DATASET, as `make shards` makes it.")
 flags.DEFINE_string("model", None, "Folder to make: MODEL.")
 flags.DEFINE_enum("recipe", "article", sorted(RECIPES), "What to do.")
-flags.DEFINE_integer(
-    "epochs", None, "Instead of the recipe's. May be raised later.", lower_bound=1
-)
-flags.DEFINE_integer(
-    "batch_size", None, "Over all replicas. Instead of the recipe's.", lower_bound=1
-)
-flags.DEFINE_float("learning_rate", None, "Instead of the recipe's.", lower_bound=0)
+# Instead of the recipe's field of that name; see trainer/recipe.py.
+INTEGERS = {
+    "epochs": "May be raised later.",
+    "batch_size": "Over all replicas.",
+    "head_epochs": "That come first and train the head alone.",
+    "steps_per_execution": "Training steps in one call of TensorFlow.",
+    "accumulate": "Parts that a batch goes through the convolutions in.",
+}
+FLOATS = {
+    "learning_rate": "Of the epochs after the head's.",
+    "head_learning_rate": "Of the head's epochs.",
+    "warmup_epochs": "Of the cosine schedule.",
+    "label_smoothing": "Share of the target that is spread over all classes.",
+    "class_weights": "Power of the inverse frequency; 0 is none.",
+}
+for name, what in INTEGERS.items():
+    flags.DEFINE_integer(name, None, f"Instead of the recipe's. {what}")
+for name, what in FLOATS.items():
+    flags.DEFINE_float(name, None, f"Instead of the recipe's. {what}")
+for name in ("trainable", "precision"):
+    flags.DEFINE_enum(name, None, CHOICES[name], "Instead of the recipe's.")
+flags.DEFINE_bool("jit", None, "Instead of the recipe's. Compile with XLA.")
+FIELDS = (*INTEGERS, *FLOATS, "trainable", "precision", "jit")
 flags.DEFINE_string(
     "weights", "imagenet", "Of the convolutions: imagenet, none, or a file's path."
 )
@@ -48,6 +64,17 @@ flags.DEFINE_integer(
     "virtual_devices", None, "Split the CPU into as many devices.", lower_bound=1
 )
 flags.DEFINE_bool("cpu", False, "Train on the CPU, even where there are GPUs.")
+flags.DEFINE_enum(
+    "all_reduce",
+    "nccl",
+    ("nccl", "hierarchical_copy", "reduce_to_one"),
+    "How GPUs sum gradients.",
+)
+flags.DEFINE_float("save_minutes", 15, "Between two saves inside an epoch.")
+flags.DEFINE_integer(
+    "keep_snapshots", None, "How many, the best; without it all.", lower_bound=1
+)
+flags.DEFINE_float("hang_minutes", 30, "Without a step, until the run is ended.")
 flags.DEFINE_string("images", None, "Of bench: originals, as people read them.")
 flags.DEFINE_string("output", "bench", "Of bench: folder for its results.")
 flags.DEFINE_integer("repeats", 5, "Of bench: of every measurement.", lower_bound=1)
@@ -65,11 +92,17 @@ def train(passed_on: Sequence[str]) -> None:
         console.path(FLAGS.model),
         recipe=recipe,
         weights=str(console.path(FLAGS.weights)),
-        seed=FLAGS.seed,
-        cache_kind=FLAGS.cache,
-        cache_folder=console.path(FLAGS.cache_dir) if FLAGS.cache_dir else None,
-        virtual_devices=FLAGS.virtual_devices,
-        cpu=FLAGS.cpu,
+        options=train.Options(
+            seed=FLAGS.seed,
+            cache=FLAGS.cache,
+            cache_folder=console.path(FLAGS.cache_dir) if FLAGS.cache_dir else None,
+            save_minutes=FLAGS.save_minutes,
+            keep_snapshots=FLAGS.keep_snapshots,
+            hang_minutes=FLAGS.hang_minutes,
+            virtual_devices=FLAGS.virtual_devices,
+            cpu=FLAGS.cpu,
+            all_reduce=FLAGS.all_reduce,
+        ),
     )
 
 
@@ -93,9 +126,8 @@ def bench(passed_on: Sequence[str]) -> None:
 
 def _recipe() -> Recipe:
     """The recipe, with the fields that flags override."""
-    fields = ("epochs", "batch_size", "learning_rate")
     given: dict[str, Any] = {
-        name: FLAGS[name].value for name in fields if FLAGS[name].present
+        name: FLAGS[name].value for name in FIELDS if FLAGS[name].present
     }
     try:
         return dataclasses.replace(RECIPES[FLAGS.recipe], **given)

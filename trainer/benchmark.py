@@ -127,7 +127,7 @@ def _rates(
     size = recipe.batch_size
     loop = _loop(dataset, recipe, strategy)
     pictures = in_memory(dataset, "train")
-    batch = next(iter(data.from_store(pictures, batch_size=size)))
+    batch = next(iter(data.from_store(pictures, batch_size=size, seed=0)))
     return {
         **stages.of_shards(dataset, loop, strategy, batch_size=size),
         results.ENCODED: stages.of_store(Encoded(dataset, "train"), batch_size=size),
@@ -173,7 +173,8 @@ def _others(
 
 
 def _loop(dataset: Dataset, recipe: Recipe, strategy: tf.distribute.Strategy) -> Loop:
-    """The steps of training, from random weights."""
+    """The steps of training, from random weights, in the recipe's last phase."""
+    phase = recipe.phases()[-1]
     with strategy.scope():
         network = model.build(
             height=dataset.image.height,
@@ -182,15 +183,11 @@ def _loop(dataset: Dataset, recipe: Recipe, strategy: tf.distribute.Strategy) ->
             weights="none",
             recipe=recipe,
         )
-        updates = optimizer.build(recipe)
+        model.train_only(network, phase.trainable)
+        steps = data.steps_per_epoch(dataset, recipe.batch_size)
+        updates = optimizer.build(recipe, phase, steps)
         updates.build(network.trainable_variables)
-    return Loop(
-        network,
-        updates,
-        strategy,
-        batch_size=recipe.batch_size,
-        augmentation=recipe.augmentation,
-    )
+    return Loop(network, updates, strategy, recipe)
 
 
 def _take(

@@ -5,7 +5,6 @@ memory (trainer.cache), whose epochs are full permutations.
 """
 
 import contextlib
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -67,7 +66,7 @@ def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
 
 
 def for_training(
-    dataset: Dataset, *, batch_size: int, seed: int | None = None, first_batch: int = 0
+    dataset: Dataset, *, batch_size: int, seed: int, first_batch: int = 0
 ) -> tf.data.Dataset:
     """An endless stream of permutations of the train split, in full batches.
 
@@ -77,7 +76,7 @@ def for_training(
     Args:
         dataset: its `train` split is read.
         batch_size: global, over all replicas.
-        seed: of the permutations; with it the stream is the same on every machine.
+        seed: of the permutations; the stream is the same on every machine.
         first_batch: where to start. The epochs before are not read; of its own epoch,
             what comes before is read but not decoded.
 
@@ -104,17 +103,16 @@ def for_training(
 
 
 def from_store(
-    store: Store, *, batch_size: int, seed: int | None = None, first_batch: int = 0
+    store: Store, *, batch_size: int, seed: int, first_batch: int = 0
 ) -> tf.data.Dataset:
     """As `for_training`, from memory: every epoch a full permutation of the store.
 
     The stream is a function of seed and position; starting anywhere costs nothing.
     """
-    key = secrets.randbits(31) if seed is None else seed
 
     def positions(size: int) -> tf.data.Dataset:
         first = first_batch * batch_size
-        return order.batches(store.examples, size, seed=key, first_example=first)
+        return order.batches(store.examples, size, seed=seed, first_example=first)
 
     return store.serve(positions, batch_size).prefetch(2).with_options(options())
 
@@ -167,22 +165,18 @@ def in_shard_order(dataset: Dataset, shards: Sequence[Shard]) -> tf.data.Dataset
     ).apply(tf.data.experimental.assert_cardinality(examples))
 
 
-def records(
-    dataset: Dataset, *, seed: int | None = None, first_example: int = 0
-) -> tf.data.Dataset:
+def records(dataset: Dataset, *, seed: int, first_example: int = 0) -> tf.data.Dataset:
     """Endless permutations of the train split, serialized: elements string[].
 
     Every epoch has its own order of shards and its own shuffle, both functions of seed
     and epoch, so that a stream that starts late need not read the epochs before.
     """
-    deterministic = seed is not None
-    key = secrets.randbits(31) if seed is None else seed
     split = dataset.split("train")
     window = min(SHUFFLE_BYTES // _record_bytes(dataset), split.examples)
     verified = _verified(dataset, split.shards)
 
     def shards(epoch: np.int64) -> np.ndarray:
-        return order.permutation(key, int(epoch), len(split.shards))
+        return order.permutation(seed, int(epoch), len(split.shards))
 
     def permuted(epoch: tf.Tensor) -> tf.data.Dataset:
         positions = tf.numpy_function(shards, [epoch], tf.int64, stateful=False)
@@ -193,16 +187,41 @@ def records(
                 _read,
                 cycle_length=min(READERS, len(split.shards)),
                 num_parallel_calls=min(READERS, len(split.shards), resources.cores()),
-                deterministic=deterministic,
+                deterministic=True,
             )
             # Before anything that could hide a short shard.
             .apply(tf.data.experimental.assert_cardinality(split.examples))
         )
         # Serialized records: decoded ones take nine times the memory.
-        return _shuffled(epoch_records, window, key, epoch)
+        return _shuffled(epoch_records, window, seed, epoch)
 
     first_epoch, skipped = divmod(first_example, split.examples)
     return tf.data.Dataset.counter(first_epoch).flat_map(permuted).skip(skipped)
+
+
+def ids_of_batch(
+    dataset: Dataset, *, permuted: bool, batch_size: int, seed: int, number: int
+) -> list[str]:
+    """The ids of a batch of training, found again by its number.
+
+    Args:
+        dataset: whose train split was fed.
+        permuted: by `from_store`; else by `for_training`.
+        batch_size, seed: of the stream.
+        number: of the batch, from 0.
+    """
+    first, shards = number * batch_size, dataset.split("train").shards
+    if permuted:
+        examples = dataset.split("train").examples
+        batches = order.batches(examples, batch_size, seed=seed, first_example=first)
+        positions = next(iter(batches)).numpy().tolist()
+        stored = enumerate(in_shard_order(dataset, shards).as_numpy_iterator())
+        by_position = {at: one for at, one in stored if at in positions}
+        batch = [by_position[at] for at in positions]
+    else:
+        shuffled = records(dataset, seed=seed, first_example=first)
+        batch = list(shuffled.take(batch_size).as_numpy_iterator())
+    return [id.decode() for id in record.fields(batch)[record.FILENAME].numpy()]
 
 
 @contextlib.contextmanager

@@ -6,9 +6,18 @@ import tensorflow as tf
 
 from pipeline.console import RunError, UsageError
 
+ALL_REDUCE = {
+    "nccl": tf.distribute.NcclAllReduce,
+    "hierarchical_copy": tf.distribute.HierarchicalCopyAllReduce,
+    "reduce_to_one": tf.distribute.ReductionToOneDevice,
+}
+
 
 def strategy(
-    *, virtual_devices: int | None = None, cpu: bool = False
+    *,
+    virtual_devices: int | None = None,
+    cpu: bool = False,
+    all_reduce: str = "nccl",
 ) -> tf.distribute.MirroredStrategy:
     """All GPUs; without one, the CPU. Says in one line what it took.
 
@@ -17,6 +26,7 @@ def strategy(
     Args:
         virtual_devices: splits the CPU into as many logical devices instead.
         cpu: use the CPU even where there are GPUs.
+        all_reduce: how GPUs sum gradients, one of ALL_REDUCE.
 
     Raises:
         RunError: the machine has GPUs, but TensorFlow does not see them.
@@ -25,7 +35,9 @@ def strategy(
     if gpus:
         for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, True)
-        chosen = tf.distribute.MirroredStrategy()
+        chosen = tf.distribute.MirroredStrategy(
+            cross_device_ops=ALL_REDUCE[all_reduce]()
+        )
     else:
         if not cpu and not virtual_devices:
             _refuse_hidden_gpus()

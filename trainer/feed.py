@@ -1,7 +1,7 @@
 """From batches of tf.data to the replicas of a strategy, ahead of time."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,7 +12,7 @@ _AHEAD = 2  # batches that are on their devices before they are asked for
 
 def to_replicas(
     batches: tf.data.Dataset, strategy: tf.distribute.Strategy
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     """Global batches, cut evenly and brought to the devices by a thread of its own.
 
     A strategy's own iterators end with a segmentation fault when they are dropped

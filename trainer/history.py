@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline import files
 
+FILE = "history.csv"
 COLUMNS = (
     "epoch",
     "seconds",  # training + validation, without saving
@@ -38,10 +39,22 @@ def read(path: Path) -> list[Row]:
 def append(path: Path, row: Row) -> None:
     """Adds the row of an epoch; rows of that epoch and later ones give way to it."""
     earlier = [old for old in read(path) if old["epoch"] < row["epoch"]]
+    _write(path, [*earlier, row])
+
+
+def forget_after(path: Path, epoch: int) -> None:
+    """Removes the rows of later epochs, whose state a kill forestalled."""
+    rows = read(path)
+    kept = [row for row in rows if row["epoch"] <= epoch]
+    if len(kept) < len(rows):
+        _write(path, kept)
+
+
+def _write(path: Path, rows: list[Row]) -> None:
     text = io.StringIO()
-    rows = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    rows.writeheader()
-    rows.writerows({name: _text(r[name]) for name in COLUMNS} for r in [*earlier, row])
+    lines = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    lines.writeheader()
+    lines.writerows({name: _text(row[name]) for name in COLUMNS} for row in rows)
     files.write_text(path, text.getvalue())
 
 

@@ -4,18 +4,18 @@ Every number is a sum over examples, divided once at the end: it does not depend
 how many replicas there are, nor on the size of the last batch.
 """
 
-import secrets
+import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 from tqdm import tqdm
 
-from pipeline.console import RunError
-from trainer import augment, feed
-from trainer.recipe import NO_AUGMENTATION, Augmentation
+from trainer import feed
+from trainer.recipe import Recipe
+from trainer.step import Step
 
 _LOOK_EVERY = 10  # steps between two looks at the sums; a look waits for the device
 
@@ -28,18 +28,43 @@ class Metrics(NamedTuple):
     top5_accuracy: float
 
 
-class Epoch(NamedTuple):
-    """One epoch of training.
+class Trained(NamedTuple):
+    """An epoch of training, or as much of it as is done.
 
     Attributes:
-        metrics: of the batches as they were trained on.
+        steps: taken.
+        sums: of loss, top-1 hits, top-5 hits and examples.
         seconds: from the first batch asked for to the last step done.
-        input_wait: share of `seconds` spent waiting for the next batch.
+        waited: of these, for the next batch.
     """
 
-    metrics: Metrics
-    seconds: float
-    input_wait: float
+    steps: int = 0
+    sums: tuple[float, ...] = (0.0,) * 4
+    seconds: float = 0.0
+    waited: float = 0.0
+
+    @property
+    def metrics(self) -> Metrics:
+        """Of the batches as they were trained on."""
+        return _means(self.sums)
+
+    @property
+    def input_wait(self) -> float:
+        """Share of the seconds."""
+        return self.waited / self.seconds
+
+
+class DivergenceError(Exception):
+    """The loss is no finite number any more.
+
+    Attributes:
+        step: of the epoch, from 0: the first whose loss is not.
+        loss: of that step.
+    """
+
+    def __init__(self, step: int, loss: float) -> None:
+        super().__init__(step, loss)
+        self.step, self.loss = step, loss
 
 
 class Loop:
@@ -49,9 +74,11 @@ class Loop:
         model: from pixels to probabilities.
         optimizer: of its trainable variables.
         strategy: that both were made under.
-        batch_size: global; the loss is the mean over it.
-        augmentation: of training images, on their device; evaluation has none.
-        seed: of the augmentations; without one, another for every loop.
+        recipe: of the steps.
+        class_weights: float32[classes] of the loss; without them, 1.
+        seed: of the augmentations.
+        first_step: of the optimizer, in the run; augmentations go by it.
+        alive: is called after every step, of training and of evaluation.
     """
 
     def __init__(
@@ -59,50 +86,79 @@ class Loop:
         model: keras.Model,
         optimizer: keras.Optimizer,
         strategy: tf.distribute.Strategy,
+        recipe: Recipe,
         *,
-        batch_size: int,
-        augmentation: Augmentation = NO_AUGMENTATION,
-        seed: int | None = None,
+        class_weights: Sequence[float] | None = None,
+        seed: int = 0,
+        first_step: int = 0,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
-        self._model = model
-        self._optimizer = optimizer
         self._strategy = strategy
-        self._batch_size = batch_size
-        self._augmentation = augmentation
-        self._seed = secrets.randbits(31) if seed is None else seed
-        self._train_step = tf.function(self._train_step_eagerly)
-        self._test_step = tf.function(self._test_step_eagerly)
+        self._batch_size = recipe.batch_size
+        self._together = recipe.steps_per_execution
+        self._alive = alive
+        self._step = Step(
+            model,
+            optimizer,
+            recipe,
+            class_weights=class_weights,
+            seed=seed,
+            first_step=first_step,
+        )
+        self._train_steps = tf.function(self._train_eagerly)
+        self._test_step = tf.function(self._test_eagerly)
 
     def feed(self, batches: tf.data.Dataset) -> Iterator[Any]:
         """Full global batches, on their devices; to be taken by `train`."""
         return feed.to_replicas(batches, self._strategy)
 
-    def train(self, batches: Iterator[Any], steps: int, *, bar: tqdm) -> Epoch:
-        """Takes `steps` optimizer steps on distributed (images, labels) batches.
+    def train(
+        self,
+        batches: Iterator[Any],
+        steps: int,
+        *,
+        bar: tqdm,
+        since: Trained | None = None,
+        pause: Callable[[], bool] = lambda: False,
+    ) -> Trained:
+        """Takes the rest of `steps` optimizer steps on fed (images, labels) batches.
+
+        Args:
+            batches: from `feed`; its first is the first that is taken.
+            steps: of the epoch.
+            bar: counts images.
+            since: what is done of the epoch.
+            pause: asked after every call of TensorFlow; when it says so, `train`
+                returns with fewer than `steps`.
 
         Raises:
-            RunError: the loss is no finite number any more.
+            DivergenceError: the loss is no finite number any more.
         """
-        sums = _zeros()
-        waited = 0.0
-        started = time.perf_counter()
-        for step in range(1, steps + 1):
+        done = since or Trained()
+        recent: list[tf.Tensor] = []  # sums of each step since the last look
+        step, waited, started = done.steps, 0.0, time.perf_counter()
+        while step < steps:
             asked = time.perf_counter()
-            images, labels = next(batches)
+            together = min(self._together, steps - step)
+            group = tuple(itertools.islice(batches, together))
             waited += time.perf_counter() - asked
-            sums += self._train_step(images, labels)
-            if step % _LOOK_EVERY == 0 or step == steps:
-                metrics = _means(sums)
-                _refuse_divergence(metrics, step)
-                share = waited / (time.perf_counter() - started)
-                bar.set_postfix_str(
-                    f"loss {metrics.loss:.4f}, accuracy {metrics.accuracy:.4f}, "
-                    f"input wait {share:.0%}",
-                    refresh=False,
-                )
-            bar.update(self._batch_size)
-        seconds = time.perf_counter() - started
-        return Epoch(metrics, seconds, waited / seconds)
+            recent.append(self._train_steps(group))
+            step += together
+            self._alive()
+            paused = pause()
+            if len(recent) * self._together >= _LOOK_EVERY or step == steps or paused:
+                taken = tf.concat(recent, axis=0).numpy()
+                recent.clear()
+                _refuse_divergence(taken, first_step=step - len(taken))
+                seconds = done.seconds + time.perf_counter() - started
+                sums = tuple(float(value) for value in done.sums + taken.sum(axis=0))
+                done = Trained(step, sums, seconds, done.waited + waited)
+                waited, started = 0.0, time.perf_counter()
+                bar.set_postfix_str(_in_words(done), refresh=False)
+            bar.update(self._batch_size * together)
+            if paused:
+                break
+        return done
 
     def evaluate(self, batches: tf.data.Dataset) -> Metrics:
         """The metrics over a finite dataset of (images, labels); each row counts once.
@@ -110,10 +166,11 @@ class Loop:
         Dropout and the moving statistics are those of inference. The last batch is
         filled up with rows that do not count: no replica may be left without one.
         """
-        sums = _zeros()
+        sums = tf.zeros([4], tf.float64)
         for batch in self.feed(batches.map(self._pad)):
             sums += self._test_step(*batch)
-        return _means(sums)
+            self._alive()
+        return _means(sums.numpy())
 
     def _pad(
         self, images: tf.Tensor, labels: tf.Tensor
@@ -124,77 +181,33 @@ class Loop:
         weights = tf.pad(tf.ones_like(labels), [[0, missing]])
         return images, tf.pad(labels, [[0, missing]]), weights
 
-    def _train_step_eagerly(self, images: Any, labels: Any) -> tf.Tensor:
-        return self._sum(self._train_replica, images, labels)
+    def _train_eagerly(self, group: Sequence[Any]) -> tf.Tensor:
+        """float64[len(group), 4]: the sums of each step, one after the other."""
+        return tf.stack([self._sum(self._step.train, *batch) for batch in group])
 
-    def _test_step_eagerly(self, images: Any, labels: Any, weights: Any) -> tf.Tensor:
-        return self._sum(self._test_replica, images, labels, weights)
+    def _test_eagerly(self, images: Any, labels: Any, weights: Any) -> tf.Tensor:
+        return self._sum(self._step.test, images, labels, weights)
 
     def _sum(self, replica: Callable[..., tf.Tensor], *batch: Any) -> tf.Tensor:
         parts = self._strategy.run(replica, batch)
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, parts, axis=None)
 
-    def _train_replica(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        variables = self._model.trainable_variables
-        images = self._augmented(images)
-        with tf.GradientTape() as tape:
-            probabilities = self._model(images, training=True)
-            losses = _cross_entropy(labels, probabilities)
-            # The optimizer sums gradients over replicas: the global mean.
-            loss = tf.reduce_sum(losses) / self._batch_size
-        self._optimizer.apply(tape.gradient(loss, variables), variables)
-        return _sums(losses, labels, probabilities, tf.ones_like(labels))
 
-    def _augmented(self, images: tf.Tensor) -> tf.Tensor:
-        """The images of this replica, each as it would be with one replica for all."""
-        if not self._augmentation.changes:
-            return images
-        drawn = augment.draws(self._seed, self._optimizer.iterations, self._batch_size)
-        replica = tf.distribute.get_replica_context()
-        rows = self._batch_size // replica.num_replicas_in_sync
-        first = rows * replica.replica_id_in_sync_group
-        return augment.apply(images, drawn[first : first + rows], self._augmentation)
-
-    def _test_replica(
-        self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
-    ) -> tf.Tensor:
-        probabilities = self._model(images, training=False)
-        losses = _cross_entropy(labels, probabilities)
-        return _sums(losses, labels, probabilities, weights)
-
-
-def _cross_entropy(labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
-    """float32[batch]; inside a graph Keras takes the logits below the softmax."""
-    return keras.losses.sparse_categorical_crossentropy(labels, probabilities)
-
-
-def _sums(
-    losses: tf.Tensor, labels: tf.Tensor, probabilities: tf.Tensor, weights: tf.Tensor
-) -> tf.Tensor:
-    """float64[4]: summed loss, top-1 hits, top-5 hits, and weights (0 or 1)."""
-    top5 = min(5, probabilities.shape[-1])
-    rows = [
-        losses,
-        tf.math.in_top_k(labels, probabilities, k=1),
-        tf.math.in_top_k(labels, probabilities, k=top5),
-        tf.ones_like(weights),
-    ]
-    weights = tf.cast(weights, tf.float64)
-    return tf.stack([tf.reduce_sum(tf.cast(row, tf.float64) * weights) for row in rows])
-
-
-def _zeros() -> tf.Tensor:
-    return tf.zeros([4], tf.float64)
-
-
-def _means(sums: tf.Tensor) -> Metrics:
-    loss, top1, top5, examples = (float(value) for value in sums.numpy())
+def _means(sums: Sequence[float]) -> Metrics:
+    loss, top1, top5, examples = (float(value) for value in sums)
     return Metrics(loss / examples, top1 / examples, top5 / examples)
 
 
-def _refuse_divergence(metrics: Metrics, step: int) -> None:
-    if not -float("inf") < metrics.loss < float("inf"):
-        raise RunError(
-            f"training diverged: the mean loss is {metrics.loss} after {step} steps of "
-            "this epoch. What was saved before is kept. Lower --learning_rate."
-        )
+def _refuse_divergence(taken: Any, *, first_step: int) -> None:
+    """Looks at float64[steps, 4]."""
+    for number, sums in enumerate(taken):
+        if not -float("inf") < sums[0] < float("inf"):
+            raise DivergenceError(first_step + number, sums[0] / sums[3])
+
+
+def _in_words(done: Trained) -> str:
+    metrics = done.metrics
+    return (
+        f"loss {metrics.loss:.4f}, accuracy {metrics.accuracy:.4f}, "
+        f"input wait {done.input_wait:.0%}"
+    )

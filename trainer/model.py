@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
@@ -23,8 +23,18 @@ VERSION = 1
 MANIFEST = "model.json"
 MODEL = "model.keras"
 SMALLEST = 32  # pixels a side: five times halved, one is left
-LAST_FROZEN = "block4_pool"  # the 15th layer of keras.applications.VGG16
-SCALING = "pixels x 1/255, inside the model"
+SCALING = {
+    "scale": "pixels x 1/255, inside the model",
+    "imagenet": "BGR less the mean of ImageNet, inside the model",
+}
+
+# The last layer that is frozen where a part of the network is trained; of `block5` it
+# is the 15th of keras.applications.VGG16.
+_LAST_FROZEN = {"head": "block5_pool", "block5": "block4_pool", "all": "preprocess"}
+_LAST_OF_BASE = "block5_pool"
+
+# Of keras.applications.vgg16.preprocess_input: mean blue, green, red of ImageNet.
+_MEAN = (103.939, 116.779, 123.68)
 
 
 @dataclass(frozen=True)
@@ -67,14 +77,14 @@ class Contract:
 def build(
     *, height: int, width: int, classes: int, weights: str, recipe: Recipe
 ) -> keras.Model:
-    """VGG16 from pixels to class probabilities, frozen up to block4_pool.
+    """VGG16 from pixels to class probabilities; nothing is frozen yet.
 
     Args:
         height, width: of the images, at least SMALLEST.
         classes: how many.
         weights: of the convolutions: `imagenet`, `none` (He initialisation), or the
             path of a weights file of VGG16 without its top.
-        recipe: of the head.
+        recipe: of the preprocessing, the head and the precision.
 
     Returns:
         A model from pixels[batch, height, width, 3] in 0 … 255, of any dtype, to
@@ -89,25 +99,50 @@ def build(
             f"the images are {height}x{width} (height x width); VGG16 takes at least "
             f"{SMALLEST}x{SMALLEST}. Make the dataset again with larger ones."
         )
-    pixels = keras.Input((height, width, 3), name="pixels")
-    scaled = keras.layers.Rescaling(1 / 255, name="scale")(pixels)
-    base = _convolutions(scaled, weights)
-    layers = keras.layers
-    x = layers.Flatten(name="flatten")(base.output)
-    x = layers.Dense(
-        recipe.hidden, "relu", kernel_initializer="he_normal", name="hidden"
-    )(x)
-    x = layers.BatchNormalization(
-        momentum=recipe.batch_norm_momentum, synchronized=True, name="normalization"
-    )(x)
-    x = layers.Dropout(recipe.dropout, name="dropout")(x)
-    outputs = layers.Dense(classes, "softmax", dtype="float32", name="probabilities")(x)
-    model = keras.Model(pixels, outputs, name="vgg16")
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(recipe.precision)  # keras.applications takes no other
+    try:
+        return _network(height, width, classes, weights, recipe)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def train_only(model: keras.Model, part: str) -> None:
+    """Freezes everything before a part of the network: see Recipe.trainable.
+
+    To be called before an optimizer is built, or a graph made.
+    """
+    frozen = True
     for layer in model.layers:
-        layer.trainable = False
-        if layer.name == LAST_FROZEN:
-            break
-    return model
+        layer.trainable = not frozen
+        if layer.name == _LAST_FROZEN[part]:
+            frozen = False
+
+
+class Parts(NamedTuple):
+    """A model as three that follow each other and share its variables.
+
+    Attributes:
+        frozen: from pixels to the last layer that is not trained.
+        convolutions: from there to the end of block5; None when these are frozen.
+        head: from the end of block5 to probabilities.
+    """
+
+    frozen: keras.Model
+    convolutions: keras.Model | None
+    head: keras.Model
+
+
+def cut(model: keras.Model) -> Parts:
+    """Cuts a model where its trainable part and where its head begin."""
+    last = [layer for layer in model.layers if not layer.trainable][-1]
+    base = model.get_layer(_LAST_OF_BASE)
+    between = None if last is base else keras.Model(last.output, base.output)
+    return Parts(
+        keras.Model(model.input, last.output),
+        between,
+        keras.Model(base.output, model.output),
+    )
 
 
 def save(
@@ -122,14 +157,14 @@ def save(
         model: uncompiled; it is the whole of VGG16 and takes pixels.
         folder: MODEL.
         dataset: what it was trained on.
-        facts: of the run, for model.json.
+        facts: of the run, for model.json; `recipe` among them.
     """
     write_keras(model, folder / MODEL)
     files.write_text(folder / CLASSES, classes_text(dataset.classes))
     manifest = {
         "version": VERSION,
         "image": dataset.image.pixels(),
-        "scaling": SCALING,
+        "scaling": SCALING[facts["recipe"]["preprocessing"]],
         "classes": classes_entry(dataset.classes),
         "sha256": files.sha256(folder / MODEL),
         **facts,
@@ -173,6 +208,39 @@ def write_keras(model: keras.Model, path: Path) -> None:
     """Commits a model as a `.keras` file."""
     with files.commit_path(path) as unfinished:
         model.save(unfinished)
+
+
+def _network(
+    height: int, width: int, classes: int, weights: str, recipe: Recipe
+) -> keras.Model:
+    layers = keras.layers
+    pixels = keras.Input((height, width, 3), dtype="float32", name="pixels")
+    base = _convolutions(_preprocessed(pixels, recipe.preprocessing), weights)
+    x = layers.Flatten(name="flatten")(base.output)
+    x = layers.Dense(
+        recipe.hidden, "relu", kernel_initializer="he_normal", name="hidden"
+    )(x)
+    x = layers.BatchNormalization(
+        momentum=recipe.batch_norm_momentum, synchronized=True, name="normalization"
+    )(x)
+    x = layers.Dropout(recipe.dropout, name="dropout")(x)
+    outputs = layers.Dense(classes, "softmax", dtype="float32", name="probabilities")(x)
+    return keras.Model(pixels, outputs, name="vgg16")
+
+
+def _preprocessed(pixels: keras.KerasTensor, how: str) -> keras.KerasTensor:
+    """In float32: 16 bits would round before the convolutions do.
+
+    Without weights, which a weights file would have to have.
+    """
+    if how == "scale":
+        rescaling = keras.layers.Rescaling(1 / 255, name="preprocess", dtype="float32")
+    else:
+        pixels = pixels[..., ::-1]
+        rescaling = keras.layers.Rescaling(
+            1.0, [-mean for mean in _MEAN], name="preprocess", dtype="float32"
+        )
+    return rescaling(pixels)
 
 
 def _convolutions(inputs: keras.KerasTensor, weights: str) -> keras.Model:

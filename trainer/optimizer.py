@@ -1,9 +1,9 @@
-"""RMSprop as the article's Keras had it."""
+"""The optimizers and the learning-rate schedules of the recipes."""
 
 import keras
 from keras import ops
 
-from trainer.recipe import Recipe
+from trainer.recipe import Phase, Recipe
 
 
 class ClassicRMSprop(keras.optimizers.RMSprop):
@@ -26,9 +26,37 @@ class ClassicRMSprop(keras.optimizers.RMSprop):
         self.assign_sub(variable, step)
 
 
-def build(recipe: Recipe) -> keras.Optimizer:
-    """The optimizer of a recipe: its learning rate decays with every update."""
-    schedule = keras.optimizers.schedules.InverseTimeDecay(
-        recipe.learning_rate, decay_steps=1, decay_rate=recipe.decay
+def build(recipe: Recipe, phase: Phase, steps_per_epoch: int) -> keras.Optimizer:
+    """The optimizer of one phase; its learning rate changes with every update.
+
+    Args:
+        recipe: which optimizer, and its numbers.
+        phase: of the recipe.
+        steps_per_epoch: updates.
+    """
+    schedule = _schedule(recipe, phase, steps_per_epoch)
+    made: keras.Optimizer
+    if recipe.optimizer == "rmsprop":
+        made = ClassicRMSprop(schedule, rho=0.9, epsilon=1e-7)
+    else:
+        made = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
+        made.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    if recipe.precision == "mixed_float16":
+        return keras.optimizers.LossScaleOptimizer(made)
+    return made
+
+
+def _schedule(
+    recipe: Recipe, phase: Phase, steps_per_epoch: int
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    if recipe.schedule == "inverse_time":
+        return keras.optimizers.schedules.InverseTimeDecay(
+            phase.learning_rate, decay_steps=1, decay_rate=recipe.decay
+        )
+    warmup = round(recipe.warmup_epochs * steps_per_epoch)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup else phase.learning_rate,
+        decay_steps=phase.epochs * steps_per_epoch - warmup,
+        warmup_target=phase.learning_rate if warmup else None,
+        warmup_steps=warmup,
     )
-    return ClassicRMSprop(schedule, rho=0.9, epsilon=1e-7)

@@ -77,9 +77,9 @@ def of_model(loop: Loop, batch: tuple[tf.Tensor, tf.Tensor]) -> Rate:
         steps = 1
         with tqdm(disable=True) as bar:
             loop.train(stream, steps, bar=bar)  # makes the graph
-            while (epoch := loop.train(stream, steps, bar=bar)).seconds < seconds:
+            while (done := loop.train(stream, steps, bar=bar)).seconds < seconds:
                 steps *= 2
-        return steps * len(batch[0]) / epoch.seconds
+        return steps * len(batch[0]) / done.seconds
 
     return rate
 

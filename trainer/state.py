@@ -1,4 +1,4 @@
-"""checkpoint/: everything that decides what happens next, saved after every epoch."""
+"""checkpoint/: everything that decides what happens next, in one file."""
 
 import json
 from collections.abc import Mapping
@@ -12,6 +12,9 @@ import numpy as np
 from pipeline import files
 from pipeline.console import RunError
 from pipeline.workfolder import difference
+from trainer.loop import Trained
+
+_NOTHING = Trained()
 
 
 @dataclass(frozen=True)
@@ -19,11 +22,15 @@ class Progress:
     """Where a run is.
 
     Attributes:
-        epoch: how many are done.
+        epoch: how many are done, validation and all.
+        trained: of the epoch after these.
         best_val_loss: of all epochs so far; infinite before the first.
+        stream: seed of the order of the images, and of their augmentations.
     """
 
+    stream: int
     epoch: int = 0
+    trained: Trained = _NOTHING
     best_val_loss: float = float("inf")
 
 
@@ -34,48 +41,91 @@ def save(
     progress: Progress,
     key: Mapping[str, Any],
 ) -> None:
-    """Commits the state of a run as one NumPy archive."""
+    """Commits the state of a run as one NumPy archive.
+
+    Raises:
+        RunError: a weight is not finite; the state that is there stays.
+    """
+    arrays: dict[str, Any] = _arrays("model", model) | _arrays("optimizer", optimizer)
+    _refuse_broken(arrays)
     facts = json.dumps({"key": key, "progress": asdict(progress)})
-    arrays: dict[str, Any] = {
-        name: value.numpy() for name, value in _variables(model, optimizer)
-    }
     with files.commit(path) as file:
         np.savez(file, facts=np.array(facts), **arrays)
 
 
-def read_key(path: Path) -> dict[str, Any]:
-    """The key of a saved state; without one, an empty key."""
+def read(path: Path) -> tuple[dict[str, Any], Progress | None]:
+    """The key of a saved state, and its progress; without one, nothing of either.
+
+    Raises:
+        RunError: the file is damaged.
+    """
     if not path.is_file():
-        return {}
-    with np.load(path) as arrays:
-        return dict(json.loads(str(arrays["facts"]))["key"])
+        return {}, None
+    try:
+        with np.load(path) as arrays:
+            facts = json.loads(str(arrays["facts"]))
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(_damaged(path, error)) from error
+    values = facts["progress"]
+    trained = values.pop("trained")
+    sums = tuple(trained[1])
+    return facts["key"], Progress(
+        trained=Trained(trained[0], sums, *trained[2:]), **values
+    )
+
+
+def check(path: Path, key: Mapping[str, Any]) -> None:
+    """Refuses the state of a run that `key` does not describe.
+
+    Raises:
+        RunError: with the first difference.
+    """
+    earlier, progress = read(path)
+    if progress and (different := difference(earlier, key)):
+        raise RunError(
+            f"{path.parent.parent} belongs to another run: {different}. Use the "
+            "values of that run, or another MODEL folder."
+        )
 
 
 def restore(
-    path: Path, model: keras.Model, optimizer: keras.Optimizer, key: Mapping[str, Any]
-) -> Progress:
-    """Puts back a saved state; without one, the state of a new run.
+    path: Path, model: keras.Model, optimizer: keras.Optimizer | None = None
+) -> None:
+    """Puts saved weights back, and with an optimizer its state, too.
 
     Raises:
-        RunError: the state is of a run that `key` does not describe.
+        RunError: the file is damaged.
     """
-    if not path.is_file():
-        return Progress()
-    with np.load(path) as arrays:
-        facts = json.loads(str(arrays["facts"]))
-        if different := difference(facts["key"], key):
+    try:
+        with np.load(path) as arrays:
+            _assign("model", model, arrays)
+            if optimizer:
+                _assign("optimizer", optimizer, arrays)
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(_damaged(path, error)) from error
+
+
+def _arrays(name: str, owner: Any) -> dict[str, np.ndarray]:
+    """Weights, moving statistics and dropout seeds; or slots and counts."""
+    return {f"{name}{i:04d}": v.numpy() for i, v in enumerate(owner.variables)}
+
+
+def _assign(name: str, owner: Any, arrays: Mapping[str, np.ndarray]) -> None:
+    for i, variable in enumerate(owner.variables):
+        variable.assign(arrays[f"{name}{i:04d}"])
+
+
+def _refuse_broken(arrays: Mapping[str, np.ndarray]) -> None:
+    for value in arrays.values():
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
             raise RunError(
-                f"{path.parent.parent} belongs to another run: {different}. Use the "
-                "values of that run, or another MODEL folder."
+                "training diverged: a weight is no finite number any more. What was "
+                "saved before is kept. Lower --learning_rate."
             )
-        for name, variable in _variables(model, optimizer):
-            variable.assign(arrays[name])
-    return Progress(**facts["progress"])
 
 
-def _variables(
-    model: keras.Model, optimizer: keras.Optimizer
-) -> list[tuple[str, keras.Variable]]:
-    """Weights, moving statistics, dropout seeds, velocities, the count of updates."""
-    variables = [*model.variables, *optimizer.variables]
-    return [(f"{i:04d}", variable) for i, variable in enumerate(variables)]
+def _damaged(path: Path, error: Exception) -> str:
+    return (
+        f"{path} is damaged ({error}). Restore it from a copy, or remove the MODEL "
+        "folder and train again."
+    )

@@ -1,7 +1,9 @@
-"""A training run: DATASET → MODEL, epoch by epoch, resumed where it stopped."""
+"""A training run: DATASET → MODEL, resumed where it stopped."""
 
+import contextlib
 import dataclasses
 import platform
+import secrets
 import shutil
 import time
 from collections.abc import Iterator
@@ -9,16 +11,56 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from pipeline import files, manifest, resources
 from pipeline.console import RunError, progress
 from pipeline.manifest import Dataset
 from pipeline.workfolder import difference
-from trainer import cache, devices, history, model, optimizer, state
+from trainer import (
+    cache,
+    devices,
+    divergence,
+    feed,
+    history,
+    model,
+    optimizer,
+    snapshots,
+    state,
+    tensorboard,
+)
 from trainer import dataset as data
-from trainer.loop import Loop, Metrics
-from trainer.recipe import Recipe
+from trainer.loop import DivergenceError, Loop, Metrics, Trained
+from trainer.recipe import Phase, Recipe
+from trainer.stop import Stop
+from trainer.watchdog import Watchdog
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Of a run, besides its recipe; none of them decides what comes out, but the seed.
+
+    Attributes:
+        seed: of everything random; makes the run deterministic.
+        cache: see cache.choose.
+        cache_folder: on a local disk, for a cache that is larger than the memory; it
+            is kept. Without it MODEL/cache, which goes when the run is complete.
+        save_minutes: between two savings of the state inside an epoch.
+        keep_snapshots: the newest, which are the best; without it, all.
+        hang_minutes: without a step, until the run is ended.
+        virtual_devices, cpu, all_reduce: see devices.strategy.
+    """
+
+    seed: int | None = None
+    cache: str = "auto"
+    cache_folder: Path | None = None
+    save_minutes: float = 15
+    keep_snapshots: int | None = None
+    hang_minutes: float = 30
+    virtual_devices: int | None = None
+    cpu: bool = False
+    all_reduce: str = "nccl"
 
 
 def run(
@@ -27,11 +69,7 @@ def run(
     *,
     recipe: Recipe,
     weights: str = "imagenet",
-    seed: int | None = None,
-    cache_kind: str = "auto",
-    cache_folder: Path | None = None,
-    virtual_devices: int | None = None,
-    cpu: bool = False,
+    options: Options,
 ) -> None:
     """Trains, and saves MODEL.
 
@@ -40,38 +78,43 @@ def run(
         folder: MODEL.
         recipe: what to do.
         weights: `imagenet`, `none` or a path; see model.build.
-        seed: of everything random; makes the run deterministic.
-        cache_kind: see cache.choose.
-        cache_folder: on a local disk, for a cache that is larger than the memory; it
-            is kept. Without it MODEL/cache, which goes when the run is complete.
-        virtual_devices, cpu: see devices.strategy.
+        options: of the run.
 
     Raises:
         RunError: the data, the weights or MODEL are at fault, or training diverged.
         UsageError: the batch does not divide by the replicas.
+        KeyboardInterrupt: SIGINT or SIGTERM; the state is saved.
     """
     resources.limit_arenas()
     dataset = manifest.load(dataset_folder)
     data.steps_per_epoch(dataset, recipe.batch_size)
-    choice = cache.choose(
-        cache_kind, dataset, order=state.read_key(_checkpoint(folder)).get("order")
-    )
-    key = _key(dataset, recipe, weights, seed, choice.order)
+    checkpoint = _checkpoint(folder)
+    order = state.read(checkpoint)[0].get("order")
+    choice = cache.choose(options.cache, dataset, order=order)
+    key = _key(dataset, recipe, weights, options.seed, choice.order)
     if _is_finished(folder, key, recipe.epochs):
         print(f"MODEL {folder} is complete already: {recipe.epochs} epochs.")
         return
-    print(choice)
-    if seed is not None:
-        keras.utils.set_random_seed(seed)
+    state.check(checkpoint, key)
+    print("\n".join([f"recipe {recipe.name}", *recipe.in_words(), str(choice)]))
+    if options.seed is not None:
+        keras.utils.set_random_seed(options.seed)
         tf.config.experimental.enable_op_determinism()
-    strategy = devices.strategy(virtual_devices=virtual_devices, cpu=cpu)
-    devices.check_batch_size(recipe.batch_size, strategy.num_replicas_in_sync)
+    strategy = devices.strategy(
+        virtual_devices=options.virtual_devices,
+        cpu=options.cpu,
+        all_reduce=options.all_reduce,
+    )
+    devices.check_batch_size(
+        recipe.batch_size, strategy.num_replicas_in_sync * recipe.accumulate
+    )
     for part in (folder, folder / "checkpoint", folder / "snapshot"):
         files.remove_scratch(part)
-    run = _Run(dataset, folder, recipe, weights, seed, strategy, key)
-    with data.naming_damage(dataset):
-        run.train(choice, cache_folder or folder / "cache")
-    if not cache_folder:
+    with Stop() as stop, data.naming_damage(dataset):
+        _Run(dataset, folder, recipe, weights, options, strategy, key, stop).train(
+            choice
+        )
+    if not options.cache_folder:
         shutil.rmtree(folder / "cache", ignore_errors=True)
 
 
@@ -84,61 +127,90 @@ class _Run:
         folder: Path,
         recipe: Recipe,
         weights: str,
-        seed: int | None,
+        options: Options,
         strategy: tf.distribute.Strategy,
         key: dict[str, Any],
+        stop: Stop,
     ) -> None:
         self._dataset, self._folder, self._recipe = dataset, folder, recipe
-        self._seed, self._key = seed, key
+        self._options, self._strategy, self._key = options, strategy, key
+        self._stop, self._watchdog = stop, Watchdog(options.hang_minutes)
         self._steps = data.steps_per_epoch(dataset, recipe.batch_size)
         self._checkpoint = _checkpoint(folder)
-        resumes = self._checkpoint.is_file()
+        _, earlier = state.read(self._checkpoint)
+        stream = secrets.randbits(31) if options.seed is None else options.seed
+        self._progress = earlier or state.Progress(stream)
         with strategy.scope():
             self._model = model.build(
                 height=dataset.image.height,
                 width=dataset.image.width,
                 classes=len(dataset.classes),
-                weights="none" if resumes else weights,
+                weights="none" if earlier else weights,
                 recipe=recipe,
             )
-            self._optimizer = optimizer.build(recipe)
-            self._optimizer.build(self._model.trainable_variables)
-        self._progress = state.restore(
-            self._checkpoint, self._model, self._optimizer, key
-        )
-        self._loop = Loop(
-            self._model,
-            self._optimizer,
-            strategy,
-            batch_size=recipe.batch_size,
-            augmentation=recipe.augmentation,
-            seed=seed,
-        )
-        self._writers = {
-            split: tf.summary.create_file_writer(str(folder / "tensorboard" / split))
-            for split in ("train", "validation")
-        }
+        self._begin(recipe.phase(self._last_epoch()))
+        self._next_save = 0.0
+        if earlier:
+            state.restore(self._checkpoint, self._model, self._optimizer)
 
-    def train(self, choice: cache.Choice, cache_folder: Path) -> None:
+    def train(self, choice: cache.Choice) -> None:
         """Runs the epochs that are missing, and saves the result."""
-        self._remove_later_snapshots()
-        if self._progress.epoch:
-            print(f"going on after epoch {self._progress.epoch}")
+        done, trained = self._progress.epoch, self._progress.trained
+        snapshots.forget_after(self._folder, done)
+        history.forget_after(self._folder / history.FILE, done)
+        self._board = tensorboard.Board(
+            self._folder / "tensorboard", history.read(self._folder / history.FILE)
+        )
+        if done or trained.steps:
+            print(f"going on after {_where(done, trained.steps, self._steps)}")
         else:
             self._model.summary()
             self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
             self._save_state()  # from here on the folder is known to be this run's
+        cache_folder = self._options.cache_folder or self._folder / "cache"
         stores = cache.stores(choice, self._dataset, cache_folder)
-        self._batches = self._training_batches(stores.get("train"))
+        stream = self._training_batches(stores.get("train"))
         self._validation = self._validation_batches(stores.get("validation"))
-        for number in range(self._progress.epoch + 1, self._recipe.epochs + 1):
-            self._epoch(number)
+        with (
+            # Closed: at the end of Python its threads would wait for ever.
+            contextlib.closing(feed.to_replicas(stream, self._strategy)) as batches,
+            self._watchdog,
+            self._naming_batch(choice),
+        ):
+            self._batches = batches
+            while self._progress.epoch < self._recipe.epochs:
+                phase = self._recipe.phase(self._progress.epoch)
+                if phase != self._phase:
+                    print(f"from here on, trained are: {phase.trainable}")
+                    self._begin(phase)
+                self._epoch(self._progress.epoch + 1)
         self._save_result()
 
+    def _last_epoch(self) -> int:
+        """The epoch, from 0, that the state was saved in."""
+        within = self._progress.trained.steps > 0
+        return self._progress.epoch if within else max(0, self._progress.epoch - 1)
+
+    def _begin(self, phase: Phase) -> None:
+        """A phase has its own trainable layers, and its own optimizer."""
+        self._phase = phase
+        with self._strategy.scope():
+            model.train_only(self._model, phase.trainable)
+            self._optimizer = optimizer.build(self._recipe, phase, self._steps)
+            self._optimizer.build(self._model.trainable_variables)
+        self._loop = Loop(
+            self._model,
+            self._optimizer,
+            self._strategy,
+            self._recipe,
+            class_weights=_class_weights(self._dataset, self._recipe.class_weights),
+            seed=self._progress.stream,
+            first_step=phase.first_epoch * self._steps,
+            alive=self._watchdog.alive,
+        )
+
     def _epoch(self, number: int) -> None:
-        images = self._steps * self._recipe.batch_size
-        with progress(images, f"epoch {number}/{self._recipe.epochs}") as bar:
-            trained = self._loop.train(self._batches, self._steps, bar=bar)
+        trained = self._train_epoch(number)
         validated, seconds = self._validate()
         row = {
             "epoch": number,
@@ -146,33 +218,64 @@ class _Run:
             **trained.metrics._asdict(),
             **_prefixed(validated),
             "learning_rate": float(self._optimizer.learning_rate),
-            "images_per_second": images / trained.seconds,
+            "images_per_second": self._steps
+            * self._recipe.batch_size
+            / trained.seconds,
             "input_wait": trained.input_wait,
         }
         best = self._progress.best_val_loss
         if validated and validated.loss < best:
             best = validated.loss
-            self._save_snapshot(number, validated)
-        history.append(self._folder / "history.csv", row)
-        self._log_to_tensorboard(row)
-        self._progress = state.Progress(number, best)
+            snapshots.write(self._model, self._folder, number, validated.accuracy)
+        history.append(self._folder / history.FILE, row)
+        self._progress = dataclasses.replace(
+            self._progress, epoch=number, trained=Trained(), best_val_loss=best
+        )
         self._save_state()
+        # What follows is made good from history.csv after a kill.
+        self._board.add(row)
+        if keep := self._options.keep_snapshots:
+            snapshots.keep_newest(self._folder, keep)
         print(_line(row))
 
-    def _training_batches(self, store: data.Store | None) -> Iterator[Any]:
-        """Distributed (images, labels), from where the run stands on."""
-        size = self._recipe.batch_size
-        # Without a seed there is no stream to go on with, but a new one.
-        first = 0 if self._seed is None else self._progress.epoch * self._steps
+    def _train_epoch(self, number: int) -> Trained:
+        """The rest of an epoch's steps, with a save every now and then.
+
+        Raises:
+            KeyboardInterrupt: after a signal, and a save.
+        """
+        images = self._steps * self._recipe.batch_size
+        trained = self._progress.trained
+        done = trained.steps * self._recipe.batch_size
+        title = f"epoch {number}/{self._recipe.epochs}"
+        with progress(images, title, done=done) as bar, self._stop.put_off():
+            while not self._stop.requested:
+                trained = self._loop.train(
+                    self._batches, self._steps, bar=bar, since=trained, pause=self._due
+                )
+                self._progress = dataclasses.replace(self._progress, trained=trained)
+                self._save_state()
+                if trained.steps == self._steps and not self._stop.requested:
+                    return trained
+        where = _where(number - 1, trained.steps, self._steps)
+        print(f"stopped after {where}, which is saved; the same command goes on")
+        raise KeyboardInterrupt
+
+    def _due(self) -> bool:
+        """Whether the state should be saved now."""
+        return self._stop.requested or time.monotonic() >= self._next_save
+
+    def _training_batches(self, store: data.Store | None) -> tf.data.Dataset:
+        """Endless (images, labels), from where the run stands on."""
+        progress = self._progress
+        how = {
+            "batch_size": self._recipe.batch_size,
+            "seed": progress.stream,
+            "first_batch": progress.epoch * self._steps + progress.trained.steps,
+        }
         if store:
-            stream = data.from_store(
-                store, batch_size=size, seed=self._seed, first_batch=first
-            )
-        else:
-            stream = data.for_training(
-                self._dataset, batch_size=size, seed=self._seed, first_batch=first
-            )
-        return self._loop.feed(stream)
+            return data.from_store(store, **how)
+        return data.for_training(self._dataset, **how)
 
     def _validation_batches(self, store: data.Store | None) -> tf.data.Dataset | None:
         split = self._dataset.splits.get("validation")
@@ -186,45 +289,48 @@ class _Run:
         return batches.map(lambda batch: (batch.images, batch.labels))
 
     def _validate(self) -> tuple[Metrics | None, float]:
-        """The metrics on the validation split, and the seconds that took."""
+        """The metrics on the validation split, and the seconds that took.
+
+        Raises:
+            RunError: they are no finite numbers.
+        """
         if self._validation is None:
             return None, 0.0
         started = time.perf_counter()
         metrics = self._loop.evaluate(self._validation)
+        divergence.refuse_validation(metrics.loss)
         return metrics, time.perf_counter() - started
 
-    def _remove_later_snapshots(self) -> None:
-        """Of an epoch whose state was not saved before a kill: it comes again."""
-        for path in (self._folder / "snapshot").glob("*.keras"):
-            if int(path.name.partition("-")[0]) > self._progress.epoch:
-                path.unlink()
-
-    def _save_snapshot(self, number: int, validated: Metrics) -> None:
-        folder = self._folder / "snapshot"
-        folder.mkdir(exist_ok=True)
-        path = folder / f"{number:03d}-{validated.accuracy:.5f}.keras"
-        model.write_keras(self._model, path)
-
-    def _log_to_tensorboard(self, row: history.Row) -> None:
-        for split, prefix in (("train", ""), ("validation", "val_")):
-            with self._writers[split].as_default(step=row["epoch"]):
-                for name in Metrics._fields:
-                    if (value := row[prefix + name]) is not None:
-                        tf.summary.scalar(name, value)
-            self._writers[split].flush()
+    @contextlib.contextmanager
+    def _naming_batch(self, choice: cache.Choice) -> Iterator[None]:
+        """Has a divergence name the images of the batch that it began with."""
+        try:
+            yield
+        except DivergenceError as error:
+            number = self._progress.epoch * self._steps + error.step
+            ids = data.ids_of_batch(
+                self._dataset,
+                permuted=choice.order == cache.PERMUTATION,
+                batch_size=self._recipe.batch_size,
+                seed=self._progress.stream,
+                number=number,
+            )
+            raise divergence.of_batch(error, self._progress.epoch + 1, ids) from error
 
     def _save_state(self) -> None:
         state.save(
             self._checkpoint, self._model, self._optimizer, self._progress, self._key
         )
+        self._next_save = time.monotonic() + 60 * self._options.save_minutes
 
     def _save_result(self) -> None:
-        rows = history.read(self._folder / "history.csv")
+        rows = history.read(self._folder / history.FILE)
         validated = [row for row in rows if row["val_loss"] is not None]
         best = min(validated, key=lambda row: row["val_loss"], default=None)
         facts = {
             "run": self._key,
             "recipe": dataclasses.asdict(self._recipe),
+            "replicas": self._strategy.num_replicas_in_sync,
             "epochs": len(rows),
             "last": rows[-1],
             "best": best,
@@ -256,8 +362,7 @@ def _key(
         "recipe": choices,
         "weights": weights,
         "seed": seed,
-        # Without a seed there is no stream to go on with, and any order will do.
-        "order": None if seed is None else order,
+        "order": order,
     }
 
 
@@ -280,6 +385,23 @@ def _is_finished(folder: Path, key: dict[str, Any], epochs: int) -> bool:
             "or an empty folder."
         )
     return False
+
+
+def _class_weights(dataset: Dataset, power: float) -> list[float] | None:
+    """Of the loss, by class; the mean over the training examples is 1."""
+    if not power:
+        return None
+    counts = np.array(manifest.class_counts(dataset, "train"))
+    weights = np.maximum(counts, 1.0) ** -power
+    mean = (weights * counts).sum() / counts.sum()
+    found: list[float] = (weights / mean).tolist()
+    return found
+
+
+def _where(epochs: int, steps: int, of: int) -> str:
+    """How far a run is, in words."""
+    within = f"step {steps} of {of} of epoch {epochs + 1}"
+    return within if steps else f"epoch {epochs}"
 
 
 def _prefixed(validated: Metrics | None) -> history.Row:

@@ -1,0 +1,157 @@
+"""What one replica does in one step, of training or of evaluation."""
+
+from collections.abc import Callable, Sequence
+
+import keras
+import tensorflow as tf
+
+from trainer import augment, model
+from trainer.recipe import Recipe
+
+
+class Step:
+    """Forward, backward, update; to be called by `strategy.run`.
+
+    The convolutions that are not trained are no part of the gradient; none of the
+    convolutions knows of other rows. So a batch may go through them in parts, and only
+    the head, with its statistics over the batch, needs all of it at once: the numbers
+    are those of the whole batch.
+
+    Args: see trainer.loop.Loop.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        optimizer: keras.Optimizer,
+        recipe: Recipe,
+        *,
+        class_weights: Sequence[float] | None,
+        seed: int,
+        first_step: int,
+    ) -> None:
+        self._model, self._optimizer, self._recipe = network, optimizer, recipe
+        self._weights = None
+        if class_weights is not None:
+            self._weights = tf.constant(class_weights, tf.float32)
+        self._seed, self._first_step = seed, first_step
+        self._parts = model.cut(network)
+        self._frozen = self._compiled(self._parts.frozen)
+        self._convolutions = self._compiled(self._parts.convolutions or tf.identity)
+
+    def train(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """One update. Returns the sums of this replica's rows; see `_sums`."""
+        frozen = self._in_parts(self._frozen, self._augmented(images))
+        if self._recipe.accumulate == 1:
+            probabilities, gradients = self._at_once(frozen, labels)
+        else:
+            probabilities, gradients = self._part_by_part(frozen, labels)
+        self._optimizer.apply(gradients, self._model.trainable_variables)
+        return _sums(labels, probabilities, tf.ones_like(labels))
+
+    def test(
+        self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
+    ) -> tf.Tensor:
+        """The sums of the rows that count, by inference."""
+        frozen = self._in_parts(self._frozen, images)
+        features = self._in_parts(self._convolutions, frozen)
+        return _sums(labels, self._parts.head(features, training=False), weights)
+
+    def _compiled(self, function: Callable) -> Callable:
+        return tf.function(function, jit_compile=True) if self._recipe.jit else function
+
+    def _at_once(
+        self, frozen: tf.Tensor, labels: tf.Tensor
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Probabilities, and the gradients of all trainable variables."""
+        with tf.GradientTape() as tape:
+            probabilities = self._parts.head(self._convolutions(frozen), training=True)
+            loss = self._loss(labels, probabilities)
+        return probabilities, tape.gradient(loss, self._model.trainable_variables)
+
+    def _part_by_part(
+        self, frozen: tf.Tensor, labels: tf.Tensor
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """As `_at_once`, with the memory of one part.
+
+        The convolutions go forward twice: what they keep for the way back is the
+        memory that is to be spared (GradCache, arXiv:2101.06983).
+        """
+        head = self._parts.head
+        features = self._in_parts(self._convolutions, frozen)
+        with tf.GradientTape() as tape:
+            tape.watch(features)
+            probabilities = head(features, training=True)
+            loss = self._loss(labels, probabilities)
+        of_features, of_head = tape.gradient(loss, [features, head.trainable_variables])
+        if not self._parts.convolutions:
+            return probabilities, of_head
+        variables = self._parts.convolutions.trainable_variables
+        sums = [tf.zeros(variable.shape, variable.dtype) for variable in variables]
+        for part, above in zip(self._cut(frozen), self._cut(of_features), strict=True):
+            with tf.control_dependencies(sums), tf.GradientTape() as tape:
+                features = self._convolutions(tf.identity(part))
+            found = tape.gradient(features, variables, output_gradients=above)
+            sums = [a + b for a, b in zip(sums, found, strict=True)]
+        return probabilities, sums + of_head
+
+    def _loss(self, labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
+        """What is to fall. The optimizer sums over replicas: the global mean."""
+        if smoothing := self._recipe.label_smoothing:
+            hot = tf.one_hot(labels, probabilities.shape[-1])
+            losses = keras.losses.categorical_crossentropy(
+                hot, probabilities, label_smoothing=smoothing
+            )
+        else:
+            losses = _cross_entropy(labels, probabilities)
+        if self._weights is not None:
+            losses *= tf.gather(self._weights, labels)
+        loss = tf.reduce_sum(losses) / self._recipe.batch_size
+        return self._optimizer.scale_loss(loss)  # for float16 alone
+
+    def _in_parts(self, function: Callable, rows: tf.Tensor) -> tf.Tensor:
+        """A function of rows that know nothing of each other, part after part."""
+        done: list[tf.Tensor] = []
+        for part in self._cut(rows):
+            with tf.control_dependencies(done[-1:]):
+                done.append(function(tf.identity(part)))
+        return tf.concat(done, axis=0)
+
+    def _cut(self, rows: tf.Tensor) -> list[tf.Tensor]:
+        return tf.split(rows, self._recipe.accumulate)
+
+    def _augmented(self, images: tf.Tensor) -> tf.Tensor:
+        """The images of this replica, each as it would be with one replica for all."""
+        if not self._recipe.augmentation.changes:
+            return images
+        batch_size = self._recipe.batch_size
+        number = self._first_step + tf.cast(self._optimizer.iterations, tf.int64)
+        drawn = augment.draws(self._seed, number, batch_size)
+        replica = tf.distribute.get_replica_context()
+        rows = batch_size // replica.num_replicas_in_sync
+        first = rows * replica.replica_id_in_sync_group
+        return augment.apply(
+            images, drawn[first : first + rows], self._recipe.augmentation
+        )
+
+
+def _cross_entropy(labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
+    """float32[batch]; inside a graph Keras takes the logits below the softmax."""
+    return keras.losses.sparse_categorical_crossentropy(labels, probabilities)
+
+
+def _sums(labels: tf.Tensor, probabilities: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """float64[4]: summed loss, top-1 hits, top-5 hits, and weights (0 or 1).
+
+    The loss is the plain cross-entropy, whatever is minimized, so that training and
+    validation can be compared.
+    """
+    top5 = min(5, probabilities.shape[-1])
+    rows = [
+        _cross_entropy(labels, probabilities),
+        tf.math.in_top_k(labels, probabilities, k=1),
+        tf.math.in_top_k(labels, probabilities, k=top5),
+        tf.ones_like(weights),
+    ]
+    weights = tf.cast(weights, tf.float64)
+    return tf.stack([tf.reduce_sum(tf.cast(row, tf.float64) * weights) for row in rows])

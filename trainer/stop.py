@@ -1,0 +1,45 @@
+"""SIGINT and SIGTERM: between two steps, after the state is saved."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from types import FrameType
+from typing import Self
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stop:
+    """Both signals as KeyboardInterrupt; inside `put_off` they only set a flag.
+
+    Attributes:
+        requested: somebody wants the run to stop.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._put_off = False
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.getsignal(number) for number in _SIGNALS}
+        for number in _SIGNALS:
+            signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def put_off(self) -> Iterator[None]:
+        """The first signal waits for the end of this; a second one does not."""
+        self._put_off = True
+        try:
+            yield
+        finally:
+            self._put_off = False
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if not self._put_off or self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
