@@ -145,4 +145,5 @@ def tf():
         tensorflow.config.set_logical_device_configuration(
             processor, [tensorflow.config.LogicalDeviceConfiguration()] * 2
         )
+        tensorflow.config.list_logical_devices()  # now nobody can set another number
     return tensorflow

@@ -47,6 +47,7 @@ def test_a_step_is_traced_once(tf, feed) -> None:
 
 
 def test_an_error_of_the_input_comes_through(tf, feed) -> None:
+    before = _feeding()
     numbers = tf.data.Dataset.range(4).map(
         lambda x: (
             tf.debugging.check_numerics(
@@ -58,10 +59,11 @@ def test_an_error_of_the_input_comes_through(tf, feed) -> None:
     next(stream)
     with pytest.raises(tf.errors.InvalidArgumentError, match="beyond the second"):
         next(stream)
-    assert not _feeding()
+    assert not _feeding() - before
 
 
 def test_a_stream_may_be_dropped_while_it_reads_ahead(tf, feed) -> None:
+    before = _feeding()
     images = np.zeros((64, 200, 150, 3), np.uint8)
     endless = tf.data.Dataset.from_tensors((images, np.zeros(64))).repeat().prefetch(2)
     for taken in range(20):
@@ -69,8 +71,8 @@ def test_a_stream_may_be_dropped_while_it_reads_ahead(tf, feed) -> None:
         for _ in range(taken % 3 + 1):
             next(stream)
         del stream
-    assert not _feeding()
+    assert not _feeding() - before
 
 
-def _feeding() -> list[threading.Thread]:
-    return [one for one in threading.enumerate() if one.name.startswith("feed")]
+def _feeding() -> set[threading.Thread]:
+    return {one for one in threading.enumerate() if one.name.startswith("feed")}

@@ -252,6 +252,12 @@ def test_imagenet_without_a_network(
         (["--dataset=x", "--model=y", "--epochs=0"], "epochs"),
         (["--dataset=x", "--model=y", "--learning_rate=0"], "learning_rate is 0"),
         (["--dataset=x", "--model=y", "--", "--foo"], "nothing takes"),
+        (["--dataset=x", "--model=y", "--jit", "--trainable=all"], "jit is True"),
+        (["--dataset=x", "--model=y", "--precision=half"], "mixed_bfloat16"),
+        (
+            ["--dataset=x", "--model=y", "--head_epochs=3"],
+            "give both or neither",
+        ),
     ],
 )
 def test_wrong_usage(words: list[str], message: str, program: Program) -> None:

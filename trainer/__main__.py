@@ -36,7 +36,7 @@ for name, what in FLOATS.items():
     flags.DEFINE_float(name, None, f"Instead of the recipe's. {what}")
 for name in ("trainable", "precision"):
     flags.DEFINE_enum(name, None, CHOICES[name], "Instead of the recipe's.")
-flags.DEFINE_bool("jit", None, "Instead of the recipe's. Compile with XLA.")
+flags.DEFINE_bool("jit", None, "Compile the frozen layers with XLA.")
 FIELDS = (*INTEGERS, *FLOATS, "trainable", "precision", "jit")
 flags.DEFINE_string(
     "weights", "imagenet", "Of the convolutions: imagenet, none, or a file's path."

@@ -98,7 +98,7 @@ class Recipe:
         augmentation: of the training images.
         precision: the Keras dtype policy; `mixed_…` computes in 16 bits and keeps
             variables, head statistics and probabilities in float32.
-        jit: compile the convolutions with XLA.
+        jit: compile the frozen layers with XLA.
         steps_per_execution: training steps in one call of TensorFlow.
         accumulate: parts that a batch goes through the convolutions in, one after
             the other, for batches that the memory of the device cannot hold at once.
@@ -205,6 +205,11 @@ class Recipe:
             raise ValueError(
                 f"warmup_epochs is {self.warmup_epochs}, and a phase has {shortest} "
                 "epochs; it must be less"
+            )
+        if self.jit and self.trainable == "all":
+            raise ValueError(
+                "jit is True and trainable is 'all'; jit compiles the frozen layers, "
+                "of which there would be none"
             )
         if self.batch_size % self.accumulate:
             raise ValueError(

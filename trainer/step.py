@@ -36,8 +36,12 @@ class Step:
             self._weights = tf.constant(class_weights, tf.float32)
         self._seed, self._first_step = seed, first_step
         self._parts = model.cut(network)
-        self._frozen = self._compiled(self._parts.frozen)
-        self._convolutions = self._compiled(self._parts.convolutions or tf.identity)
+        self._frozen = self._parts.frozen
+        if recipe.jit:
+            # No more: XLA has no deterministic gradient of max pooling, and no
+            # collective operation of a MirroredStrategy.
+            self._frozen = tf.function(self._parts.frozen, jit_compile=True)
+        self._convolutions = self._parts.convolutions or tf.identity
 
     def train(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """One update. Returns the sums of this replica's rows; see `_sums`."""
@@ -56,9 +60,6 @@ class Step:
         frozen = self._in_parts(self._frozen, images)
         features = self._in_parts(self._convolutions, frozen)
         return _sums(labels, self._parts.head(features, training=False), weights)
-
-    def _compiled(self, function: Callable) -> Callable:
-        return tf.function(function, jit_compile=True) if self._recipe.jit else function
 
     def _at_once(
         self, frozen: tf.Tensor, labels: tf.Tensor
