@@ -36,7 +36,7 @@ def make_model(parent: Path, dataset_folder: Path, *, seed: int) -> Path:
         weights="none",
         recipe=RECIPES["demo"],
     )
-    model.save(network, folder, dataset, {})
+    model.save(network, folder, dataset, {"recipe": {"preprocessing": "scale"}})
     return folder
 
 

@@ -176,6 +176,7 @@ class _Run:
             contextlib.closing(feed.to_replicas(stream, self._strategy)) as batches,
             self._watchdog,
             self._naming_batch(choice),
+            self._saying_where(),
         ):
             self._batches = batches
             while self._progress.epoch < self._recipe.epochs:
@@ -257,8 +258,6 @@ class _Run:
                 self._save_state()
                 if trained.steps == self._steps and not self._stop.requested:
                     return trained
-        where = _where(number - 1, trained.steps, self._steps)
-        print(f"stopped after {where}, which is saved; the same command goes on")
         raise KeyboardInterrupt
 
     def _due(self) -> bool:
@@ -316,6 +315,18 @@ class _Run:
                 number=number,
             )
             raise divergence.of_batch(error, self._progress.epoch + 1, ids) from error
+
+    @contextlib.contextmanager
+    def _saying_where(self) -> Iterator[None]:
+        """After a signal: one line of what is saved, and how to go on."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            _, saved = state.read(self._checkpoint)
+            if saved:
+                where = _where(saved.epoch, saved.trained.steps, self._steps)
+                print(f"stopped; {where} is saved; the same command goes on")
+            raise
 
     def _save_state(self) -> None:
         state.save(

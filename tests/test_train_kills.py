@@ -1,0 +1,205 @@
+"""Training killed anywhere, then run again: as if it had never been stopped."""
+
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import manifest
+from trainer.recipe import RECIPES
+
+pytestmark = pytest.mark.slow
+
+# Two phases, a schedule, dropout, augmentation, weights: all that has a state.
+RECIPE = replace(
+    RECIPES["finetune"],
+    epochs=3,
+    head_epochs=1,
+    warmup_epochs=0.5,
+    batch_size=8,
+    hidden=16,
+    precision="float32",
+)
+KILLS = 24
+STEPS = ("replace", "fsync", "unlink", "mkdir", "rmdir")  # of the module `os`
+UNTIMED = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
+
+# Processes that have imported TensorFlow, but not started it.
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["tensorflow", "trainer.train"])
+
+
+def train(dataset: Path, folder: Path, kill_before: int | None = None) -> None:
+    """In a process of its own; it ends with the program's exit code."""
+    from trainer.train import Options, run
+
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(quiet, stream.fileno())
+    if kill_before is not None:
+        kill_before_step(kill_before)
+    # Saved after every step.
+    options = Options(seed=3, cpu=True, save_minutes=0)
+    try:
+        run(dataset, folder, recipe=RECIPE, weights="none", options=options)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def kill_before_step(step: int) -> None:
+    """Has this process kill itself before its nth step on disk."""
+    left = step
+
+    def counted(real: Callable) -> Callable:
+        def call(*args: object, **options: object) -> object:
+            nonlocal left
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left -= 1
+            return real(*args, **options)
+
+        return call
+
+    for name in STEPS:
+        setattr(os, name, counted(getattr(os, name)))
+
+
+def start(*arguments: Any) -> BaseProcess:
+    process = CONTEXT.Process(target=train, args=arguments)
+    process.start()
+    return process
+
+
+def finish(*arguments: Any) -> int | None:
+    process = start(*arguments)
+    process.join(timeout=300)
+    return process.exitcode
+
+
+def outcome(tf, folder: Path) -> dict[str, Any]:
+    """Everything that a run leaves, but for times."""
+    import keras
+
+    from trainer import history
+
+    rows = history.read(folder / "history.csv")
+    events = [
+        (split, event.step, value.tag)
+        for split in ("train", "validation")
+        for path in sorted((folder / "tensorboard" / split).iterdir())
+        for event in tf.compat.v1.train.summary_iterator(str(path))
+        for value in event.summary.value
+    ]
+    models = [folder / "model.keras", *sorted((folder / "snapshot").iterdir())]
+    return {
+        "history": [[row[name] for name in UNTIMED] for row in rows],
+        "tensorboard": sorted(events),
+        "models": [path.name for path in models],
+        "weights": [
+            weight
+            for path in models
+            for weight in keras.models.load_model(path).get_weights()
+        ],
+        "files": sorted(path.name for path in folder.rglob("*") if path.is_file()),
+    }
+
+
+def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    for name in ("history", "tensorboard", "models"):
+        assert found[name] == expected[name]
+    for ours, theirs in zip(found["weights"], expected["weights"], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    untimed = [
+        [n for n in one["files"] if "events" not in n] for one in (found, expected)
+    ]
+    assert untimed[0] == untimed[1]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tf, made_dataset: Path, tmp_path_factory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("undisturbed") / "model"
+    assert finish(made_dataset, folder) == 0
+    found = outcome(tf, folder)
+    assert [row[0] for row in found["history"]] == [1, 2, 3]
+    assert len(set(found["tensorboard"])) == len(found["tensorboard"])
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_random_moments(
+    tf, made_dataset: Path, undisturbed, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Signals until there were KILLS; every run that gets to its end is compared."""
+    rng = random.Random(int(number))
+    kills = finished = 0
+    folder = tmp_path / "model"
+    while kills < KILLS or not finished:
+        process = start(made_dataset, folder)
+        process.join(timeout=rng.uniform(0.5, 8) if kills < KILLS else 300)
+        if process.is_alive():
+            os.kill(process.pid, number)
+            kills += 1
+            process.join(timeout=60)
+            assert process.exitcode in (0, 130, -number)
+        if process.exitcode == 0:
+            assert_same(outcome(tf, folder), undisturbed)
+            shutil.rmtree(folder)
+            finished += 1
+        time.sleep(0.1)
+
+
+def test_every_step_on_disk(
+    tf, made_dataset: Path, undisturbed, tmp_path: Path
+) -> None:
+    """Killed before the nth call of the file system, for every third n: inside saves,
+    of states, snapshots and the result, and between phases."""
+    step, done = 0, False
+    while not done:
+        folder = tmp_path / f"step {step}"
+        done = finish(made_dataset, folder, step) == 0
+        if not done:
+            assert finish(made_dataset, folder) == 0, f"killed before step {step}"
+        assert_same(outcome(tf, folder), undisturbed)
+        shutil.rmtree(folder)
+        step += 3
+    assert step > 40
+
+
+def test_sigterm_says_how_to_go_on(made_dataset: Path, tmp_path: Path) -> None:
+    """The program itself: exit code 130 and one line, after a step has been taken."""
+    import subprocess
+
+    words = [
+        *(
+            f"--dataset={made_dataset}",
+            f"--model={tmp_path / 'model'}",
+            "--recipe=demo",
+        ),
+        *("--weights=none", "--cpu", "--batch_size=8", "--epochs=500"),
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trainer", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    history = tmp_path / "model" / "history.csv"
+    while not history.is_file():
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on" in said
+    assert manifest.load(made_dataset).split("train").examples == 24
