@@ -11,7 +11,10 @@ from absl import flags
 from tqdm import tqdm
 
 # What a disk says when it is full, read-only or not ours: no fault of the program.
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_DISK_ERRORS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS),
+    *(errno.EACCES, errno.EPERM),
+}
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
 Verb = Callable[[Sequence[str]], None]

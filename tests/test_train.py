@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Program
+from conftest import REPOSITORY, Program
 
 from pipeline import manifest, resources
 from pipeline.console import RunError, UsageError
@@ -264,3 +266,114 @@ def test_wrong_usage(words: list[str], message: str, program: Program) -> None:
     result = program("trainer", *words)
     assert result.returncode == 2
     assert message in result.stderr
+
+
+def test_a_divergence_names_its_images_and_saves_nothing(
+    run, made_dataset: Path, tmp_path: Path
+) -> None:
+    """The first batch is fine; its update is what breaks the second."""
+    folder = tmp_path / "model"
+    broken = replace(RECIPE, learning_rate=1e30, decay=0.0)
+    with pytest.raises(RunError, match=r"diverged.*step 2 of epoch 1") as error:
+        run(made_dataset, folder, recipe=broken)
+    named = str(error.value).rpartition(": ")[2].split(", ")
+    assert len(set(named)) == 8
+    assert all(name.endswith(".jpg") for name in named)
+    assert not (folder / "history.csv").exists()
+    with np.load(folder / "checkpoint" / "state.npz") as arrays:
+        for name in arrays.files:
+            if name != "facts":
+                assert np.isfinite(arrays[name]).all()
+
+
+@pytest.mark.parametrize("permuted", [True, False])
+def test_ids_of_a_batch(tf, made_dataset: Path, permuted: bool) -> None:
+    """The pictures that the stream has there, by their bytes."""
+    from pipeline import record
+    from trainer import dataset as data
+    from trainer.stores import in_memory
+
+    dataset = manifest.load(made_dataset)
+    how = {"batch_size": 5, "seed": 4}
+    if permuted:
+        stream = data.from_store(in_memory(dataset, "train"), **how)
+    else:
+        stream = data.for_training(dataset, **how)
+    pictures = {
+        stored.record.id: tf.io.decode_jpeg(
+            stored.record.encoded, dct_method="INTEGER_ACCURATE"
+        ).numpy()
+        for path in dataset.paths("train")
+        for stored in record.read(path)
+    }
+    for number, (images, _) in enumerate(stream.take(12)):
+        ids = data.ids_of_batch(dataset, permuted=permuted, number=number, **how)
+        for id, picture in zip(ids, images.numpy(), strict=True):
+            np.testing.assert_array_equal(pictures[id], picture)
+
+
+def test_the_newest_snapshots_are_kept(
+    run, made_dataset: Path, tmp_path: Path, trained: Path
+) -> None:
+    folder = tmp_path / "model"
+    run(made_dataset, folder, keep_snapshots=1)
+    best = sorted(path.name for path in (trained / "snapshot").iterdir())[-1]
+    assert [path.name for path in (folder / "snapshot").iterdir()] == [best]
+
+
+def test_class_weights_have_a_mean_of_one_over_the_examples(tf, dataset: Path) -> None:
+    from trainer.train import _class_weights
+
+    value = json.loads((dataset / "dataset.json").read_text())
+    classes = value["ledger"]["splits"]["train"]["classes"]
+    for name, written in (("blue", 16), ("green", 4), ("red", 4)):
+        classes[name]["written"] = written
+    (dataset / "dataset.json").write_text(json.dumps(value))
+    loaded = manifest.load(dataset)
+    assert _class_weights(loaded, 0) is None
+    found = np.array(_class_weights(loaded, 0.5))
+    np.testing.assert_allclose(found / found[0], [1, 2, 2])
+    np.testing.assert_allclose((found * [16, 4, 4]).sum() / 24, 1)
+
+
+def test_a_damaged_state_is_refused(
+    run, trained: Path, made_dataset: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(trained, tmp_path / "model"))
+    state = folder / "checkpoint" / "state.npz"
+    state.write_bytes(state.read_bytes()[:1000])
+    with pytest.raises(RunError, match=r"state\.npz is damaged"):
+        run(made_dataset, folder, epochs=4)
+
+
+def test_a_full_disk_leaves_the_old_state(
+    made_dataset: Path, trained: Path, tmp_path: Path
+) -> None:
+    """No file may be larger than a limit, below that of a state; then there is none."""
+    folder = Path(shutil.copytree(trained, tmp_path / "model"))
+    (folder / "model.json").unlink()
+    before = (folder / "checkpoint" / "state.npz").read_bytes()
+    words = [
+        *(f"--dataset={made_dataset}", f"--model={folder}", "--recipe=demo"),
+        *("--weights=none", "--cpu", "--batch_size=8", "--seed=3", "--epochs=4"),
+    ]
+    limited = (
+        "import resource, runpy, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))\n"
+        f"sys.argv = ['trainer', *{words!r}]\n"
+        "runpy.run_module('trainer', run_name='__main__')\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", limited],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "File too large" in result.stderr
+    assert "run the same command again" in result.stderr
+    assert (folder / "checkpoint" / "state.npz").read_bytes() == before
+    assert [path.name for path in (folder / "checkpoint").iterdir()] == ["state.npz"]

@@ -44,9 +44,9 @@ def train(dataset: Path, folder: Path, kill_before: int | None = None) -> None:
     """In a process of its own; it ends with the program's exit code."""
     from trainer.train import Options, run
 
-    quiet = os.open(os.devnull, os.O_WRONLY)
+    log = os.open(folder.parent / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (sys.stdout, sys.stderr):
-        os.dup2(quiet, stream.fileno())
+        os.dup2(log, stream.fileno())
     if kill_before is not None:
         kill_before_step(kill_before)
     # Saved after every step.
@@ -151,7 +151,8 @@ def test_random_moments(
             os.kill(process.pid, number)
             kills += 1
             process.join(timeout=60)
-            assert process.exitcode in (0, 130, -number)
+            said = (tmp_path / "log").read_text()[-5000:]
+            assert process.exitcode in (0, 130, -number), said
         if process.exitcode == 0:
             assert_same(outcome(tf, folder), undisturbed)
             shutil.rmtree(folder)

@@ -1,6 +1,7 @@
 """checkpoint/: everything that decides what happens next, in one file."""
 
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from pipeline.workfolder import difference
 from trainer.loop import Trained
 
 _NOTHING = Trained()
+_DAMAGE = (OSError, ValueError, KeyError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def read(path: Path) -> tuple[dict[str, Any], Progress | None]:
     try:
         with np.load(path) as arrays:
             facts = json.loads(str(arrays["facts"]))
-    except (OSError, ValueError, KeyError) as error:
+    except _DAMAGE as error:
         raise RunError(_damaged(path, error)) from error
     values = facts["progress"]
     trained = values.pop("trained")
@@ -101,7 +103,7 @@ def restore(
             _assign("model", model, arrays)
             if optimizer:
                 _assign("optimizer", optimizer, arrays)
-    except (OSError, ValueError, KeyError) as error:
+    except _DAMAGE as error:
         raise RunError(_damaged(path, error)) from error
 
 

@@ -1,0 +1,29 @@
+"""Signals: at once, or put off until a step is done."""
+
+import os
+import signal
+
+import pytest
+
+from trainer.stop import Stop
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_at_once(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with Stop(), pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_put_off_but_once(number: signal.Signals) -> None:
+    with Stop() as stop:
+        with stop.put_off():
+            assert not stop.requested
+            os.kill(os.getpid(), number)
+            assert stop.requested
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), number)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
