@@ -79,6 +79,16 @@ bench: install  ## How fast this node feeds a model (DATASET= IMAGES= RECIPE=art
 	$(call given,DATASET)
 	$(RUN) trainer bench --dataset="$(DATASET)" $(if $(IMAGES),--images="$(IMAGES)") --output="$(BENCH)" --recipe=$(RECIPE) $(ARGS)
 
+.PHONY: curves
+curves: install  ## The history of a run as a picture (MODEL=)
+	$(call given,MODEL)
+	$(RUN) trainer curves --model="$(MODEL)" $(ARGS)
+
+.PHONY: export
+export: install  ## MODEL for TensorFlow Serving and LiteRT (MODEL=)
+	$(call given,MODEL)
+	$(RUN) trainer export --model="$(MODEL)" $(ARGS)
+
 .PHONY: predict
 predict: install  ## MODEL + DATASET → PREDICTIONS (MODEL= DATASET= SPLIT=test PREDICTIONS= ARGS=)
 	$(call given,MODEL)$(call given,DATASET)$(call given,PREDICTIONS)

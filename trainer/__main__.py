@@ -106,6 +106,24 @@ def train(passed_on: Sequence[str]) -> None:
     )
 
 
+def curves(passed_on: Sequence[str]) -> None:
+    """Draws the history of MODEL."""
+    console.nothing_passed_on(passed_on)
+    console.required(model=FLAGS.model)
+    from trainer import curves
+
+    curves.run(console.path(FLAGS.model))
+
+
+def export(passed_on: Sequence[str]) -> None:
+    """Writes MODEL for TensorFlow Serving and for LiteRT."""
+    console.nothing_passed_on(passed_on)
+    console.required(model=FLAGS.model)
+    from trainer import export
+
+    export.run(console.path(FLAGS.model))
+
+
 def bench(passed_on: Sequence[str]) -> None:
     """Measures how fast this node feeds a model, and says who waits for whom."""
     console.nothing_passed_on(passed_on)
@@ -135,7 +153,7 @@ def _recipe() -> Recipe:
         raise console.UsageError(str(error)) from error
 
 
-VERBS = {"train": train, "bench": bench}
+VERBS = {"train": train, "bench": bench, "curves": curves, "export": export}
 
 if __name__ == "__main__":
     sys.exit(console.main(VERBS, default="train", argv=sys.argv, about=__doc__ or ""))
