@@ -79,6 +79,10 @@ bench: install  ## How fast this node feeds a model (DATASET= IMAGES= RECIPE=art
 	$(call given,DATASET)
 	$(RUN) trainer bench --dataset="$(DATASET)" $(if $(IMAGES),--images="$(IMAGES)") --output="$(BENCH)" --recipe=$(RECIPE) $(ARGS)
 
+.PHONY: doctor
+doctor: install  ## Whether this node can train (DATASET= MODEL=, both optional)
+	$(RUN) trainer doctor $(if $(DATASET),--dataset="$(DATASET)") $(if $(MODEL),--model="$(MODEL)") $(ARGS)
+
 .PHONY: curves
 curves: install  ## The history of a run as a picture (MODEL=)
 	$(call given,MODEL)

@@ -106,6 +106,17 @@ def train(passed_on: Sequence[str]) -> None:
     )
 
 
+def doctor(passed_on: Sequence[str]) -> None:
+    """Tries out whether this node can train."""
+    console.nothing_passed_on(passed_on)
+    from trainer import doctor
+
+    doctor.run(
+        console.path(FLAGS.dataset) if FLAGS.dataset else None,
+        console.path(FLAGS.model) if FLAGS.model else None,
+    )
+
+
 def curves(passed_on: Sequence[str]) -> None:
     """Draws the history of MODEL."""
     console.nothing_passed_on(passed_on)
@@ -153,7 +164,13 @@ def _recipe() -> Recipe:
         raise console.UsageError(str(error)) from error
 
 
-VERBS = {"train": train, "bench": bench, "curves": curves, "export": export}
+VERBS = {
+    "train": train,
+    "bench": bench,
+    "curves": curves,
+    "export": export,
+    "doctor": doctor,
+}
 
 if __name__ == "__main__":
     sys.exit(console.main(VERBS, default="train", argv=sys.argv, about=__doc__ or ""))

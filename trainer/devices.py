@@ -81,14 +81,18 @@ def _on_cpu(count: int) -> tf.distribute.MirroredStrategy:
     return tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(count)])
 
 
-def _refuse_hidden_gpus() -> None:
-    """Days on a CPU beside idle GPUs are worse than an error."""
+def in_machine() -> str:
+    """The GPUs that the driver lists, a line each; empty without any."""
     try:
         listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        return
-    found = listing.stdout.decode(errors="replace").strip()
-    if found:
+        return ""
+    return listing.stdout.decode(errors="replace").strip()
+
+
+def _refuse_hidden_gpus() -> None:
+    """Days on a CPU beside idle GPUs are worse than an error."""
+    if found := in_machine():
         raise RunError(
             f"this machine has GPUs that TensorFlow does not see:\n{found}\nInstall "
             "the extra `gpu` (`make install` does where nvidia-smi works), or use "
