@@ -27,3 +27,17 @@ def test_put_off_but_once(number: signal.Signals) -> None:
                 os.kill(os.getpid(), number)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
+
+
+def test_turned_into_another_error() -> None:
+    with pytest.raises(KeyboardInterrupt) as caught, Stop():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise RuntimeError("as TensorFlow says it") from None
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_another_error_before_any_signal() -> None:
+    with pytest.raises(RuntimeError), Stop():
+        raise RuntimeError
