@@ -134,17 +134,17 @@ def by_pipeline(data: bytes, contract: ImageContract) -> np.ndarray:
 def graph_of(contract: ImageContract):
     import tensorflow as tf
 
-    from trainer import export
+    from trainer import graph_image
 
     return tf.function(
-        lambda data: export.pixels_of(data, contract.pixels()),
+        lambda data: graph_image.pixels_of(data, contract.pixels()),
         input_signature=[tf.TensorSpec((), tf.string)],
     )
 
 
 @pytest.fixture
 def decode(tf):
-    """`export.pixels_of` in a graph."""
+    """`graph_image.pixels_of` in a graph."""
 
     def call(data: bytes, contract: ImageContract = RULES["stretch"]) -> np.ndarray:
         return graph_of(contract)(data).numpy()

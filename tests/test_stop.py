@@ -30,11 +30,15 @@ def test_put_off_but_once(number: signal.Signals) -> None:
 
 
 def test_turned_into_another_error() -> None:
-    with pytest.raises(KeyboardInterrupt) as caught, Stop():
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-        except KeyboardInterrupt:
-            raise RuntimeError("as TensorFlow says it") from None
+    def interrupted() -> None:
+        with Stop():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except KeyboardInterrupt:
+                raise RuntimeError("as TensorFlow says it") from None
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        interrupted()
     assert isinstance(caught.value.__cause__, RuntimeError)
 
 
