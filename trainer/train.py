@@ -156,17 +156,17 @@ class _Run:
     def train(self, choice: cache.Choice) -> None:
         """Runs the epochs that are missing, and saves the result."""
         done, trained = self._progress.epoch, self._progress.trained
-        snapshots.forget_after(self._folder, done)
-        history.forget_after(self._folder / history.FILE, done)
-        self._board = tensorboard.Board(
-            self._folder / "tensorboard", history.read(self._folder / history.FILE)
-        )
         if done or trained.steps:
             print(f"going on after {_where(done, trained.steps, self._steps)}")
         else:
             self._model.summary()
             self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
             self._save_state()  # from here on the folder is known to be this run's
+        snapshots.forget_after(self._folder, done)
+        history.forget_after(self._folder / history.FILE, done)
+        self._board = tensorboard.Board(
+            self._folder / "tensorboard", history.read(self._folder / history.FILE)
+        )
         cache_folder = self._options.cache_folder or self._folder / "cache"
         stores = cache.stores(choice, self._dataset, cache_folder)
         stream = self._training_batches(stores.get("train"))
