@@ -125,6 +125,28 @@ def test_the_same_mathematics(tf, make, options: dict, replicas: int) -> None:
     assert moved == 2 * convolutions + 2 + 4 + 2  # hidden, normalization, probabilities
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"label_smoothing": 0.1},
+        {"weights": np.linspace(0.5, 1.5, 6)},
+        {"accumulate": 2},
+    ],
+    ids=str,
+)
+def test_the_same_epoch(tf, make, options: dict, replicas: int) -> None:
+    """Eight steps that are small: large ones make chaos of any rounding."""
+    whole = {name: value for name, value in options.items() if name != "accumulate"}
+    before = make(1, 5e-5, **whole)[1].get_weights()
+    one, expected = train(tf, make(1, 5e-5, **whole), 8)
+    other, found = train(tf, make(replicas, 5e-5, **options), 8)
+    np.testing.assert_allclose(one.metrics, other.metrics, rtol=1e-4)
+    for old, a, b in zip(before, expected, found, strict=True):
+        assert np.linalg.norm(a - b) <= 2e-3 * np.linalg.norm(a - old)
+
+
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_mixed_precision_is_close(tf, make, precision: str, replicas: int) -> None:
