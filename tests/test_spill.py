@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,10 @@ TRAIN = len(CLASSES) * PER_CLASS["train"]  # 24
 
 
 @pytest.fixture
-def spill(tf):
-    from trainer import spill
+def stores(tf):
+    from trainer import stores
 
-    return spill
+    return stores
 
 
 @pytest.fixture
@@ -30,21 +31,20 @@ def dataset(made_dataset: Path) -> manifest.Dataset:
 
 
 def contents(store) -> bytes:
-    return store.images.tobytes()
+    return store.columns.tobytes()
 
 
 @pytest.fixture
-def filled(spill, dataset: manifest.Dataset, tmp_path: Path) -> Path:
+def filled(stores, dataset: manifest.Dataset, tmp_path: Path) -> Path:
     """A complete cache that nobody uses."""
-    spill.on_disk(dataset, "train", tmp_path / "cache")
+    stores.on_disk(dataset, "train", tmp_path / "cache")
     return tmp_path / "cache"
 
 
-def test_it_holds_what_memory_would(spill, dataset, tmp_path: Path) -> None:
+def test_it_holds_what_memory_would(stores, dataset, tmp_path: Path) -> None:
     from trainer import dataset as data
-    from trainer import stores
 
-    store = spill.on_disk(dataset, "train", tmp_path / "cache")
+    store = stores.on_disk(dataset, "train", tmp_path / "cache")
     expected = stores.in_memory(dataset, "train")
     assert contents(store) == contents(expected)
     labels, those = (
@@ -57,17 +57,17 @@ def test_it_holds_what_memory_would(spill, dataset, tmp_path: Path) -> None:
     assert pixels.shape == (TRAIN, HEIGHT, WIDTH, 3)
 
 
-def test_it_is_reused(spill, dataset, filled: Path, capsys) -> None:
+def test_it_is_reused(stores, dataset, filled: Path, capsys) -> None:
     before = (filled / "pixels.npy").stat()
-    store = spill.on_disk(dataset, "train", filled)
+    store = stores.on_disk(dataset, "train", filled)
     assert "is complete" in capsys.readouterr().out
     assert (filled / "pixels.npy").stat().st_mtime_ns == before.st_mtime_ns
-    assert len(store.images) == TRAIN
+    assert len(store.columns) == TRAIN
 
 
 @pytest.mark.parametrize("name", ["dataset", "split", "tensorflow", "version"])
 def test_a_stale_one_is_made_anew(
-    spill, dataset, filled: Path, capsys, name: str
+    stores, dataset, filled: Path, capsys, name: str
 ) -> None:
     value = json.loads((filled / "cache.json").read_text())
     (filled / "cache.json").write_text(json.dumps({**value, name: "other"}))
@@ -75,7 +75,7 @@ def test_a_stale_one_is_made_anew(
     expected = pixels.tobytes()
     pixels[:] = 0
     pixels.flush()
-    store = spill.on_disk(dataset, "train", filled)
+    store = stores.on_disk(dataset, "train", filled)
     said = capsys.readouterr().out
     assert f"is of something else ({name} is other there" in said
     assert contents(store) == expected
@@ -98,20 +98,20 @@ def lose(folder: Path) -> None:
 
 @pytest.mark.parametrize("damage", [flip, cut, lose])
 def test_a_damaged_one_is_made_anew(
-    spill, dataset, filled: Path, capsys, damage
+    stores, dataset, filled: Path, capsys, damage
 ) -> None:
     expected = (filled / "pixels.npy").read_bytes()
     damage(filled)
-    spill.on_disk(dataset, "train", filled)
+    stores.on_disk(dataset, "train", filled)
     assert "is damaged: made anew" in capsys.readouterr().out
     assert (filled / "pixels.npy").read_bytes() == expected
 
 
-def test_a_folder_of_something_else_is_refused(spill, dataset, tmp_path: Path) -> None:
+def test_a_folder_of_something_else_is_refused(stores, dataset, tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "thesis.txt").write_text("the only copy")
     with pytest.raises(RunError, match="is not empty"):
-        spill.on_disk(dataset, "train", tmp_path / "cache")
+        stores.on_disk(dataset, "train", tmp_path / "cache")
     assert (tmp_path / "cache" / "thesis.txt").read_text() == "the only copy"
 
 
@@ -119,19 +119,19 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 from pipeline import manifest
-from trainer import spill, stores
+from trainer import stores
 
-original = stores.decoded
+original = stores._decoded
 
-def slow(dataset, split):
-    for element in original(dataset, split):
+def slow(dataset, split, *, first=0):
+    for element in original(dataset, split, first=first):
+        print(f"filling from {first}", flush=True)
         yield element
-        print("filling", flush=True)
         time.sleep(float(sys.argv[3]))
 
-stores.decoded = slow
-stores._FILL_BATCH = 4
-store = spill.on_disk(manifest.load(Path(sys.argv[1])), "train", Path(sys.argv[2]))
+stores._decoded = slow
+stores._FILL_BATCH, stores._PART_ROWS = 4, 8
+store = stores.on_disk(manifest.load(Path(sys.argv[1])), "train", Path(sys.argv[2]))
 print("filled", flush=True)
 time.sleep(60)
 """
@@ -146,23 +146,39 @@ def start(dataset: Path, folder: Path, seconds: float, line: str) -> subprocess.
         text=True,
         cwd=REPOSITORY,
     )
-    assert process.stdout
-    while line not in (said := process.stdout.readline()):
-        assert said, "it ended without a word"
+    hear(process, line)
     return process
 
 
-def test_one_left_by_a_killed_run_is_made_anew(
-    spill, dataset, made_dataset: Path, filled: Path, tmp_path: Path
+def hear(process: subprocess.Popen, line: str) -> None:
+    assert process.stdout
+    while line not in (said := process.stdout.readline()):
+        assert said, "it ended without a word"
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_one_left_by_a_killed_run_is_finished(
+    stores, dataset, made_dataset: Path, filled: Path, tmp_path: Path, kept: int
 ) -> None:
+    """Killed while it fills the part after `kept`; the last row of it is broken off."""
     folder = tmp_path / "killed"
-    process = start(made_dataset, folder, 60, "filling")
+    process = start(made_dataset, folder, 0.2, "filling")
     with pytest.raises(RunError, match=r"another run uses the cache in .*killed"):
-        spill.on_disk(dataset, "train", folder)
+        stores.on_disk(dataset, "train", folder)
+    work = folder / "_work"
+    while len(list(work.glob("part-*.json"))) < kept:
+        assert process.poll() is None
+        time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not (folder / "pixels.npy").exists()
-    spill.on_disk(dataset, "train", folder)
+    assert not list(folder.glob("*.npy"))
+    with (work / "pixels.npy").open("ab") as file:
+        file.write(b"half a row")
+    kept = len(list(work.glob("part-*.json")))
+    process = start(made_dataset, folder, 0, f"filling from {8 * kept}")
+    hear(process, "filled")
+    process.kill()
+    process.wait()
     assert {path.name for path in folder.iterdir()} == {
         *("cache.json", "labels.npy", "pixels.npy")
     }
@@ -171,26 +187,46 @@ def test_one_left_by_a_killed_run_is_made_anew(
 
 
 def test_runs_read_one_cache_together(
-    spill, dataset, made_dataset: Path, filled: Path, capsys
+    stores, dataset, made_dataset: Path, filled: Path, capsys
 ) -> None:
     process = start(made_dataset, filled, 0, "filled")
-    store = spill.on_disk(dataset, "train", filled)
-    assert len(store.images) == TRAIN
+    store = stores.on_disk(dataset, "train", filled)
+    assert len(store.columns) == TRAIN
     assert "is complete; another run reads it, too" in capsys.readouterr().out
     process.kill()
     process.wait()
 
 
 def test_a_stale_one_that_another_run_uses_is_left_alone(
-    spill, dataset, made_dataset: Path, filled: Path
+    stores, dataset, made_dataset: Path, filled: Path
 ) -> None:
     process = start(made_dataset, filled, 0, "filled")
     before = (filled / "pixels.npy").read_bytes()
     with pytest.raises(RunError, match="another run uses the cache"):
-        spill.on_disk(dataset, "validation", filled)
+        stores.on_disk(dataset, "validation", filled)
     process.kill()
     process.wait()
     assert (filled / "pixels.npy").read_bytes() == before
+
+
+def test_what_was_damaged_meanwhile_is_made_again(
+    stores, dataset, made_dataset: Path, filled: Path, tmp_path: Path, capsys
+) -> None:
+    folder = tmp_path / "killed"
+    process = start(made_dataset, folder, 0.3, "filling")
+    while len(list((folder / "_work").glob("part-*.json"))) < 2:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    with (folder / "_work" / "pixels.npy").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)  # of the second part, of which 8 rows are whole
+        file.write(b"\0")
+    process = start(made_dataset, folder, 0, "filling from 8")
+    hear(process, "filled")
+    process.kill()
+    process.wait()
+    expected = (filled / "pixels.npy").read_bytes()
+    assert (folder / "pixels.npy").read_bytes() == expected
 
 
 @pytest.fixture
@@ -205,17 +241,17 @@ def small_disk(tmp_path: Path):
     subprocess.run(["umount", str(mount)], check=True)
 
 
-def test_a_small_disk_is_refused(spill, dataset, small_disk: Path) -> None:
-    with pytest.raises(RunError, match=r"has [\d.]+ KB free, and .* need 92.2 KB"):
-        spill.on_disk(dataset, "train", small_disk / "cache")
+def test_a_small_disk_is_refused(stores, dataset, small_disk: Path) -> None:
+    with pytest.raises(RunError, match=r"has [\d.]+ KB free, and .* need 92.4 KB"):
+        stores.on_disk(dataset, "train", small_disk / "cache")
 
 
 def test_a_disk_that_fills_up_leaves_nothing(
-    spill, dataset, small_disk: Path, monkeypatch
+    stores, dataset, small_disk: Path, monkeypatch
 ) -> None:
     """Others write, too: the space that was there has gone meanwhile."""
-    monkeypatch.setattr(spill, "_look_at_disk", lambda *_: None)
+    monkeypatch.setattr(stores.spill, "_look_at_disk", lambda *_: None)
     with pytest.raises(OSError, match="No space left"):
-        spill.on_disk(dataset, "train", small_disk / "cache")
+        stores.on_disk(dataset, "train", small_disk / "cache")
     assert not list((small_disk / "cache").glob("*.npy"))
     assert not (small_disk / "cache" / "cache.json").exists()

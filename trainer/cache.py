@@ -96,8 +96,7 @@ def stores(choice: Choice, dataset: Dataset, folder: Path) -> Mapping[str, Store
     if choice.kind == "none":
         return {}
     # Here: the flags take KINDS from this module, and --help need not wait.
-    from trainer import spill
-    from trainer.stores import Encoded, in_memory
+    from trainer.stores import Encoded, in_memory, on_disk
 
     made: dict[str, Store] = {}
     for split in _SPLITS:
@@ -105,7 +104,7 @@ def stores(choice: Choice, dataset: Dataset, folder: Path) -> Mapping[str, Store
             if choice.kind == "encoded":
                 made[split] = Encoded(dataset, split)
             elif choice.on_disk:
-                made[split] = spill.on_disk(dataset, split, folder / split)
+                made[split] = on_disk(dataset, split, folder / split)
             else:
                 made[split] = in_memory(dataset, split)
     return made

@@ -131,7 +131,7 @@ def in_order(store: Store, *, batch_size: int) -> tf.data.Dataset:
 
 
 def for_inference(
-    dataset: Dataset, shards: Sequence[Shard], *, batch_size: int
+    dataset: Dataset, shards: Sequence[Shard], *, batch_size: int, first: int = 0
 ) -> tf.data.Dataset:
     """Every record of some shards once, in their order; the last batch may be short.
 
@@ -139,6 +139,7 @@ def for_inference(
         dataset: where the shards are.
         shards: of one split, or a part of them.
         batch_size: global, over all replicas.
+        first: how many records to leave out; they are read, but not decoded.
 
     Returns:
         Elements record.Batch(ids, images, labels).
@@ -149,6 +150,7 @@ def for_inference(
     """
     return (
         in_shard_order(dataset, shards)
+        .skip(first)
         .batch(batch_size)
         .map(_parser(dataset), num_parallel_calls=resources.cores() + 1)
         .prefetch(2)

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from pipeline import record
 from pipeline.manifest import Dataset
 from trainer import order, rates
 from trainer.rates import Rate
-from trainer.stores import Decoded
+from trainer.stores import Rows
 
 
 def decode_jpeg(jpegs: Sequence[bytes], *, batch_size: int, threads: int) -> Rate:
@@ -37,10 +38,16 @@ def decode_jpeg(jpegs: Sequence[bytes], *, batch_size: int, threads: int) -> Rat
     return rates.in_threads(corners, batches, threads=threads, batch_size=batch_size)
 
 
-def gather(store: Decoded, *, batch_size: int, threads: int) -> Rate:
-    """Bare `tf.gather` of a permutation's batches, in as many Python threads."""
+def gather(store: Rows, *, batch_size: int, threads: int) -> Rate:
+    """Bare `tf.gather` of a permutation's batches, in as many Python threads.
 
-    images = tf.experimental.dlpack.from_dlpack(store.images.__dlpack__())  # no copy
+    Args:
+        store: of pixels.
+        batch_size: gathered in one call.
+        threads: each has its own batches.
+    """
+    assert isinstance(store.columns, np.ndarray)
+    images = tf.experimental.dlpack.from_dlpack(store.columns.__dlpack__())  # no copy
     positions = order.permutation(0, 0, store.examples)
     batches = [tf.constant(batch) for batch in _full_batches(positions, batch_size)]
     return rates.in_threads(

@@ -1,44 +1,87 @@
-"""Decoded pictures in a file on local disk, for splits larger than the memory.
+"""Arrays in files on local disk, for what is too large for memory or dear to make.
 
-    FOLDER/pixels.npy   uint8[examples, height, width, 3]
-    FOLDER/labels.npy   int64[examples]
-    FOLDER/cache.json   written last: what it was made from, and the checksum
+    FOLDER/NAME.npy     a column: one array, whose first axis is the rows
+    FOLDER/cache.json   written last: what it was made from, and the checksums
 
-Any number of runs may read a complete folder; while one fills it, it is that run's.
+The rows are made in parts. A part is committed when its rows are on disk and its note
+is in `_work`: a killed run goes on after the last one. Any number of runs may read a
+complete folder; while one fills it, it is that run's.
 """
 
+import contextlib
 import fcntl
 import math
 import os
 import shutil
 import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import google_crc32c
 import numpy as np
-import tensorflow as tf
 
 from pipeline import files
 from pipeline.console import RunError, in_bytes
-from pipeline.manifest import Dataset
 from pipeline.workfolder import WorkFolder
-from trainer import stores
 
 MANIFEST = "cache.json"
-PIXELS = "pixels.npy"
-LABELS = "labels.npy"
 
-_VERSION = 1
+_VERSION = 2
 _CHECKED_TOGETHER = 1 << 24  # bytes
 
+# The rows of a part, by column.
+Part = Mapping[str, np.ndarray]
 
-def on_disk(dataset: Dataset, split: str, folder: Path) -> stores.Decoded:
-    """Maps the decoded pictures of a split, and fills the file before if need be.
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What a folder is to hold.
+
+    Attributes:
+        what: in words.
+        key: everything that decides it, as JSON; of another key, a folder is stale.
+        columns: by name, dtype and shape of a row.
+        parts: the rows of each part.
+        make: yields the parts from a given one on.
+    """
+
+    what: str
+    key: Mapping[str, Any]
+    columns: Mapping[str, tuple[Any, tuple[int, ...]]]
+    parts: Sequence[int]
+    make: Callable[[int], Iterable[Part]]
+
+    @property
+    def rows(self) -> int:
+        """Of all parts."""
+        return sum(self.parts)
+
+    @property
+    def row_bytes(self) -> int:
+        """Of all columns."""
+        return sum(
+            np.dtype(dtype).itemsize * math.prod(shape)
+            for dtype, shape in self.columns.values()
+        )
+
+
+def in_parts(rows: int, each: int) -> list[int]:
+    """The rows of each part, the last of which may be short."""
+    return [min(each, rows - start) for start in range(0, rows, each)]
+
+
+def on_disk(content: Content, folder: Path) -> dict[str, np.ndarray]:
+    """Maps the columns into memory, and makes first what is not there yet.
 
     Args:
-        dataset, split: what to decode.
+        content: what the folder is to hold.
         folder: on a local disk; made if it is not there.
+
+    Returns:
+        The columns. As long as the first of them lives, the folder is locked.
 
     Raises:
         RunError: the disk is too small, another run has the folder, or it holds
@@ -46,29 +89,26 @@ def on_disk(dataset: Dataset, split: str, folder: Path) -> stores.Decoded:
     """
     folder.mkdir(parents=True, exist_ok=True)
     work = WorkFolder(folder, manifest=MANIFEST)
-    key = _key(dataset, split)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        _claim(descriptor, work, key, dataset, split)
-        store = stores.Decoded(_map(folder), np.load(folder / LABELS))
+        _claim(descriptor, work, content)
+        columns = {name: _map(folder / _file(name)) for name in content.columns}
     except BaseException:
         os.close(descriptor)
         raise
-    weakref.finalize(store, os.close, descriptor)  # the lock is held until then
-    return store
+    weakref.finalize(next(iter(columns.values())), os.close, descriptor)
+    return columns
 
 
-def _claim(
-    descriptor: int, work: WorkFolder, key: dict[str, Any], dataset: Dataset, split: str
-) -> None:
+def _claim(descriptor: int, work: WorkFolder, content: Content) -> None:
     """Makes the folder complete, and locks it for a reader.
 
     The locks are the kernel's: a killed process holds none.
     """
     if _locks(descriptor, fcntl.LOCK_EX):
-        _make_whole(work, key, dataset, split)
+        _make_whole(work, content)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
-    elif not _locks(descriptor, fcntl.LOCK_SH) or work.other(key):
+    elif not _locks(descriptor, fcntl.LOCK_SH) or work.other(_key(content)):
         raise RunError(
             f"another run uses the cache in {work.folder}. Wait for its end, or name "
             "another --cache_dir."
@@ -77,14 +117,8 @@ def _claim(
         print(f"the cache in {work.folder} is complete; another run reads it, too")
 
 
-def _key(dataset: Dataset, split: str) -> dict[str, Any]:
-    """What decides the pictures; the decoder is TensorFlow's."""
-    return {
-        "version": _VERSION,
-        "dataset": dataset.fingerprint,
-        "split": split,
-        "tensorflow": tf.__version__,
-    }
+def _key(content: Content) -> dict[str, Any]:
+    return {"version": _VERSION, **content.key}
 
 
 def _locks(descriptor: int, kind: int) -> bool:
@@ -96,67 +130,168 @@ def _locks(descriptor: int, kind: int) -> bool:
     return True
 
 
-def _make_whole(
-    work: WorkFolder, key: dict[str, Any], dataset: Dataset, split: str
-) -> None:
+def _make_whole(work: WorkFolder, content: Content) -> None:
     """Keeps what an earlier run made of the same, or fills the folder anew."""
+    key = _key(content)
     if stale := work.other(key):
         print(f"the cache in {work.folder} is of something else ({stale}): made anew")
-        work.clear(PIXELS, LABELS)
+        work.clear(_file("*"))
     if work.start(key):
-        if _is_whole(work):
+        if _is_whole(work, content):
             print(f"the cache in {work.folder} is complete")
             return
         print(f"the cache in {work.folder} is damaged: made anew")
-        work.clear(PIXELS, LABELS)
+        work.clear(_file("*"))
         work.start(key)
-    _fill(work, key, dataset, split)
+    _fill(work, content)
 
 
-def _fill(work: WorkFolder, key: dict[str, Any], dataset: Dataset, split: str) -> None:
-    image, examples = dataset.image, dataset.split(split).examples
-    shape = (examples, image.height, image.width, 3)
-    _look_at_disk(work.folder, math.prod(shape))
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    labels, checksum = [], 0
-    with work.commit(PIXELS) as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        for pictures, classes in stores.decoded(dataset, split):
-            file.write(pictures.data)
-            checksum = google_crc32c.extend(checksum, pictures.tobytes())
-            labels.append(classes)
-    with work.commit(LABELS) as file:
-        np.save(file, np.concatenate(labels))
-    work.finish({**key, "crc32c": checksum})
+def _fill(work: WorkFolder, content: Content) -> None:
+    """Makes the parts that are missing, each written while the next is made."""
+    notes = _committed(work, content)
+    rows = sum(content.parts[: len(notes)])
+    if notes:
+        print(f"the cache in {work.folder} goes on after {rows} of {content.rows} rows")
+    _look_at_disk(work.folder, content, rows)
+    pending: Future | None = None
+    with contextlib.ExitStack() as stack:
+        opened = {
+            name: stack.enter_context(_open(work, content, name, rows))
+            for name in content.columns
+        }
+        writer = stack.enter_context(ThreadPoolExecutor(1))
+        for part in content.make(len(notes)):
+            if pending:
+                notes.append(pending.result())
+            pending = writer.submit(_commit, work, len(notes), opened, part)
+        if pending:
+            notes.append(pending.result())
+    for name in content.columns:
+        _unfinished(work, name).replace(work.folder / _file(name))
+    work.finish({**_key(content), "crc32c": notes})
 
 
-def _look_at_disk(folder: Path, needed: int) -> None:
+def _committed(work: WorkFolder, content: Content) -> list[dict[str, int]]:
+    """The checksums of the parts that are there, up to the first that is not."""
+    for name in content.columns:  # killed just before the end
+        if (whole := work.folder / _file(name)).is_file():
+            whole.replace(_unfinished(work, name))
+    notes: list[dict[str, int]] = []
+    while (path := _note(work, len(notes))).is_file():
+        notes.append(files.read_json(path)["crc32c"])
+    paths = {name: _unfinished(work, name) for name in content.columns}
+    sound = _sound_parts(paths, content, notes)
+    return notes[:sound]
+
+
+def _commit(
+    work: WorkFolder, number: int, opened: Mapping[str, BinaryIO], part: Part
+) -> dict[str, int]:
+    """Brings a part to disk, and then its note."""
+    checksums = {}
+    for name, file in opened.items():
+        data = np.ascontiguousarray(part[name]).tobytes()
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+        checksums[name] = google_crc32c.value(data)
+    files.write_json(_note(work, number), {"crc32c": checksums}, scratch=work.work)
+    return checksums
+
+
+def _open(work: WorkFolder, content: Content, name: str, rows: int) -> BinaryIO:
+    """A column, to be written from a row on; what comes after it is cut off."""
+    dtype, shape = content.columns[name]
+    path = _unfinished(work, name)
+    if not rows:
+        with path.open("wb") as file:
+            header = np.lib.format.header_data_from_array_1_0(np.empty(0, dtype))
+            header["shape"] = (content.rows, *shape)
+            np.lib.format.write_array_header_1_0(file, header)
+    start = _offset(path) + rows * np.dtype(dtype).itemsize * math.prod(shape)
+    os.truncate(path, start)
+    return path.open("ab")
+
+
+def _look_at_disk(folder: Path, content: Content, rows: int) -> None:
+    needed = (content.rows - rows) * content.row_bytes
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise RunError(
-            f"the disk of {folder} has {in_bytes(free)} free, and the decoded pictures "
+            f"the disk of {folder} has {in_bytes(free)} free, and the {content.what} "
             f"need {in_bytes(needed)}. Free some, name another --cache_dir, or use "
             "--cache=none."
         )
 
 
-def _is_whole(work: WorkFolder) -> bool:
+def _is_whole(work: WorkFolder, content: Content) -> bool:
     """Reads all of it: at some GB a second, and then it is in the page cache."""
-    try:
-        pixels, labels = _map(work.folder), np.load(work.folder / LABELS)
-    except (OSError, ValueError):  # gone, or cut short
-        return False
+    notes = files.read_json(work.manifest)["crc32c"]
+    paths = {name: work.folder / _file(name) for name in content.columns}
+    return _sound_parts(paths, content, notes) == len(content.parts)
+
+
+def _sound_parts(
+    paths: Mapping[str, Path], content: Content, notes: Sequence[Mapping[str, int]]
+) -> int:
+    """How many parts are as noted, up to the first that is not."""
+    sound = len(notes)
+    for name, path in paths.items():
+        dtype, shape = content.columns[name]
+        row = np.dtype(dtype).itemsize * math.prod(shape)
+        try:
+            with path.open("rb") as file:
+                file.seek(_offset(path))
+                sizes = [rows * row for rows in content.parts[:sound]]
+                found = [_checksum(file, size) for size in sizes]
+        except (OSError, ValueError):  # gone, or cut short
+            return 0
+        same = [a == note[name] for a, note in zip(found, notes, strict=False)]
+        sound = (*same, False).index(False)
+    return sound
+
+
+def _checksum(file: BinaryIO, size: int) -> int:
+    """CRC-32C of the next so many bytes."""
     checksum = 0
-    for start in range(0, pixels.size, _CHECKED_TOGETHER):
-        part = pixels.reshape(-1)[start : start + _CHECKED_TOGETHER]
-        checksum = google_crc32c.extend(checksum, part.tobytes())
-    promised = files.read_json(work.manifest)["crc32c"]
-    return len(labels) == len(pixels) and checksum == promised
+    for data in _chunks(file, size):
+        checksum = google_crc32c.extend(checksum, data)
+    return checksum
 
 
-def _map(folder: Path) -> np.ndarray:
+def _chunks(file: BinaryIO, size: int) -> Iterator[bytes]:
+    while size and (data := file.read(min(size, _CHECKED_TOGETHER))):
+        size -= len(data)
+        yield data
+
+
+def _offset(path: Path) -> int:
+    """Where the data of a .npy file begins.
+
+    Raises:
+        ValueError: it is no such file.
+    """
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        np.lib.format.read_array_header_1_0(file)
+        return file.tell()
+
+
+def _map(path: Path) -> np.ndarray:
     """Writable, as TensorFlow wants it, though nothing writes.
 
     Shared: a private mapping of this size would have to fit into memory and swap.
     """
-    return np.lib.format.open_memmap(folder / PIXELS, mode="r+")
+    return np.lib.format.open_memmap(path, mode="r+")
+
+
+def _file(name: str) -> str:
+    return f"{name}.npy"
+
+
+def _unfinished(work: WorkFolder, name: str) -> Path:
+    return work.work / _file(name)
+
+
+def _note(work: WorkFolder, number: int) -> Path:
+    return work.work / f"part-{number:06d}.json"
