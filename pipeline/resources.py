@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,14 @@ def free_memory() -> int:
     Page cache counts as free, as it does in the kernel's own MemAvailable.
     """
     return max(0, min([_available(), *_left()]))
+
+
+def free_disk(folder: Path) -> int:
+    """Bytes, where a folder is or would be made."""
+    folder = folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
 
 
 def limit_arenas() -> None:

@@ -43,7 +43,7 @@ def million(made_dataset: Path) -> manifest.Dataset:
 )
 def test_choices(million, monkeypatch, wanted, free, order, kind, on_disk, why) -> None:
     monkeypatch.setattr(resources, "free_memory", lambda: free * GB)
-    choice = cache.choose(wanted, million, order=order)
+    choice = cache.choose(wanted, million, earlier=order and {"order": order})
     assert (choice.kind, choice.on_disk) == (kind, on_disk)
     assert why in choice.why
     assert "\n" not in str(choice)

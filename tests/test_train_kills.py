@@ -42,7 +42,8 @@ CONTEXT.set_forkserver_preload(["tensorflow", "trainer.train"])
 
 def train(dataset: Path, folder: Path, kill_before: int | None = None) -> None:
     """In a process of its own; it ends with the program's exit code."""
-    from trainer.train import Options, run
+    from trainer.options import Options
+    from trainer.train import run
 
     log = os.open(folder.parent / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (sys.stdout, sys.stderr):

@@ -9,6 +9,7 @@ from absl import flags
 
 from pipeline import console
 from trainer import cache
+from trainer.options import Options
 from trainer.recipe import CHOICES, RECIPES, Recipe
 
 FLAGS = flags.FLAGS
@@ -52,13 +53,29 @@ flags.DEFINE_enum(
     "cache",
     "auto",
     cache.KINDS,
-    "Kept from epoch to epoch: JPEGs (encoded), or pixels (decoded); auto: what fits.",
+    "Kept from epoch to epoch: JPEGs (encoded), pixels (decoded), or what the frozen "
+    "layers make of them (features); auto: what fits and pays.",
 )
 flags.DEFINE_string(
     "cache_dir",
     None,
-    "Folder on a local disk, kept for later runs, for pixels that memory cannot hold. "
-    "Without it MODEL/cache, removed when the run is complete.",
+    "Folder on a local disk, kept for later runs, for features, and for pixels that "
+    "memory cannot hold. Without it MODEL/cache, removed when the run is complete.",
+)
+flags.DEFINE_enum(
+    "feature_dtype", "float16", cache.FEATURE_DTYPES, "Of --cache=features."
+)
+flags.DEFINE_integer(
+    "feature_views",
+    1,
+    "Augmented views of each training image that --cache=features keeps.",
+    lower_bound=1,
+)
+flags.DEFINE_enum(
+    "features_on",
+    "auto",
+    ("auto", "host", "device"),
+    "Where training features are; auto: on the GPUs if they fit there.",
 )
 flags.DEFINE_integer(
     "virtual_devices", None, "Split the CPU into as many devices.", lower_bound=1
@@ -92,10 +109,13 @@ def train(passed_on: Sequence[str]) -> None:
         console.path(FLAGS.model),
         recipe=recipe,
         weights=str(console.path(FLAGS.weights)),
-        options=train.Options(
+        options=Options(
             seed=FLAGS.seed,
             cache=FLAGS.cache,
             cache_folder=console.path(FLAGS.cache_dir) if FLAGS.cache_dir else None,
+            feature_dtype=FLAGS.feature_dtype,
+            feature_views=FLAGS.feature_views,
+            features_on=FLAGS.features_on,
             save_minutes=FLAGS.save_minutes,
             keep_snapshots=FLAGS.keep_snapshots,
             hang_minutes=FLAGS.hang_minutes,

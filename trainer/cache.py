@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline import resources
-from pipeline.console import RunError, in_bytes
+from pipeline.console import RunError, UsageError, in_bytes
 from pipeline.manifest import Dataset
 
 if TYPE_CHECKING:
     from trainer.dataset import Store
+    from trainer.features import Features
 
-KINDS = ("auto", "none", "encoded", "decoded")
+KINDS = ("auto", "none", "encoded", "decoded", "features")
+FEATURE_DTYPES = ("float16", "float32", "uint8")
 
 # How an epoch is ordered: a shuffle of a window of records, or a full permutation.
 WINDOW, PERMUTATION = "window", "permutation"
@@ -28,36 +30,56 @@ class Choice:
     """What was decided.
 
     Attributes:
-        kind: `none`, `encoded` (JPEGs) or `decoded` (pixels).
-        on_disk: in a file that is mapped into memory, instead of memory.
+        kind: `none`, `encoded` (JPEGs), `decoded` (pixels) or `features` (of the frozen
+            layers).
         why: in words.
+        on_disk: in a file that is mapped into memory, instead of memory.
+        features: of that kind, what is kept.
     """
 
     kind: str
     why: str
     on_disk: bool = False
+    features: Features | None = None
 
     @property
     def order(self) -> str:
         """How epochs are ordered."""
         return WINDOW if self.kind == "none" else PERMUTATION
 
+    def key(self) -> dict[str, Any]:
+        """What of it decides the numbers of a run."""
+        features = self.features.key() if self.features else None
+        return {"order": self.order, "features": features}
+
     def __str__(self) -> str:
         where = ", on disk" if self.on_disk else ", in memory"
         return f"cache: {self.kind}{'' if self.kind == 'none' else where}: {self.why}"
 
 
-def choose(wanted: str, dataset: Dataset, *, order: str | None = None) -> Choice:
+def choose(
+    wanted: str,
+    dataset: Dataset,
+    *,
+    earlier: Mapping[str, Any] | None = None,
+    features: Features | str = "",
+    disk: int = 0,
+) -> Choice:
     """Decides by the sizes of the dataset, and by the memory that is free now.
 
     Args:
         wanted: one of KINDS.
         dataset: its train and validation splits count.
-        order: of the run that this one goes on with: `auto` keeps to it.
+        earlier: the `Choice.key` of the run that this one goes on with: `auto` keeps
+            to it.
+        features: what could be kept of the frozen layers, or why nothing can.
+        disk: bytes that are free for features.
 
     Raises:
         RunError: `encoded` does not fit into memory.
+        UsageError: there are no features to keep.
     """
+    earlier = earlier or {}
     room = int(_SHARE * resources.free_memory())
     jpegs, pixels = _sizes(dataset)
     sizes = f"pixels take {in_bytes(pixels)}, JPEGs {in_bytes(jpegs)}"
@@ -75,14 +97,45 @@ def choose(wanted: str, dataset: Dataset, *, order: str | None = None) -> Choice
                 "memory is short."
             )
         return Choice("encoded", f"{sizes}; {free}")
-    if order == WINDOW:
+    if kept := _features(wanted, dataset, earlier, features, min(room, disk)):
+        return kept
+    if earlier.get("order") == WINDOW:
         return Choice("none", "as this run began")
     for kind, needed in (("decoded", pixels), ("encoded", jpegs)):
         if needed <= room:
             return Choice(kind, f"{sizes}; {free}")
-    if order == PERMUTATION:
+    if earlier.get("order") == PERMUTATION:
         return Choice("decoded", f"as this run began; {sizes}; {free}", on_disk=True)
     return Choice("none", f"{sizes}; {free}. --cache=decoded would take local disk")
+
+
+def _features(
+    wanted: str,
+    dataset: Dataset,
+    earlier: Mapping[str, Any],
+    features: Features | str,
+    room: int,
+) -> Choice | None:
+    """The choice of features, if it is that.
+
+    What an epoch saves is what a view costs: all images once through the frozen layers.
+    """
+    if isinstance(features, str):
+        if wanted == "features":
+            raise UsageError(f"--cache=features: {features}")
+        return None
+    needed = features.bytes(dataset)
+    pays = features.epochs > features.views and needed <= room
+    begun = bool(earlier.get("features"))
+    if wanted == "auto" and not begun and (earlier or not pays):
+        return None
+    words = f"{features.layer} as {features.dtype}, {in_bytes(needed)}"
+    if features.views > 1:
+        words += f", {features.views} views of each image"
+    words += f"; ahead from epoch {features.views + 1} on"
+    if begun:
+        words += "; as this run began"
+    return Choice("features", words, on_disk=True, features=features)
 
 
 def stores(choice: Choice, dataset: Dataset, folder: Path) -> Mapping[str, Store]:

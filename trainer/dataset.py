@@ -103,16 +103,35 @@ def for_training(
 
 
 def from_store(
-    store: Store, *, batch_size: int, seed: int, first_batch: int = 0
+    store: Store,
+    *,
+    batch_size: int,
+    seed: int,
+    first_batch: int = 0,
+    views: int = 1,
+    parts: int = 1,
 ) -> tf.data.Dataset:
     """As `for_training`, from memory: every epoch a full permutation of the store.
 
     The stream is a function of seed and position; starting anywhere costs nothing.
+
+    Args:
+        store: of images, or of all views of them, one view after the other.
+        batch_size, seed, first_batch: see `for_training`.
+        views: of each image, one of which is drawn whenever its turn comes.
+        parts: see order.batches.
     """
+    images = store.examples // views
 
     def positions(size: int) -> tf.data.Dataset:
         first = first_batch * batch_size
-        return order.batches(store.examples, size, seed=seed, first_example=first)
+        found = order.batches(images, size, seed=seed, first_example=first, parts=parts)
+        if views == 1:
+            return found
+        drawn = order.views(size, views, seed=seed, first_batch=first_batch)
+        return tf.data.Dataset.zip(found, drawn).map(
+            lambda at, view: at + view * images
+        )
 
     return store.serve(positions, batch_size).prefetch(2).with_options(options())
 
@@ -202,7 +221,13 @@ def records(dataset: Dataset, *, seed: int, first_example: int = 0) -> tf.data.D
 
 
 def ids_of_batch(
-    dataset: Dataset, *, permuted: bool, batch_size: int, seed: int, number: int
+    dataset: Dataset,
+    *,
+    permuted: bool,
+    batch_size: int,
+    seed: int,
+    number: int,
+    parts: int = 1,
 ) -> list[str]:
     """The ids of a batch of training, found again by its number.
 
@@ -211,11 +236,14 @@ def ids_of_batch(
         permuted: by `from_store`; else by `for_training`.
         batch_size, seed: of the stream.
         number: of the batch, from 0.
+        parts: see order.batches.
     """
     first, shards = number * batch_size, dataset.split("train").shards
     if permuted:
         examples = dataset.split("train").examples
-        batches = order.batches(examples, batch_size, seed=seed, first_example=first)
+        batches = order.batches(
+            examples, batch_size, seed=seed, first_example=first, parts=parts
+        )
         positions = next(iter(batches)).numpy().tolist()
         stored = enumerate(in_shard_order(dataset, shards).as_numpy_iterator())
         by_position = {at: one for at, one in stored if at in positions}

@@ -4,7 +4,6 @@ import itertools
 import os
 import platform
 import resource
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -79,12 +78,8 @@ def findings(dataset: Path | None, model: Path | None) -> Iterator[Finding]:
         yield _reading(loaded)
         yield _decoding(loaded)
         yield _memory(loaded)
-    parent = next(
-        folder
-        for folder in ((model or Path.cwd()).absolute(), *Path.cwd().parents)
-        if folder.exists()
-    )
-    yield disk(parent, shutil.disk_usage(parent).free)
+    folder = model or Path.cwd()
+    yield disk(folder, resources.free_disk(folder))
 
 
 def gpus(seen: int, listed: str) -> Iterator[Finding]:

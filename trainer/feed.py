@@ -21,11 +21,12 @@ def to_replicas(
     (GeneratorDataset sets M_TRIM_THRESHOLD), which costs an eighth of the rate.
 
     Args:
-        batches: tuples of tensors, whose first axis divides by the replicas.
+        batches: tuples, perhaps nested, of tensors whose first axis divides by the
+            replicas.
         strategy: of the replicas.
 
     Yields:
-        The same tuples, to be given to `strategy.run`.
+        The same structures, to be given to `strategy.run`.
     """
     stream = iter(batches)
     with ThreadPoolExecutor(1, thread_name_prefix="feed") as thread:
@@ -40,15 +41,29 @@ def to_replicas(
             yield batch
 
 
-def _cut(batch: tuple[tf.Tensor, ...], strategy: tf.distribute.Strategy) -> Any:
+def padded(batch: Any, batch_size: int) -> Any:
+    """Adds rows of zeros to every tensor of a structure, up to a full batch."""
+
+    def pad(tensor: tf.Tensor) -> tf.Tensor:
+        missing = batch_size - tf.shape(tensor)[0]
+        below = [[0, missing]] + [[0, 0]] * (tensor.shape.rank - 1)
+        return tf.ensure_shape(tf.pad(tensor, below), [batch_size, *tensor.shape[1:]])
+
+    return tf.nest.map_structure(pad, batch)
+
+
+def _cut(batch: Any, strategy: tf.distribute.Strategy) -> Any:
     """The part of each replica, on its device."""
     replicas = strategy.num_replicas_in_sync
     with tf.device("CPU:0"):
-        parts = list(zip(*(tf.split(each, replicas) for each in batch), strict=True))
+        tensors = [tf.split(each, replicas) for each in tf.nest.flatten(batch)]
+    parts = list(zip(*tensors, strict=True))
 
     def on_device(context: tf.distribute.experimental.ValueContext) -> Any:
         index = context.replica_id_in_sync_group
         with tf.device(strategy.extended.worker_devices[index]):
-            return tuple(tf.identity(each) for each in parts[index])
+            return tf.nest.pack_sequence_as(
+                batch, [tf.identity(x) for x in parts[index]]
+            )
 
     return strategy.experimental_distribute_values_from_function(on_device)

@@ -6,7 +6,7 @@ how many replicas there are, nor on the size of the last batch.
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from trainer import feed
 from trainer.recipe import Recipe
-from trainer.step import Step
+from trainer.step import Source, Step
 
 _LOOK_EVERY = 10  # steps between two looks at the sums; a look waits for the device
 
@@ -79,6 +79,7 @@ class Loop:
         seed: of the augmentations.
         first_step: of the optimizer, in the run; augmentations go by it.
         alive: is called after every step, of training and of evaluation.
+        source: of what batches bring instead of images.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Loop:
         seed: int = 0,
         first_step: int = 0,
         alive: Callable[[], None] = lambda: None,
+        source: Source | None = None,
     ) -> None:
         self._strategy = strategy
         self._batch_size = recipe.batch_size
@@ -104,11 +106,12 @@ class Loop:
             class_weights=class_weights,
             seed=seed,
             first_step=first_step,
+            source=source,
         )
         self._train_steps = tf.function(self._train_eagerly)
         self._test_step = tf.function(self._test_eagerly)
 
-    def feed(self, batches: tf.data.Dataset) -> Iterator[Any]:
+    def feed(self, batches: tf.data.Dataset) -> Generator[Any, None, None]:
         """Full global batches, on their devices; to be taken by `train`."""
         return feed.to_replicas(batches, self._strategy)
 
@@ -121,7 +124,7 @@ class Loop:
         since: Trained | None = None,
         pause: Callable[[], bool] = lambda: False,
     ) -> Trained:
-        """Takes the rest of `steps` optimizer steps on fed (images, labels) batches.
+        """Takes the rest of `steps` optimizer steps on fed (rows, labels) batches.
 
         Args:
             batches: from `feed`; its first is the first that is taken.
@@ -161,7 +164,7 @@ class Loop:
         return done
 
     def evaluate(self, batches: tf.data.Dataset) -> Metrics:
-        """The metrics over a finite dataset of (images, labels); each row counts once.
+        """The metrics over a finite dataset of (rows, labels); each row counts once.
 
         Dropout and the moving statistics are those of inference. The last batch is
         filled up with rows that do not count: no replica may be left without one.
@@ -172,21 +175,17 @@ class Loop:
             self._alive()
         return _means(sums.numpy())
 
-    def _pad(
-        self, images: tf.Tensor, labels: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Adds rows up to a full batch, and the weight of every row: 1 or 0."""
-        missing = self._batch_size - tf.shape(labels)[0]
-        images = tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]])
-        weights = tf.pad(tf.ones_like(labels), [[0, missing]])
-        return images, tf.pad(labels, [[0, missing]]), weights
+    def _pad(self, rows: Any, labels: tf.Tensor) -> tuple[Any, tf.Tensor, tf.Tensor]:
+        """Fills up to a full batch, and adds the weight of every row: 1 or 0."""
+        weights = tf.ones_like(labels)
+        return feed.padded((rows, labels, weights), self._batch_size)
 
     def _train_eagerly(self, group: Sequence[Any]) -> tf.Tensor:
         """float64[len(group), 4]: the sums of each step, one after the other."""
         return tf.stack([self._sum(self._step.train, *batch) for batch in group])
 
-    def _test_eagerly(self, images: Any, labels: Any, weights: Any) -> tf.Tensor:
-        return self._sum(self._step.test, images, labels, weights)
+    def _test_eagerly(self, rows: Any, labels: Any, weights: Any) -> tf.Tensor:
+        return self._sum(self._step.test, rows, labels, weights)
 
     def _sum(self, replica: Callable[..., tf.Tensor], *batch: Any) -> tf.Tensor:
         parts = self._strategy.run(replica, batch)

@@ -123,26 +123,37 @@ class Parts(NamedTuple):
     """A model as three that follow each other and share its variables.
 
     Attributes:
-        frozen: from pixels to the last layer that is not trained.
+        frozen: up to the last layer that is not trained; None when nothing comes
+            before that.
         convolutions: from there to the end of block5; None when these are frozen.
         head: from the end of block5 to probabilities.
     """
 
-    frozen: keras.Model
+    frozen: keras.Model | None
     convolutions: keras.Model | None
     head: keras.Model
 
 
-def cut(model: keras.Model) -> Parts:
-    """Cuts a model where its trainable part and where its head begin."""
+def cut(model: keras.Model, *, since: str | None = None) -> Parts:
+    """Cuts a model where its trainable part and where its head begin.
+
+    Args:
+        model: some of its first layers are frozen.
+        since: a frozen layer, whose output comes in; without it, pixels do.
+    """
     last = [layer for layer in model.layers if not layer.trainable][-1]
     base = model.get_layer(_LAST_OF_BASE)
-    between = None if last is base else keras.Model(last.output, base.output)
+    first = model.get_layer(since).output if since else model.input
     return Parts(
-        keras.Model(model.input, last.output),
-        between,
+        None if last.name == since else keras.Model(first, last.output),
+        None if last is base else keras.Model(last.output, base.output),
         keras.Model(base.output, model.output),
     )
+
+
+def prefix(model: keras.Model, layer: str) -> keras.Model:
+    """From pixels to the output of a layer."""
+    return keras.Model(model.input, model.get_layer(layer).output)
 
 
 def save(

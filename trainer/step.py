@@ -1,12 +1,26 @@
 """What one replica does in one step, of training or of evaluation."""
 
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
 from trainer import augment, model
 from trainer.recipe import Recipe
+
+
+class Source(NamedTuple):
+    """What batches bring instead of pixels.
+
+    Attributes:
+        layer: a frozen one, whose output is made of it.
+        train, test: make it, from the rows of a replica.
+    """
+
+    layer: str
+    train: Callable[[Any], tf.Tensor]
+    test: Callable[[Any], tf.Tensor]
 
 
 class Step:
@@ -29,23 +43,26 @@ class Step:
         class_weights: Sequence[float] | None,
         seed: int,
         first_step: int,
+        source: Source | None,
     ) -> None:
         self._model, self._optimizer, self._recipe = network, optimizer, recipe
         self._weights = None
         if class_weights is not None:
             self._weights = tf.constant(class_weights, tf.float32)
         self._seed, self._first_step = seed, first_step
-        self._parts = model.cut(network)
-        self._frozen = self._parts.frozen
-        if recipe.jit:
+        self._source = source
+        self._parts = model.cut(network, since=source.layer if source else None)
+        self._frozen = self._parts.frozen or tf.identity
+        if recipe.jit and self._parts.frozen:
             # No more: XLA has no deterministic gradient of max pooling, and no
             # collective operation of a MirroredStrategy.
             self._frozen = tf.function(self._parts.frozen, jit_compile=True)
         self._convolutions = self._parts.convolutions or tf.identity
 
-    def train(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    def train(self, rows: Any, labels: tf.Tensor) -> tf.Tensor:
         """One update. Returns the sums of this replica's rows; see `_sums`."""
-        frozen = self._in_parts(self._frozen, self._augmented(images))
+        inputs = self._source.train(rows) if self._source else self._augmented(rows)
+        frozen = self._in_parts(self._frozen, inputs)
         if self._recipe.accumulate == 1:
             probabilities, gradients = self._at_once(frozen, labels)
         else:
@@ -53,11 +70,10 @@ class Step:
         self._optimizer.apply(gradients, self._model.trainable_variables)
         return _sums(labels, probabilities, tf.ones_like(labels))
 
-    def test(
-        self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
-    ) -> tf.Tensor:
+    def test(self, rows: Any, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         """The sums of the rows that count, by inference."""
-        frozen = self._in_parts(self._frozen, images)
+        inputs = self._source.test(rows) if self._source else rows
+        frozen = self._in_parts(self._frozen, inputs)
         features = self._in_parts(self._convolutions, frozen)
         return _sums(labels, self._parts.head(features, training=False), weights)
 
@@ -111,12 +127,7 @@ class Step:
         return self._optimizer.scale_loss(loss)  # for float16 alone
 
     def _in_parts(self, function: Callable, rows: tf.Tensor) -> tf.Tensor:
-        """A function of rows that know nothing of each other, part after part."""
-        done: list[tf.Tensor] = []
-        for part in self._cut(rows):
-            with tf.control_dependencies(done[-1:]):
-                done.append(function(tf.identity(part)))
-        return tf.concat(done, axis=0)
+        return in_parts(function, rows, self._recipe.accumulate)
 
     def _cut(self, rows: tf.Tensor) -> list[tf.Tensor]:
         return tf.split(rows, self._recipe.accumulate)
@@ -127,13 +138,17 @@ class Step:
             return images
         batch_size = self._recipe.batch_size
         number = self._first_step + tf.cast(self._optimizer.iterations, tf.int64)
-        drawn = augment.draws(self._seed, number, batch_size)
-        replica = tf.distribute.get_replica_context()
-        rows = batch_size // replica.num_replicas_in_sync
-        first = rows * replica.replica_id_in_sync_group
-        return augment.apply(
-            images, drawn[first : first + rows], self._recipe.augmentation
-        )
+        drawn = augment.draws_of_replica(self._seed, number, batch_size)
+        return augment.apply(images, drawn, self._recipe.augmentation)
+
+
+def in_parts(function: Callable, rows: tf.Tensor, parts: int) -> tf.Tensor:
+    """A function of rows that know nothing of each other, part after part."""
+    done: list[tf.Tensor] = []
+    for part in tf.split(rows, parts):
+        with tf.control_dependencies(done[-1:]):
+            done.append(function(tf.identity(part)))
+    return tf.concat(done, axis=0)
 
 
 def _cross_entropy(labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:

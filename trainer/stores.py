@@ -70,6 +70,7 @@ class Rows:
     Attributes:
         examples, serve: see trainer.dataset.Store.
         columns: one array, or more by name; in memory or mapped into it.
+        labels: int64[examples].
 
     Raises:
         ValueError: an array does not begin at a multiple of 64 bytes.
@@ -78,7 +79,7 @@ class Rows:
     def __init__(self, columns: Columns, labels: np.ndarray) -> None:
         self.examples = len(labels)
         self.columns = columns
-        self._labels = tf.constant(labels)
+        self.labels = tf.constant(labels)
         for column in tf.nest.flatten(columns):
             if column.ctypes.data % _ALIGNMENT:
                 raise ValueError(
@@ -115,7 +116,7 @@ class Rows:
                 take, num_parallel_calls=resources.cores() + 1, deterministic=True
             )
 
-        labels = self._labels
+        labels = self.labels
         return tf.data.Dataset.from_tensors(0).flat_map(served)
 
 

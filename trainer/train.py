@@ -22,45 +22,22 @@ from trainer import (
     cache,
     devices,
     divergence,
-    feed,
     history,
     model,
     optimizer,
     snapshots,
     state,
+    supply,
     tensorboard,
 )
 from trainer import dataset as data
+from trainer.cache import Choice
 from trainer.loop import DivergenceError, Loop, Metrics, Trained
+from trainer.options import Options
 from trainer.recipe import Phase, Recipe
 from trainer.stop import Stop
+from trainer.supply import Supply
 from trainer.watchdog import Watchdog
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-    """Of a run, besides its recipe; none of them decides what comes out, but the seed.
-
-    Attributes:
-        seed: of everything random; makes the run deterministic.
-        cache: see cache.choose.
-        cache_folder: on a local disk, for a cache that is larger than the memory; it
-            is kept. Without it MODEL/cache, which goes when the run is complete.
-        save_minutes: between two savings of the state inside an epoch.
-        keep_snapshots: the newest, which are the best; without it, all.
-        hang_minutes: without a step, until the run is ended.
-        virtual_devices, cpu, all_reduce: see devices.strategy.
-    """
-
-    seed: int | None = None
-    cache: str = "auto"
-    cache_folder: Path | None = None
-    save_minutes: float = 15
-    keep_snapshots: int | None = None
-    hang_minutes: float = 30
-    virtual_devices: int | None = None
-    cpu: bool = False
-    all_reduce: str = "nccl"
 
 
 def run(
@@ -89,9 +66,11 @@ def run(
     dataset = manifest.load(dataset_folder)
     data.steps_per_epoch(dataset, recipe.batch_size)
     checkpoint = _checkpoint(folder)
-    order = state.read(checkpoint)[0].get("order")
-    choice = cache.choose(options.cache, dataset, order=order)
-    key = _key(dataset, recipe, weights, options.seed, choice.order)
+    earlier = state.read(checkpoint)[0]
+    choice = supply.choose(
+        dataset, recipe, options, earlier=earlier, folder=_cache_folder(folder, options)
+    )
+    key = _key(dataset, recipe, weights, options.seed, choice)
     if _is_finished(folder, key, recipe.epochs):
         print(f"MODEL {folder} is complete already: {recipe.epochs} epochs.")
         return
@@ -149,11 +128,12 @@ class _Run:
                 recipe=recipe,
             )
         self._begin(recipe.phase(self._last_epoch()))
+        self._supply: Supply | None = None
         self._next_save = 0.0
         if earlier:
             state.restore(self._checkpoint, self._model, self._optimizer)
 
-    def train(self, choice: cache.Choice) -> None:
+    def train(self, choice: Choice) -> None:
         """Runs the epochs that are missing, and saves the result."""
         done, trained = self._progress.epoch, self._progress.trained
         if done or trained.steps:
@@ -167,25 +147,70 @@ class _Run:
         self._board = tensorboard.Board(
             self._folder / "tensorboard", history.read(self._folder / history.FILE)
         )
-        cache_folder = self._options.cache_folder or self._folder / "cache"
-        stores = cache.stores(choice, self._dataset, cache_folder)
-        stream = self._training_batches(stores.get("train"))
-        self._validation = self._validation_batches(stores.get("validation"))
-        with (
-            # Closed: at the end of Python its threads would wait for ever.
-            contextlib.closing(feed.to_replicas(stream, self._strategy)) as batches,
-            self._watchdog,
-            self._naming_batch(choice),
-            self._saying_where(),
-        ):
-            self._batches = batches
+        if not supply.has_validation(self._dataset):
+            print("no validation split: no snapshots, and empty val_ columns")
+        with self._watchdog, self._saying_where():
             while self._progress.epoch < self._recipe.epochs:
                 phase = self._recipe.phase(self._progress.epoch)
                 if phase != self._phase:
                     print(f"from here on, trained are: {phase.trainable}")
                     self._begin(phase)
-                self._epoch(self._progress.epoch + 1)
+                self._run_phase(phase, self._supplied(phase, choice))
         self._save_result()
+
+    def _run_phase(self, phase: Phase, supplied: Supply) -> None:
+        """The epochs of a phase that are missing."""
+        self._loop = Loop(
+            self._model,
+            self._optimizer,
+            self._strategy,
+            self._recipe,
+            class_weights=_class_weights(self._dataset, self._recipe.class_weights),
+            seed=self._progress.stream,
+            first_step=phase.first_epoch * self._steps,
+            alive=self._watchdog.alive,
+            source=supplied.source,
+        )
+        progress, end = self._progress, phase.first_epoch + phase.epochs
+        first = progress.epoch * self._steps + progress.trained.steps
+        stream = self._loop.feed(supplied.training(first))
+        # Closed: at the end of Python its threads would wait for ever.
+        with contextlib.closing(stream) as batches, self._naming_batch(supplied.choice):
+            while self._progress.epoch < end:
+                self._epoch(self._progress.epoch + 1, batches, supplied.validation)
+
+    def _supplied(self, phase: Phase, choice: Choice) -> Supply:
+        """What a phase trains on; where all layers are trained, features are none."""
+        if choice.features and phase.trainable == "all":
+            choice = cache.choose(
+                "auto", self._dataset, earlier={"order": choice.order}
+            )
+            print(choice)
+        if self._supply and self._supply.choice.kind == choice.kind:
+            return self._supply
+        self._supply = None  # its memory is free before more is taken
+        folder = _cache_folder(self._folder, self._options)
+        if choice.features:
+            self._supply = supply.of_features(
+                choice,
+                self._dataset,
+                folder,
+                network=self._model,
+                strategy=self._strategy,
+                recipe=self._recipe,
+                seed=self._progress.stream,
+                options=self._options,
+                alive=self._watchdog.alive,
+            )
+        else:
+            self._supply = supply.of_pixels(
+                choice,
+                self._dataset,
+                folder,
+                batch_size=self._recipe.batch_size,
+                seed=self._progress.stream,
+            )
+        return self._supply
 
     def _last_epoch(self) -> int:
         """The epoch, from 0, that the state was saved in."""
@@ -199,20 +224,12 @@ class _Run:
             model.train_only(self._model, phase.trainable)
             self._optimizer = optimizer.build(self._recipe, phase, self._steps)
             self._optimizer.build(self._model.trainable_variables)
-        self._loop = Loop(
-            self._model,
-            self._optimizer,
-            self._strategy,
-            self._recipe,
-            class_weights=_class_weights(self._dataset, self._recipe.class_weights),
-            seed=self._progress.stream,
-            first_step=phase.first_epoch * self._steps,
-            alive=self._watchdog.alive,
-        )
 
-    def _epoch(self, number: int) -> None:
-        trained = self._train_epoch(number)
-        validated, seconds = self._validate()
+    def _epoch(
+        self, number: int, batches: Iterator[Any], validation: tf.data.Dataset | None
+    ) -> None:
+        trained = self._train_epoch(number, batches)
+        validated, seconds = self._validate(validation)
         row = {
             "epoch": number,
             "seconds": trained.seconds + seconds,
@@ -239,7 +256,7 @@ class _Run:
             snapshots.keep_newest(self._folder, keep)
         print(_line(row))
 
-    def _train_epoch(self, number: int) -> Trained:
+    def _train_epoch(self, number: int, batches: Iterator[Any]) -> Trained:
         """The rest of an epoch's steps, with a save every now and then.
 
         Raises:
@@ -252,7 +269,7 @@ class _Run:
         with progress(images, title, done=done) as bar, self._stop.put_off():
             while not self._stop.requested:
                 trained = self._loop.train(
-                    self._batches, self._steps, bar=bar, since=trained, pause=self._due
+                    batches, self._steps, bar=bar, since=trained, pause=self._due
                 )
                 self._progress = dataclasses.replace(self._progress, trained=trained)
                 self._save_state()
@@ -264,44 +281,23 @@ class _Run:
         """Whether the state should be saved now."""
         return self._stop.requested or time.monotonic() >= self._next_save
 
-    def _training_batches(self, store: data.Store | None) -> tf.data.Dataset:
-        """Endless (images, labels), from where the run stands on."""
-        progress = self._progress
-        how = {
-            "batch_size": self._recipe.batch_size,
-            "seed": progress.stream,
-            "first_batch": progress.epoch * self._steps + progress.trained.steps,
-        }
-        if store:
-            return data.from_store(store, **how)
-        return data.for_training(self._dataset, **how)
-
-    def _validation_batches(self, store: data.Store | None) -> tf.data.Dataset | None:
-        split = self._dataset.splits.get("validation")
-        if split is None or not split.examples:
-            print("no validation split: no snapshots, and empty val_ columns")
-            return None
-        batch_size = self._recipe.batch_size
-        if store:
-            return data.in_order(store, batch_size=batch_size)
-        batches = data.for_inference(self._dataset, split.shards, batch_size=batch_size)
-        return batches.map(lambda batch: (batch.images, batch.labels))
-
-    def _validate(self) -> tuple[Metrics | None, float]:
+    def _validate(
+        self, batches: tf.data.Dataset | None
+    ) -> tuple[Metrics | None, float]:
         """The metrics on the validation split, and the seconds that took.
 
         Raises:
             RunError: they are no finite numbers.
         """
-        if self._validation is None:
+        if batches is None:
             return None, 0.0
         started = time.perf_counter()
-        metrics = self._loop.evaluate(self._validation)
+        metrics = self._loop.evaluate(batches)
         divergence.refuse_validation(metrics.loss)
         return metrics, time.perf_counter() - started
 
     @contextlib.contextmanager
-    def _naming_batch(self, choice: cache.Choice) -> Iterator[None]:
+    def _naming_batch(self, choice: Choice) -> Iterator[None]:
         """Has a divergence name the images of the batch that it began with."""
         try:
             yield
@@ -313,6 +309,7 @@ class _Run:
                 batch_size=self._recipe.batch_size,
                 seed=self._progress.stream,
                 number=number,
+                parts=choice.features.parts if choice.features else 1,
             )
             raise divergence.of_batch(error, self._progress.epoch + 1, ids) from error
 
@@ -360,8 +357,12 @@ def _checkpoint(folder: Path) -> Path:
     return folder / "checkpoint" / "state.npz"
 
 
+def _cache_folder(folder: Path, options: Options) -> Path:
+    return options.cache_folder or folder / "cache"
+
+
 def _key(
-    dataset: Dataset, recipe: Recipe, weights: str, seed: int | None, order: str
+    dataset: Dataset, recipe: Recipe, weights: str, seed: int | None, choice: Choice
 ) -> dict[str, Any]:
     """What a run of MODEL must have in common with the run that it goes on."""
     choices = dataclasses.asdict(recipe)
@@ -373,7 +374,7 @@ def _key(
         "recipe": choices,
         "weights": weights,
         "seed": seed,
-        "order": order,
+        **choice.key(),
     }
 
 

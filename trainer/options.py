@@ -1,0 +1,36 @@
+"""What a training run is told besides its recipe."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Of a run, besides its recipe.
+
+    Attributes:
+        seed: of everything random; makes the run deterministic.
+        cache: see cache.choose.
+        cache_folder: on a local disk, for a cache that is larger than the memory, or
+            of features; it is kept. Without it MODEL/cache, which goes when the run is
+            complete.
+        feature_dtype, feature_views: see features.plan.
+        features_on: `host`, `device`, or `auto`: on GPUs, if they fit there.
+        save_minutes: between two savings of the state inside an epoch.
+        keep_snapshots: the newest, which are the best; without it, all.
+        hang_minutes: without a step, until the run is ended.
+        virtual_devices, cpu, all_reduce: see devices.strategy.
+    """
+
+    seed: int | None = None
+    cache: str = "auto"
+    cache_folder: Path | None = None
+    feature_dtype: str = "float16"
+    feature_views: int = 1
+    features_on: str = "auto"
+    save_minutes: float = 15
+    keep_snapshots: int | None = None
+    hang_minutes: float = 30
+    virtual_devices: int | None = None
+    cpu: bool = False
+    all_reduce: str = "nccl"
