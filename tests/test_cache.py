@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from pipeline import manifest, resources
-from pipeline.console import RunError
+from pipeline.console import RunError, UsageError
 from trainer import cache
+from trainer.recipe import RECIPES
 
 GB = 10**9
 
@@ -47,6 +48,60 @@ def test_choices(million, monkeypatch, wanted, free, order, kind, on_disk, why) 
     assert (choice.kind, choice.on_disk) == (kind, on_disk)
     assert why in choice.why
     assert "\n" not in str(choice)
+
+
+@pytest.fixture
+def of_million(tf, million):
+    """What 1.2 million images make: 133 GB as float16."""
+    from trainer import features
+
+    def plan(**changes):
+        recipe = dataclasses.replace(RECIPES["article"], **changes)
+        return features.plan(recipe, million.image, dtype="float16", views=1)
+
+    return plan
+
+
+BEGUN = {"features": {"layer": "block4_pool"}, "order": "permutation"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "free", "disk", "earlier", "kind", "why"),
+    [
+        ("auto", 200, 200, {}, "features", "133 GB; ahead from epoch 2 on"),
+        ("auto", 180, 200, {}, "decoded", "pixels take 108 GB"),
+        ("auto", 200, 100, {}, "decoded", "pixels take 108 GB"),
+        ("auto", 200, 200, {"order": "permutation"}, "decoded", "pixels take 108 GB"),
+        ("auto", 10, 10, BEGUN, "features", "as this run began"),
+        ("features", 10, 10, {}, "features", "block4_pool as float16"),
+        ("decoded", 200, 200, {}, "decoded", "pixels take 108 GB"),
+    ],
+)
+def test_features_where_they_fit(
+    million, of_million, monkeypatch, wanted, free, disk, earlier, kind, why
+) -> None:
+    monkeypatch.setattr(resources, "free_memory", lambda: free * GB)
+    choice = cache.choose(
+        wanted, million, earlier=earlier, features=of_million(), disk=disk * GB
+    )
+    assert choice.kind == kind
+    assert why in choice.why
+    assert (choice.key()["features"] is not None) == (kind == "features")
+
+
+def test_a_single_epoch_is_not_worth_features(million, of_million, monkeypatch) -> None:
+    monkeypatch.setattr(resources, "free_memory", lambda: 500 * GB)
+    for epochs, kind in ((1, "decoded"), (2, "features")):
+        plan = of_million(epochs=epochs)
+        choice = cache.choose("auto", million, features=plan, disk=500 * GB)
+        assert choice.kind == kind
+
+
+def test_features_that_cannot_be(million) -> None:
+    why = "trainable is 'all'"
+    with pytest.raises(UsageError, match=f"--cache=features: {why}"):
+        cache.choose("features", million, features=why)
+    assert cache.choose("auto", million, features=why).kind != "features"
 
 
 def test_jpegs_that_do_not_fit_are_refused(million, monkeypatch) -> None:

@@ -13,7 +13,7 @@ from conftest import REPOSITORY, Program
 
 from pipeline import manifest, resources
 from pipeline.console import RunError, UsageError
-from trainer.recipe import RECIPES
+from trainer.recipe import NO_AUGMENTATION, RECIPES
 
 RECIPE = replace(RECIPES["demo"], epochs=3, batch_size=8)
 
@@ -46,6 +46,10 @@ def weights(folder: Path) -> list[np.ndarray]:
 
     network = keras.models.load_model(folder / "model.keras")
     return network.get_weights()
+
+
+def snapshots(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "snapshot").iterdir())
 
 
 def history(folder: Path) -> list[dict]:
@@ -156,6 +160,87 @@ def test_a_cache_folder_of_ones_own_is_kept(
         assert f"cache in {tmp_path / 'cache' / split} is complete" in said
 
 
+PLAIN = replace(RECIPE, augmentation=NO_AUGMENTATION)
+
+
+def test_features_train_the_same_model(run, made_dataset: Path, tmp_path: Path) -> None:
+    """In float32: losses and weights of every epoch are those of decoded pixels."""
+    made = {}
+    for cache in ("decoded", "features"):
+        folder = tmp_path / cache
+        options = {"cache": cache, "feature_dtype": "float32", "recipe": PLAIN}
+        run(made_dataset, folder, **options)
+        made[cache] = weights(folder), history(folder), snapshots(folder)
+        assert not (folder / "cache").exists()
+    for ours, theirs in zip(made["features"][0], made["decoded"][0], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    for ours, theirs in zip(made["features"][1], made["decoded"][1], strict=True):
+        for name in ("loss", "accuracy", "top5_accuracy", "val_loss", "val_accuracy"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-5)
+    assert made["features"][2] == made["decoded"][2]
+
+
+def test_features_go_on_bit_for_bit(
+    run, made_dataset: Path, tmp_path: Path, capsys
+) -> None:
+    """`auto` keeps to them; a cache folder of one's own serves both."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    options = {"recipe": PLAIN, "cache_folder": tmp_path / "kept"}
+    run(made_dataset, whole, cache="features", **options)
+    run(made_dataset, parts, epochs=1, cache="features", **options)
+    run(made_dataset, parts, epochs=3, cache="auto", **options)
+    said = capsys.readouterr().out
+    assert "as this run began" in said
+    assert f"cache in {tmp_path / 'kept' / 'train-features'} is complete" in said
+    for ours, theirs in zip(weights(parts), weights(whole), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cache": "decoded"}, "features is .*float16.* there and None here"),
+        ({"feature_dtype": "uint8"}, "features.dtype is float16 there and uint8 here"),
+    ],
+)
+def test_other_features_are_refused(
+    run, made_dataset: Path, tmp_path: Path, options: dict, message: str
+) -> None:
+    first = {"cache": "features", "recipe": PLAIN, "epochs": 1}
+    run(made_dataset, tmp_path / "model", **first)
+    with pytest.raises(RunError, match=message):
+        run(made_dataset, tmp_path / "model", **{**first, "epochs": 2, **options})
+
+
+def test_a_phase_that_trains_all_layers_leaves_the_features(
+    run, made_dataset: Path, tmp_path: Path, capsys
+) -> None:
+    """The head from features, the rest from pixels: the model of pixels alone."""
+    recipe = replace(
+        PLAIN,
+        trainable="all",
+        head_epochs=2,
+        head_learning_rate=1e-3,
+        learning_rate=1e-6,
+    )
+    for cache in ("decoded", "features"):
+        options = {"cache": cache, "feature_dtype": "float32", "recipe": recipe}
+        run(made_dataset, tmp_path / cache, **options)
+    said = capsys.readouterr().out
+    assert "cache: features, on disk: block5_pool as float32" in said
+    assert said.count("cache: decoded") == 2
+    found, expected = (history(tmp_path / cache) for cache in ("features", "decoded"))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
+
+
+def test_features_of_two_views(run, made_dataset: Path, tmp_path: Path) -> None:
+    """Which see as many flips as pixels do, if not the same ones."""
+    run(made_dataset, tmp_path / "model", cache="features", feature_views=2)
+    first, *_, last = history(tmp_path / "model")
+    assert last["loss"] < first["loss"]
+
+
 def test_another_order_is_refused(
     run, trained: Path, made_dataset: Path, tmp_path: Path
 ) -> None:
@@ -256,6 +341,7 @@ def test_imagenet_without_a_network(
         (["--dataset=x", "--model=y", "--", "--foo"], "nothing takes"),
         (["--dataset=x", "--model=y", "--jit", "--trainable=all"], "jit is True"),
         (["--dataset=x", "--model=y", "--precision=half"], "mixed_bfloat16"),
+        (["--dataset=x", "--model=y", "--feature_dtype=int4"], "float16|float32|uint8"),
         (
             ["--dataset=x", "--model=y", "--head_epochs=3"],
             "give both or neither",
