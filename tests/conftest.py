@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,9 @@ import pytest
 from PIL import Image
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+# In the background of a shell it would be ignored, by every program started here, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 REPOSITORY = Path(__file__).parent.parent
 
 CLASSES = ("blue", "green", "red")
