@@ -40,10 +40,11 @@ def draws(seed: int, step: int | tf.Tensor, batch_size: int) -> tf.Tensor:
     return tf.random.stateless_uniform([batch_size, DRAWS], key, alg="philox")
 
 
-def draws_of_replica(seed: int, step: int | tf.Tensor, batch_size: int) -> tf.Tensor:
-    """The part of `draws` that belongs to the rows of this replica, in its context."""
+def draws_of_replica(
+    seed: int, step: int | tf.Tensor, batch_size: int, rows: int
+) -> tf.Tensor:
+    """Those of `draws` that belong to the rows of this replica, in its context."""
     replica = tf.distribute.get_replica_context()
-    rows = batch_size // replica.num_replicas_in_sync
     first = rows * replica.replica_id_in_sync_group
     return draws(seed, step, batch_size)[first : first + rows]
 

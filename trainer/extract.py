@@ -139,16 +139,18 @@ class _Extraction:
                     first += 1
 
     def _batches(self, view: int, first: int) -> Iterator[dict[str, np.ndarray]]:
-        """Full batches of one view, from an example on; the last is filled up.
+        """Full batches of one view, from an example on; the last may be short, but
+        for rows that fill it up so that it can be cut.
 
         One is computed while the one before is fetched.
         """
+        least = self._strategy.num_replicas_in_sync * self._recipe.accumulate
         images = data.for_inference(
             self._dataset,
             self._dataset.split(self._split).shards,
             batch_size=self._size,
             first=first,
-        ).map(lambda batch: feed.padded((batch.images, batch.labels), self._size))
+        ).map(lambda batch: feed.padded((batch.images, batch.labels), least))
         launched: deque[Any] = deque()
         number = first // self._size
         for pixels, labels in feed.to_replicas(images, self._strategy):
@@ -188,6 +190,6 @@ class _Extraction:
             return augment.flip(pixels, tf.repeat(view == 1, len(pixels)))
         batches = math.ceil(self._dataset.split(self._split).examples / self._size)
         drawn = augment.draws_of_replica(
-            _VIEW_SEED, view * batches + number, self._size
+            _VIEW_SEED, view * batches + number, self._size, len(pixels)
         )
         return augment.apply(pixels, drawn, augmentation)

@@ -41,13 +41,13 @@ def to_replicas(
             yield batch
 
 
-def padded(batch: Any, batch_size: int) -> Any:
-    """Adds rows of zeros to every tensor of a structure, up to a full batch."""
+def padded(batch: Any, multiple: int) -> Any:
+    """Adds rows of zeros to every tensor of a structure, up to a multiple."""
 
     def pad(tensor: tf.Tensor) -> tf.Tensor:
-        missing = batch_size - tf.shape(tensor)[0]
+        missing = -tf.shape(tensor)[0] % multiple
         below = [[0, missing]] + [[0, 0]] * (tensor.shape.rank - 1)
-        return tf.ensure_shape(tf.pad(tensor, below), [batch_size, *tensor.shape[1:]])
+        return tf.pad(tensor, below)
 
     return tf.nest.map_structure(pad, batch)
 

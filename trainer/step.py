@@ -138,7 +138,7 @@ class Step:
             return images
         batch_size = self._recipe.batch_size
         number = self._first_step + tf.cast(self._optimizer.iterations, tf.int64)
-        drawn = augment.draws_of_replica(self._seed, number, batch_size)
+        drawn = augment.draws_of_replica(self._seed, number, batch_size, len(images))
         return augment.apply(images, drawn, self._recipe.augmentation)
 
 
