@@ -212,6 +212,21 @@ def test_other_features_are_refused(
         run(made_dataset, tmp_path / "model", **{**first, "epochs": 2, **options})
 
 
+@pytest.mark.parametrize("where", ["host", "device"])
+def test_features_on_two_replicas(
+    made_dataset: Path, tmp_path: Path, program: Program, where: str
+) -> None:
+    folder = tmp_path / "model"
+    words = ["trainer", f"--dataset={made_dataset}", f"--model={folder}", "--seed=3"]
+    words += ["--recipe=article", "--weights=none", "--batch_size=8", "--epochs=2"]
+    words += ["--cache=features", "--feature_dtype=uint8", f"--features_on={where}"]
+    result = program(*words, "--virtual_devices=2")
+    assert result.returncode == 0, result.stderr
+    assert "cache: features, on disk: block4_pool as uint8" in result.stdout
+    assert len(history(folder)) == 2
+    assert not (folder / "cache").exists()
+
+
 def test_a_phase_that_trains_all_layers_leaves_the_features(
     run, made_dataset: Path, tmp_path: Path, capsys
 ) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from pipeline import manifest
-from trainer.recipe import RECIPES
+from trainer.recipe import NO_AUGMENTATION, RECIPES
 
 pytestmark = pytest.mark.slow
 
@@ -31,6 +31,11 @@ RECIPE = replace(
     hidden=16,
     precision="float32",
 )
+# The same without augmentation, and with its features kept in MODEL.
+RECIPES_BY_CACHE = {
+    "auto": RECIPE,
+    "features": replace(RECIPE, augmentation=NO_AUGMENTATION),
+}
 KILLS = 24
 STEPS = ("replace", "fsync", "unlink", "mkdir", "rmdir")  # of the module `os`
 UNTIMED = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
@@ -40,7 +45,9 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tensorflow", "trainer.train"])
 
 
-def train(dataset: Path, folder: Path, kill_before: int | None = None) -> None:
+def train(
+    dataset: Path, folder: Path, cache: str, kill_before: int | None = None
+) -> None:
     """In a process of its own; it ends with the program's exit code."""
     from trainer.options import Options
     from trainer.train import run
@@ -51,9 +58,10 @@ def train(dataset: Path, folder: Path, kill_before: int | None = None) -> None:
     if kill_before is not None:
         kill_before_step(kill_before)
     # Saved after every step.
-    options = Options(seed=3, cpu=True, save_minutes=0)
+    options = Options(seed=3, cpu=True, save_minutes=0, cache=cache)
+    recipe = RECIPES_BY_CACHE[cache]
     try:
-        run(dataset, folder, recipe=RECIPE, weights="none", options=options)
+        run(dataset, folder, recipe=recipe, weights="none", options=options)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -127,10 +135,17 @@ def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
     assert untimed[0] == untimed[1]
 
 
+@pytest.fixture(scope="module", params=list(RECIPES_BY_CACHE))
+def cache(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def undisturbed(tf, made_dataset: Path, tmp_path_factory) -> dict[str, Any]:
+def undisturbed(
+    tf, made_dataset: Path, cache: str, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("undisturbed") / "model"
-    assert finish(made_dataset, folder) == 0
+    assert finish(made_dataset, folder, cache) == 0
     found = outcome(tf, folder)
     assert [row[0] for row in found["history"]] == [1, 2, 3]
     assert len(set(found["tensorboard"])) == len(found["tensorboard"])
@@ -139,14 +154,19 @@ def undisturbed(tf, made_dataset: Path, tmp_path_factory) -> dict[str, Any]:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_random_moments(
-    tf, made_dataset: Path, undisturbed, tmp_path: Path, number: signal.Signals
+    tf,
+    made_dataset: Path,
+    cache: str,
+    undisturbed: dict[str, Any],
+    tmp_path: Path,
+    number: signal.Signals,
 ) -> None:
     """Signals until there were KILLS; every run that gets to its end is compared."""
     rng = random.Random(int(number))
     kills = finished = 0
     folder = tmp_path / "model"
     while kills < KILLS or not finished:
-        process = start(made_dataset, folder)
+        process = start(made_dataset, folder, cache)
         process.join(timeout=rng.uniform(0.5, 8) if kills < KILLS else 300)
         if process.is_alive():
             os.kill(process.pid, number)
@@ -162,16 +182,21 @@ def test_random_moments(
 
 
 def test_every_step_on_disk(
-    tf, made_dataset: Path, undisturbed, tmp_path: Path
+    tf,
+    made_dataset: Path,
+    cache: str,
+    undisturbed: dict[str, Any],
+    tmp_path: Path,
 ) -> None:
     """Killed before the nth call of the file system, for every third n: inside saves,
-    of states, snapshots and the result, and between phases."""
+    of features, states, snapshots and the result, and between phases."""
     step, done = 0, False
     while not done:
         folder = tmp_path / f"step {step}"
-        done = finish(made_dataset, folder, step) == 0
+        done = finish(made_dataset, folder, cache, step) == 0
         if not done:
-            assert finish(made_dataset, folder) == 0, f"killed before step {step}"
+            killed = f"killed before step {step}"
+            assert finish(made_dataset, folder, cache) == 0, killed
         assert_same(outcome(tf, folder), undisturbed)
         shutil.rmtree(folder)
         step += 3
