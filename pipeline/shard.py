@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline import duplicates, files, image, record
+from pipeline import duplicates, files, image, origin, record
 from pipeline.flight import Flight
 from pipeline.manifest import (
     MANIFEST,
@@ -133,7 +133,7 @@ def write(name: str, folder: str, contract: ImageContract) -> None:
             try:
                 if index in condemned:
                     raise image.BadImage(*condemned[index])
-                source = _read(ref.uri)
+                source = origin.read(ref.uri)
                 tally.bytes_read += len(source)
                 sources[index] = hashlib.sha256(source).digest()
                 framed = _frame(ref, image.convert(source, contract), contract)
@@ -152,7 +152,7 @@ def write(name: str, folder: str, contract: ImageContract) -> None:
 def try_alone(uri: str, contract: ImageContract) -> None:
     """What `write` does to one image, for a process that may crash or hang."""
     with contextlib.suppress(image.BadImage):
-        image.convert(_read(uri), contract)
+        image.convert(origin.read(uri), contract)
 
 
 def planned_image(folder: Path, name: str, index: int) -> PlannedImage:
@@ -170,14 +170,6 @@ def _frame(ref: PlannedImage, encoded: bytes, contract: ImageContract) -> bytes:
         text=ref.text,
     )
     return record.frame(payload)
-
-
-def _read(uri: str) -> bytes:
-    try:
-        with open(uri, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise image.BadImage("unreadable", str(error.strerror)) from error
 
 
 def _read_plan(folder: Path, name: str) -> Iterator[PlannedImage]:

@@ -50,7 +50,7 @@ class Listing:
     """Everything below IMAGES.
 
     Attributes:
-        layout: `splits` or `classes`.
+        layout: `splits`, `classes`, or `files` that have none.
         refs: the images to read, in no particular order.
         rejects: those known to be unusable from their path alone.
         ignored: litter, and files beside the split or class folders.
@@ -114,6 +114,14 @@ def list_images(
     return listing
 
 
+def list_below(folder: Path, split: str) -> Listing:
+    """Lists every file below a folder as an unlabelled image of a split."""
+    listing = Listing("files")
+    for path, problem in _walk(str(folder), listing.ignored):
+        _add(path, str(folder), split, None, problem, listing)
+    return listing
+
+
 def read_class_list(path: Path | None) -> tuple[str, ...]:
     """The lines of a class list; none without a path.
 
@@ -144,12 +152,14 @@ def _list_splits(
 ) -> None:
     """Adds the split folders; what stands beside them is ignored."""
     beside = (entry for entry in _entries(str(root)) if entry.name not in splits)
-    listing.ignored += [_printable(entry.path) for entry in beside]
+    listing.ignored += [printable(entry.path) for entry in beside]
     for split in splits:
         folder, before = str(root / split), len(listing.refs) + len(listing.rejects)
         if split == "test" and not labelled_test:
-            for path, problem in _walk(folder, listing.ignored):
-                _add(path, folder, split, None, problem, listing)
+            below = list_below(Path(folder), split)
+            listing.refs += below.refs
+            listing.rejects += below.rejects
+            listing.ignored += below.ignored
         else:
             for path in _list_classes(folder, split, listing):
                 outside = ("no_class", f"outside the class folders of {split}/")
@@ -163,7 +173,7 @@ def _list_classes(root: str, split: str, listing: Listing) -> list[str]:
     outside, empty = [], []
     for entry in _entries(root):
         if is_litter(entry.name):
-            listing.ignored.append(_printable(entry.path))
+            listing.ignored.append(printable(entry.path))
         elif not _is_folder(entry):
             outside.append(entry.path)
         else:
@@ -171,7 +181,7 @@ def _list_classes(root: str, split: str, listing: Listing) -> list[str]:
             found = list(_walk(entry.path, listing.ignored, (_identity(root),)))
             for path, problem in found:
                 _add(path, root, split, entry.name, problem, listing)
-            empty += [] if found else [_printable(entry.name)]
+            empty += [] if found else [printable(entry.name)]
     if empty:
         raise RunError(
             f"{root} has class folders without a file: {', '.join(sorted(empty))}. "
@@ -190,13 +200,13 @@ def _add(
 ) -> None:
     """Adds one file as an image, or as a rejection where there is a problem."""
     image_id = path[len(root) + 1 :]
-    if not _is_utf8(image_id):
+    if not is_utf8(image_id):
         problem = ("bad_name", "the path is not UTF-8")
     if problem is None:
         listing.refs.append(ImageRef(image_id, path, label, split))
         return
-    known = label if label and _is_utf8(label) else ""
-    listing.rejects.append(Reject(_printable(image_id), split, known, *problem))
+    known = label if label and is_utf8(label) else ""
+    listing.rejects.append(Reject(printable(image_id), split, known, *problem))
 
 
 def _walk(
@@ -212,7 +222,7 @@ def _walk(
         return
     for entry in _entries(folder):
         if is_litter(entry.name):
-            ignored.append(_printable(entry.path))
+            ignored.append(printable(entry.path))
         elif _is_folder(entry):
             yield from _walk(entry.path, ignored, (*above, here))
         else:
@@ -295,7 +305,8 @@ def _classes(root: Path, listing: Listing, given: tuple[str, ...]) -> tuple[str,
     return given or tuple(sorted(known))
 
 
-def _is_utf8(name: str) -> bool:
+def is_utf8(name: str) -> bool:
+    """Whether a path is text, and can be an id."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -303,6 +314,6 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     """A path as UTF-8 text; bytes that are not UTF-8 as escapes."""
     return os.fsencode(name).decode(errors="backslashreplace")
