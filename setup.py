@@ -19,8 +19,10 @@ TRAIN = [
     "matplotlib",  # pictures where people would rather look: curves, bars
     "orjson",  # the fastest exact text of float32: the prediction CSVs
     "pandas",  # reads the CSVs that it and others wrote
+    "pyarrow",  # predictions as Parquet
     "tensorboard",  # shows what training logs
     "tensorflow",  # tf.data, Keras, MirroredStrategy
+    "zstandard",  # predictions as .csv.zst, which pandas reads by it, too
 ]
 
 DEV = [

@@ -2,38 +2,72 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import flags
 
 from pipeline import console
+from pipeline.console import UsageError
 from pipeline.manifest import SPLITS
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "MODEL, as `make train` makes it.")
 flags.DEFINE_string("dataset", None, "DATASET, as `make shards` makes it.")
 flags.DEFINE_enum("split", "test", SPLITS, "Of DATASET; it need not be labelled.")
+flags.DEFINE_string(
+    "images", None, "In place of DATASET: a folder of photos, a CSV of ids, or a .tar."
+)
 flags.DEFINE_string("predictions", None, "Folder to make: CSV shards.")
+flags.DEFINE_enum(
+    "format",
+    "probabilities",
+    ["probabilities", "top_k", "submission"],
+    "Of every class; the best classes; or Kaggle's `id,landmarks`.",
+)
+flags.DEFINE_integer("top_k", 5, "Classes in a row of that format.", lower_bound=1)
+flags.DEFINE_string(
+    "sample_submission", None, "CSV whose ids a submission has to have, in its order."
+)
+flags.DEFINE_enum("compression", "none", ["none", "gzip", "zstd"], "Of the CSVs.")
+flags.DEFINE_bool("parquet", False, "Write Parquet in place of CSV.")
 flags.DEFINE_integer("batch_size", 64, "Over all replicas.", lower_bound=1)
+flags.DEFINE_integer(
+    "writers", None, "Processes that write. Default: 2 a GPU, else 1.", lower_bound=1
+)
 flags.DEFINE_integer(
     "virtual_devices", None, "Split the CPU into as many devices.", lower_bound=1
 )
 flags.DEFINE_bool("cpu", False, "Predict on the CPU, even where there are GPUs.")
+flags.DEFINE_string("labels", None, "Of evaluate: CSV `id,label` of PREDICTIONS.")
+flags.DEFINE_string("evaluation", "evaluation", "Of evaluate: folder to make.")
 
 
 def predict(passed_on: Sequence[str]) -> None:
-    """Writes PREDICTIONS of MODEL on a split of DATASET."""
+    """Writes PREDICTIONS of MODEL on a split of DATASET, or on photos."""
     console.nothing_passed_on(passed_on)
-    console.required(
-        model=FLAGS.model, dataset=FLAGS.dataset, predictions=FLAGS.predictions
-    )
+    console.required(model=FLAGS.model, predictions=FLAGS.predictions)
+    if bool(FLAGS.dataset) == bool(FLAGS.images):
+        raise UsageError("give one of --dataset and --images: what is to be predicted")
+    if FLAGS.sample_submission and FLAGS.format != "submission":
+        raise UsageError("--sample_submission goes with --format=submission")
     from predictor import predict  # here: TensorFlow takes seconds that --help need not
+    from predictor.formats import Format
 
     predict.run(
         console.path(FLAGS.model),
-        console.path(FLAGS.dataset),
         console.path(FLAGS.predictions),
+        format=Format(
+            kind=FLAGS.format,
+            top_k=FLAGS.top_k,
+            compression=FLAGS.compression,
+            parquet=FLAGS.parquet,
+        ),
+        dataset=_path(FLAGS.dataset),
+        images=_path(FLAGS.images),
         split=FLAGS.split,
+        sample_submission=_path(FLAGS.sample_submission),
         batch_size=FLAGS.batch_size,
+        writers=FLAGS.writers,
         virtual_devices=FLAGS.virtual_devices,
         cpu=FLAGS.cpu,
     )
@@ -53,6 +87,10 @@ def summary(passed_on: Sequence[str]) -> None:
         console.path(FLAGS.predictions),
         split=FLAGS.split,
     )
+
+
+def _path(text: str | None) -> Path | None:
+    return console.path(text) if text else None
 
 
 VERBS = {"predict": predict, "summary": summary}

@@ -1,186 +1,230 @@
-"""MODEL + DATASET → PREDICTIONS: one input shard makes one output shard."""
+"""MODEL + DATASET or photos → PREDICTIONS: one input shard makes one output shard."""
 
-import hashlib
-from collections.abc import Iterator, Mapping
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
-from pipeline import manifest, resources
-from pipeline.console import RunError, progress
-from pipeline.manifest import Dataset, Shard
+from pipeline import console, files, ledger, manifest, resources
+from pipeline.console import RunError, in_bytes
+from pipeline.manifest import ImageContract
+from pipeline.sources import Reject
 from pipeline.workfolder import WorkFolder
-from predictor import csv_shards
-from trainer import dataset as data
+from predictor import csv_shards, estimate, submission
+from predictor.csv_shards import Entry
+from predictor.formats import Format
+from predictor.forward import Forward
+from predictor.inputs import Batch, FromDataset, FromImages, Input
+from predictor.parts import Parts
+from predictor.writers import Writers
 from trainer import devices, model
 
-VERSION = 1
+# 15,000 classes at 4,000 images/s are 60 million numbers/s: what two processes write.
+_WRITERS_PER_GPU = 2
+_TOLD = 10  # ids in a message
 
 
 def run(
     model_folder: Path,
-    dataset_folder: Path,
     folder: Path,
     *,
+    format: Format,
+    dataset: Path | None = None,
+    images: Path | None = None,
     split: str = "test",
+    sample_submission: Path | None = None,
     batch_size: int = 64,
+    writers: int | None = None,
     virtual_devices: int | None = None,
     cpu: bool = False,
 ) -> None:
-    """Predicts every image of a split once, or goes on where an earlier run stopped.
+    """Predicts every image once, or goes on where an earlier run stopped.
 
     Args:
         model_folder: MODEL.
-        dataset_folder: DATASET.
         folder: PREDICTIONS, to make.
-        split: of the dataset; it need not be labelled.
+        format: of the files.
+        dataset: DATASET, whose split is predicted; it need not be labelled.
+        images: in place of that, photos; see unlabelled.list_images.
+        split: of either.
+        sample_submission: of format `submission`: the ids that it has to have.
         batch_size: global, over all replicas. Batches never span shards.
+        writers: processes that write; None for what the devices need.
         virtual_devices, cpu: see devices.strategy.
 
     Raises:
-        RunError: MODEL and DATASET do not fit, one of them is damaged, or the folder
-            holds the predictions of others.
+        RunError: MODEL and the images do not fit, one of them is damaged, or the
+            folder holds the predictions of others.
+        UsageError: the model has fewer classes than the format asks for.
     """
+    started = time.monotonic()
     resources.limit_arenas()
-    dataset = manifest.load(dataset_folder)
     contract = model.read_contract(model_folder)
-    contract.check(dataset)
-    key = {
-        "model": contract.fingerprint,
-        "dataset": dataset.fingerprint,
-        "split": split,
-        "format": "probabilities",
-    }
-    shards = _names(dataset, split)
+    _refuse_repeated(contract.classes)
+    format.check(contract.classes)
+    source = _source(contract, dataset, images, split)
+    key = _key(contract, source, format, sample_submission)
     output = WorkFolder(folder, manifest=csv_shards.MANIFEST)
     if output.start(key):
-        _refuse_missing(folder, shards)
+        _refuse_missing(folder)
         print(f"PREDICTIONS {folder} is complete already; nothing to do.")
         return
-    missing = {name: shard for name, shard in shards.items() if not output.note(name)}
-    if missing:
+    sample = submission.read_sample(sample_submission) if sample_submission else None
+    parts = Parts(output, key, format, source.sizes)
+    if missing := parts.missing():
         strategy = devices.strategy(virtual_devices=virtual_devices, cpu=cpu)
+        writers = min(writers or _default_writers(strategy), len(missing))
+        rows = sum(source.sizes[position] for position in missing)
+        estimate.announce(
+            folder, parts.format, contract.classes, rows=rows, writers=writers
+        )
         with strategy.scope():
-            network = model.load(model_folder)
-        forward = _Forward(network, strategy, batch_size)
-        writer = _Writer(output, dataset, contract, forward, batch_size)
-        total = sum(shard.examples for shard in shards.values())
-        left = sum(shard.examples for shard in missing.values())
-        with (
-            progress(total, "predict", done=total - left) as bar,
-            data.naming_damage(dataset),
-        ):
-            for name, shard in missing.items():
-                writer.write(name, shard, bar)
-    _finish(output, key, shards)
+            forward = Forward(model.load(model_folder), strategy)
+        with Writers(
+            parts.folder, parts.format, contract.classes, rows=batch_size, count=writers
+        ) as writing:
+            batches = source.batches(missing, batch_size=batch_size, at_once=writers)
+            _write(forward.stream(batches), writing, parts)
+    _finish(output, key, parts, source, sample, time.monotonic() - started)
 
 
-def _refuse_missing(folder: Path, shards: Mapping[str, Shard]) -> None:
+def _refuse_repeated(classes: Sequence[str]) -> None:
+    """Columns of the same name could not be told apart."""
+    repeated = [name for name, count in Counter(classes).items() if count > 1]
+    if repeated:
+        lines = [n for n, name in enumerate(classes, 1) if name == repeated[0]]
+        raise RunError(
+            f"MODEL has the class {repeated[0]!r} more than once, in the lines "
+            f"{', '.join(map(str, lines))} of {manifest.CLASSES} ({len(repeated)} such "
+            "classes in all): its columns could not be told apart. Train on a DATASET "
+            "whose classes have names of their own."
+        )
+
+
+def _source(
+    contract: model.Contract, dataset: Path | None, images: Path | None, split: str
+) -> Input:
+    """What is predicted, held to what the model takes."""
+    if images:
+        return FromImages(images, split, ImageContract(**contract.image))
+    assert dataset
+    loaded = manifest.load(dataset)
+    contract.check(loaded)
+    return FromDataset(loaded, split)
+
+
+def _key(
+    contract: model.Contract, source: Input, format: Format, sample: Path | None
+) -> dict[str, Any]:
+    """Everything that decides the content; part of predictions.json."""
+    return {
+        "version": csv_shards.VERSION,
+        "model": contract.fingerprint,
+        "classes": manifest.classes_entry(contract.classes),
+        **source.key,
+        **format.key(),
+        "sample_submission": files.sha256(sample) if sample else None,
+    }
+
+
+def _refuse_missing(folder: Path) -> None:
     """A finished folder may have lost a file since."""
-    if missing := [name for name in shards if not (folder / name).is_file()]:
+    entries = files.read_json(folder / csv_shards.MANIFEST)["files"]
+    names = [entry["file"] for entry in entries]
+    if missing := [name for name in names if not (folder / name).is_file()]:
         raise RunError(
             f"{folder / missing[0]} is missing ({len(missing)} in all), though the "
             "predictions were complete. Restore it, or remove the folder and run again."
         )
 
 
-def _names(dataset: Dataset, split: str) -> dict[str, Shard]:
-    """The output shard of every input shard, in order."""
-    shards = dataset.split(split).shards
-    return {
-        csv_shards.shard_name(index, len(shards)): shard
-        for index, shard in enumerate(shards)
-    }
+def _default_writers(strategy: tf.distribute.Strategy) -> int:
+    gpus = sum("GPU" in device for device in strategy.extended.worker_devices)
+    return max(1, min(resources.cores(), _WRITERS_PER_GPU * gpus))
 
 
-class _Forward:
-    """The model on all replicas, for batches of up to `batch_size` rows.
+def _write(
+    predicted: Iterator[tuple[Batch, np.ndarray]], writing: Writers, parts: Parts
+) -> None:
+    """Hands every batch to the writers, and waits until all is committed."""
+    rejects: dict[int, list[Reject]] = defaultdict(list)
+    with console.progress(parts.images, "predict", done=parts.done()) as bar:
+        for batch, probabilities in predicted:
+            _refuse_infinite(batch.ids, probabilities)
+            name = parts.names[batch.shard]
+            if batch.ids:
+                writing.write(name, batch.ids, probabilities)
+            rejects[batch.shard] += batch.rejects
+            if batch.last:
+                writing.end(name, rejects.pop(batch.shard))
+            bar.update(len(batch.ids) + len(batch.rejects))
+        writing.finish()
 
-    A short batch is filled up: one shape means one trace, and no replica may be left
-    without a row.
-    """
 
-    def __init__(
-        self, network: keras.Model, strategy: tf.distribute.Strategy, batch_size: int
-    ) -> None:
-        self._strategy = strategy
-        self._rows = max(batch_size, strategy.num_replicas_in_sync)
-        self._step = tf.function(
-            lambda images: strategy.run(network, (images,), {"training": False}),
-            reduce_retracing=True,  # the replicas' parts may differ by a row
+def _refuse_infinite(ids: Sequence[str], probabilities: np.ndarray) -> None:
+    """A sum is finite where all that is summed is, and takes less time than a look."""
+    finite = np.isfinite(probabilities.sum(axis=1))
+    if not finite.all():
+        bad = [name for name, good in zip(ids, finite, strict=True) if not good]
+        raise RunError(
+            f"the model's output is not finite for {len(bad)} of {len(ids)} images: "
+            f"{', '.join(bad[:_TOLD])}. MODEL is broken; nothing of this shard was "
+            "kept. Predict with a snapshot of it, or train again with a lower "
+            "--learning_rate."
         )
-
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """float32[batch, classes] of uint8[batch, height, width, 3], in their order."""
-        rows = len(images)
-        if rows < self._rows:
-            padding = [(0, self._rows - rows), (0, 0), (0, 0), (0, 0)]
-            images = np.pad(images, padding)
-        parts = np.array_split(images, self._strategy.num_replicas_in_sync)
-        distributed = self._strategy.experimental_distribute_values_from_function(
-            lambda context: tf.constant(parts[context.replica_id_in_sync_group])
-        )
-        results = self._strategy.experimental_local_results(self._step(distributed))
-        return np.concatenate([part.numpy() for part in results])[:rows]
-
-
-class _Writer:
-    """Writes output shards."""
-
-    def __init__(
-        self,
-        output: WorkFolder,
-        dataset: Dataset,
-        contract: model.Contract,
-        forward: _Forward,
-        batch_size: int,
-    ) -> None:
-        self._output = output
-        self._dataset = dataset
-        self._header = csv_shards.header(contract.classes)
-        self._forward = forward
-        self._batch_size = batch_size
-
-    def write(self, name: str, shard: Shard, bar: tqdm) -> None:
-        """Commits the predictions of one input shard, and then their sidecar."""
-        digest = hashlib.sha256(self._header)
-        rows = 0
-        with self._output.commit(name) as file:
-            file.write(self._header)
-            for line in self._lines(shard, bar):
-                file.write(line)
-                digest.update(line)
-                rows += 1
-        note = {"file": name, "rows": rows, "sha256": digest.hexdigest()}
-        self._output.done(name, note)
-
-    def _lines(self, shard: Shard, bar: tqdm) -> Iterator[bytes]:
-        batches = data.for_inference(
-            self._dataset, [shard], batch_size=self._batch_size
-        )
-        for ids, images, _ in batches.as_numpy_iterator():
-            yield from csv_shards.lines(ids, self._forward(images))
-            bar.update(len(ids))
 
 
 def _finish(
-    output: WorkFolder, key: Mapping[str, Any], shards: Mapping[str, Shard]
+    output: WorkFolder,
+    key: Mapping[str, Any],
+    parts: Parts,
+    source: Input,
+    sample: Sequence[str] | None,
+    seconds: float,
 ) -> None:
-    """Balances rows against examples, and completes the folder."""
-    notes = [output.note(name) for name in shards]
-    rows = sum(note["rows"] for note in notes if note)
-    examples = sum(shard.examples for shard in shards.values())
-    if rows != examples or None in notes:
+    """Balances rows against images, and completes the folder."""
+    entries, rejects = parts.balance(source.rejects)
+    predicted = sum(entry.rows for entry in entries)
+    if not predicted:
+        first = rejects[0]
         raise RunError(
-            f"{output.folder} has {rows} rows for {examples} examples. Did something "
-            "else write there? Run the same command again; it makes what is missing."
+            f"none of the {len(rejects)} images could be predicted; the first is "
+            f"{first.id!r}: {first.reason} ({first.detail}). Is it the right folder?"
         )
-    ledger = {"examples": examples, "predicted": rows}
-    output.finish(
-        {"version": VERSION, **key, "files": notes, "rows": rows, "ledger": ledger}
+    if key["format"] == "submission":
+        paths = [parts.folder / entry.file for entry in entries]
+        entries = [submission.assemble(paths, sample, output, key["compression"])]
+    if source.has_rejects:
+        output.write_text(csv_shards.REJECTS, ledger.rejects_csv(rejects))
+    account = {
+        "examples": predicted + len(rejects),
+        "predicted": predicted,
+        "rejected": len(rejects),
+    }
+    rows = sum(entry.rows for entry in entries)
+    described = [entry._asdict() for entry in entries]
+    output.finish({**key, "files": described, "rows": rows, "ledger": account})
+    print(_summary(output.folder, entries, account, rejects, seconds))
+
+
+def _summary(
+    folder: Path,
+    entries: Sequence[Entry],
+    account: Mapping[str, int],
+    rejects: Sequence[Reject],
+    seconds: float,
+) -> str:
+    size = in_bytes(sum(entry.bytes for entry in entries))
+    rows = sum(entry.rows for entry in entries)
+    reasons = Counter(reject.reason for reject in rejects)
+    why = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+    return (
+        f"PREDICTIONS {folder}: {account['examples']} images = "
+        f"{account['predicted']} predicted + {account['rejected']} rejected"
+        f"{f' ({why})' if why else ''}; {rows} rows in {len(entries)} files, {size}, "
+        f"{seconds:.1f} s"
     )
-    print(f"PREDICTIONS {output.folder}: {rows} rows in {len(shards)} files")

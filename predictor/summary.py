@@ -8,7 +8,6 @@ from PIL import Image, ImageDraw
 
 from pipeline import manifest
 from pipeline.manifest import Dataset
-from predictor import csv_shards
 from trainer import dataset as data
 from trainer import history
 
@@ -49,7 +48,7 @@ def show(
 
 def read(folder: Path) -> pd.DataFrame:
     """All rows of PREDICTIONS: float32 probabilities, the id as index."""
-    shards = sorted(folder.glob(csv_shards.shard_pattern()))
+    shards = sorted(folder.glob("predictions-*.csv"))
     parts = [pd.read_csv(path, dtype={"id": str}, index_col="id") for path in shards]
     return pd.concat(parts).astype(np.float32)
 

@@ -1,5 +1,6 @@
 """MODEL + DATASET → PREDICTIONS: complete, once each, resumed, refused."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -43,11 +44,12 @@ def make_model(parent: Path, dataset_folder: Path, *, seed: int) -> Path:
 @pytest.fixture
 def run(tf, model: Path):
     from predictor import predict
+    from predictor.formats import Format
 
-    def run(dataset: Path, folder: Path, **options: object) -> pd.DataFrame:
-        settings = {"cpu": True, "model": model, **options}
-        predict.run(settings.pop("model"), dataset, folder, **settings)
-        shards = sorted(folder.glob("*.csv"))
+    def run(dataset: Path | None, folder: Path, **options: object) -> pd.DataFrame:
+        settings = {"cpu": True, "model": model, "format": Format(), **options}
+        predict.run(settings.pop("model"), folder, dataset=dataset, **settings)
+        shards = sorted(folder.glob("predictions-*.csv"))
         return pd.concat(pd.read_csv(path) for path in shards)
 
     return run
@@ -63,7 +65,8 @@ def test_every_row_once(run, made_dataset: Path, tmp_path: Path) -> None:
     assert {path.name for path in folder.iterdir()} == names | {"predictions.json"}
     value = json.loads((folder / "predictions.json").read_text())
     assert value["rows"] == TEST
-    assert value["ledger"] == {"examples": TEST, "predicted": TEST}
+    ledger = {"examples": TEST, "predicted": TEST, "rejected": 0}
+    assert value["ledger"] == ledger
     assert [entry["rows"] for entry in value["files"]] == [3, 4]
     assert value["dataset"] == manifest.load(made_dataset).fingerprint
 
@@ -84,28 +87,25 @@ def test_batches_and_replicas_do_not_matter(
 def test_a_rerun_makes_only_what_is_missing(
     run, made_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped in the middle of the second shard, by an error of the disk."""
-    from predictor import csv_shards
+    """Stopped in the middle of the second shard."""
+    from predictor.forward import Forward
 
     undisturbed, folder = tmp_path / "undisturbed", tmp_path / "predictions"
-    run(made_dataset, undisturbed)
-    real = csv_shards.lines
-    calls = []
+    run(made_dataset, undisturbed, batch_size=2)
+    real = Forward.stream
 
-    def full_disk(ids, probabilities):
-        calls.append(ids)
-        if len(calls) == 3:
-            raise OSError(28, "No space left on device")
-        return real(ids, probabilities)
+    def interrupted(self, batches):
+        yield from itertools.islice(real(self, batches), 3)
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(csv_shards, "lines", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr(Forward, "stream", interrupted)
+    with pytest.raises(KeyboardInterrupt):
         run(made_dataset, folder, batch_size=2)
     monkeypatch.undo()
     first = folder / "predictions-00000-of-00002.csv"
     assert {path.name for path in folder.iterdir()} == {"_work", first.name}
     written = first.stat().st_mtime_ns
-    run(made_dataset, folder)
+    run(made_dataset, folder, batch_size=2)
     assert first.stat().st_mtime_ns == written
     for path in undisturbed.iterdir():
         assert (folder / path.name).read_bytes() == path.read_bytes()
@@ -138,7 +138,11 @@ def test_predictions_of_another_model_are_refused(
     run(made_dataset, folder)
     if not finished:
         value = json.loads((folder / "predictions.json").read_text())
-        key = {name: value[name] for name in ("model", "dataset", "split", "format")}
+        key = {
+            name: each
+            for name, each in value.items()
+            if name not in ("files", "rows", "ledger")
+        }
         (folder / "_work" / "done").mkdir(parents=True)
         (folder / "_work" / "run.json").write_text(json.dumps(key))
         (folder / "predictions.json").unlink()
@@ -192,7 +196,7 @@ def test_a_model_that_is_not_finished_is_refused(
     [
         (["--model=x", "--dataset=y"], 2, "missing --predictions"),
         (["--model=x", "--dataset=y", "--predictions=z", "--split=x"], 2, "train"),
-        (["--model=x", "--dataset=y", "--predictions=z"], 1, "y does not exist"),
+        (["--model=x", "--dataset=y", "--predictions=z"], 1, "MODEL x does not exist"),
     ],
 )
 def test_exit_codes(

@@ -177,6 +177,43 @@ def for_inference(
     )
 
 
+def by_shard(
+    dataset: Dataset, shards: Sequence[Shard], *, batch_size: int, at_once: int
+) -> tf.data.Dataset:
+    """Every record of some shards once, in batches that are of one shard each.
+
+    Args:
+        dataset: where the shards are.
+        shards: of one split, or a part of them.
+        batch_size: the last batch of a shard may be short.
+        at_once: shards that are read side by side, a batch of each in turn.
+
+    Returns:
+        Elements (int64[], record.Batch): the position of the shard in `shards`.
+
+    Raises:
+        as `for_inference`.
+    """
+    verified, parse = _verified(dataset, shards), _parser(dataset)
+    examples = tf.constant([shard.examples for shard in shards], tf.int64)
+
+    def batches(position: tf.Tensor) -> tf.data.Dataset:
+        whole = tf.data.experimental.assert_cardinality(examples[position])
+        batches = _read(verified(position)).apply(whole).batch(batch_size)
+        return batches.map(lambda serialized: (position, serialized))
+
+    return (
+        tf.data.Dataset.range(len(shards))
+        .interleave(batches, cycle_length=at_once)
+        .map(
+            lambda position, serialized: (position, parse(serialized)),
+            num_parallel_calls=resources.cores() + 1,
+        )
+        .prefetch(2)
+        .with_options(options())
+    )
+
+
 def in_shard_order(dataset: Dataset, shards: Sequence[Shard]) -> tf.data.Dataset:
     """Every record of some shards once, serialized: elements string[]."""
     positions = tf.data.Dataset.range(len(shards))

@@ -1,4 +1,4 @@
-"""The text of PREDICTIONS."""
+"""The text of CSV rows."""
 
 import csv
 import io
@@ -7,15 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.console import RunError
-from predictor import csv_shards
+from predictor import csv_text
 
 ODD = ["plain.jpg", "a, b.jpg", 'say "x".jpg', "two\nlines.jpg", "cr\r.jpg", "ü/é.jpg"]
 
 
 def text_of(ids: list[str], rows: np.ndarray, classes: list[str]) -> str:
-    parts = csv_shards.lines([name.encode() for name in ids], rows)
-    return (csv_shards.header(classes) + b"".join(parts)).decode()
+    header, lines = csv_text.probabilities(classes)
+    return (header + b"".join(lines(ids, rows))).decode()
 
 
 @pytest.mark.parametrize("reader", ["csv", "pandas"])
@@ -53,13 +52,20 @@ def test_rows_of_a_larger_array(tmp_path) -> None:
     assert text.splitlines()[1:] == ["x,0.0,2.0,4.0", "y,6.0,8.0,10.0"]
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_broken_output_stops_and_names_the_images(bad: float) -> None:
-    rows = np.full((3, 2), 0.5, np.float32)
-    rows[1, 0] = bad
-    with pytest.raises(RunError, match=r"not finite for 1 of 3 images: y\.jpg"):
-        list(csv_shards.lines([b"x.jpg", b"y.jpg", b"z.jpg"], rows))
+def test_the_best_classes_in_order() -> None:
+    """Of equal ones the first; numbers as in the full row."""
+    header, lines = csv_text.top_k(["a", "b,c", "d", "e"], 3)
+    rows = np.float32([[0.25, 0.25, 0.1, 0.4], [0.7, 0.1, 0.1, 0.1]])
+    text = (header + b"".join(lines(["x", "y"], rows))).decode()
+    assert text.splitlines() == [
+        "id,class_1,probability_1,class_2,probability_2,class_3,probability_3",
+        'x,e,0.4,a,0.25,"b,c",0.25',
+        'y,a,0.7,"b,c",0.1,d,0.1',
+    ]
 
 
-def test_shard_names() -> None:
-    assert csv_shards.shard_name(7, 12) == "predictions-00007-of-00012.csv"
+def test_a_submission_has_the_best_class() -> None:
+    header, lines = csv_text.submission(["8815", "a,b"])
+    rows = np.float32([[0.97, 0.03], [0.4, 0.6]])
+    text = (header + b"".join(lines(["x", "y,z"], rows))).decode()
+    assert text.splitlines() == ["id,landmarks", "x,8815 0.97", '"y,z","a,b 0.6"']

@@ -1,0 +1,67 @@
+"""How much will be written, and how long that takes at least: said in advance."""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipeline import resources
+from pipeline.console import RunError, in_bytes, in_time
+from predictor import formats
+from predictor.formats import Format
+
+_CELLS = 1 << 20  # of a sample that is written to nowhere
+_SPARE = 1.02  # of the estimate
+_MANY = 1e9  # bytes that are worth a word
+
+
+def announce(
+    folder: Path, format: Format, classes: Sequence[str], *, rows: int, writers: int
+) -> None:
+    """Says what is about to be written, if that is much.
+
+    Args:
+        folder: PREDICTIONS.
+        format, classes: of its files.
+        rows: that are still to be written.
+        writers: processes.
+
+    Raises:
+        RunError: the disk cannot hold it.
+    """
+    each, seconds = sample(format, classes)
+    needed, free = each * rows, resources.free_disk(folder)
+    size = f"{rows:,} rows of {len(classes):,} classes take {in_bytes(needed)}"
+    if needed * _SPARE > free:
+        raise RunError(
+            f"the disk of {folder} has {in_bytes(free)} free, and {size}. Free some, "
+            f"name a folder on another disk, or write less: {_advice(format)}."
+        )
+    if needed > _MANY:
+        print(
+            f"{size}, and {in_time(seconds * rows / writers)} of {writers} writing "
+            f"processes; {in_bytes(free)} are free. {_advice(format)} takes less."
+        )
+
+
+def sample(format: Format, classes: Sequence[str]) -> tuple[float, float]:
+    """Bytes and seconds of a row, of made-up probabilities."""
+    rows = max(1, min(64, _CELLS // len(classes)))
+    logits = np.random.default_rng(0).normal(0, 3, (rows, len(classes)))
+    values = np.exp(logits - logits.max(axis=1, keepdims=True)).astype(np.float32)
+    values /= values.sum(axis=1, keepdims=True)
+    ids = [f"photo-{row:016d}.jpg" for row in range(rows)]
+    with open(os.devnull, "wb") as nowhere:
+        output, started = formats.Output(nowhere), time.perf_counter()
+        with formats.table(format, classes, output) as table:
+            table.write(ids, values)
+    seconds = time.perf_counter() - started
+    return output.length / rows, seconds / rows
+
+
+def _advice(format: Format) -> str:
+    if format.kind == "probabilities":
+        return "--format=top_k"
+    return "a smaller --top_k" if format.compression != "none" else "--compression=zstd"

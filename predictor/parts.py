@@ -1,0 +1,100 @@
+"""The output shards of a run, one for every input shard: which of them are there."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from pipeline.console import RunError
+from pipeline.sources import Reject
+from pipeline.workfolder import WorkFolder
+from predictor import csv_shards
+from predictor.csv_shards import Entry
+from predictor.formats import Format
+
+_PARTS = "parts"  # in the work folder: of a submission, which is one file in the end
+
+
+class Note(NamedTuple):
+    """The sidecar of a committed shard."""
+
+    entry: Entry
+    rejects: list[Reject]
+
+    def to_json(self) -> dict[str, Any]:
+        """For WorkFolder.done."""
+        return {"entry": self.entry._asdict(), "rejects": self.rejects}
+
+
+class Parts:
+    """The output shards.
+
+    Args:
+        output: PREDICTIONS, started.
+        key: of the run.
+        format: of PREDICTIONS.
+        sizes: images of every input shard.
+
+    Attributes:
+        folder: where they are.
+        format: of the shards.
+        names: of the shards.
+    """
+
+    def __init__(
+        self,
+        output: WorkFolder,
+        key: Mapping[str, Any],
+        format: Format,
+        sizes: Sequence[int],
+    ) -> None:
+        self._work, self.format, self._sizes = output, format, sizes
+        if format.kind == "submission":
+            self.format = replace(format, compression="none")
+            inner = output.work / _PARTS
+            self._work = WorkFolder(inner, manifest=csv_shards.MANIFEST)
+            self._work.start(key)
+        self.folder = self._work.folder
+        count, extension = len(sizes), self.format.extension
+        self.names = [
+            csv_shards.shard_name(position, count, extension)
+            for position in range(count)
+        ]
+        self.images = sum(sizes)
+
+    def missing(self) -> list[int]:
+        """The positions of those that are not committed yet."""
+        return [
+            position
+            for position, name in enumerate(self.names)
+            if self._work.note(name) is None
+        ]
+
+    def done(self) -> int:
+        """Images of those that are."""
+        return self.images - sum(self._sizes[position] for position in self.missing())
+
+    def balance(self, rejects: Sequence[Reject]) -> tuple[list[Entry], list[Reject]]:
+        """What is to be known of all shards.
+
+        Args:
+            rejects: images that are in no shard.
+
+        Returns:
+            Their entries, in order, and all rejects, sorted.
+
+        Raises:
+            RunError: rows and rejects of a shard are not its images.
+        """
+        entries, rejected = [], list(rejects)
+        for name, images in zip(self.names, self._sizes, strict=True):
+            note = self._work.note(name)
+            found = note["entry"]["rows"] + len(note["rejects"]) if note else 0
+            if note is None or found != images:
+                raise RunError(
+                    f"{self.folder / name} accounts for {found} of {images} images. "
+                    "Did something else write there? Run the same command again; it "
+                    "makes what is missing."
+                )
+            entries.append(Entry(**note["entry"]))
+            rejected += [Reject(*row) for row in note["rejects"]]
+        return entries, sorted(rejected)

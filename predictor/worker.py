@@ -1,0 +1,107 @@
+"""A process that answers one request after another, and ends with who asked."""
+
+import multiprocessing
+import signal
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any, Generic, TypeVar
+
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
+_SPAWN = multiprocessing.get_context("spawn")  # a fork would copy TensorFlow's locks
+
+
+class WorkerLostError(Exception):
+    """The process ended without an answer, or did not give one in time.
+
+    Attributes:
+        late: it is the latter.
+    """
+
+    def __init__(self, message: str, *, late: bool = False) -> None:
+        super().__init__(message)
+        self.late = late
+
+
+class Worker(Generic[Request, Answer]):
+    """A process with a function of its own.
+
+    Requests are answered in order. More than one may be under way: where a pipe of
+    64 KB is full, its writer waits, so that either requests or answers must be small.
+
+    Args:
+        make: called there, with the arguments; returns what answers a request.
+        arguments: everything that can be pickled.
+    """
+
+    def __init__(
+        self, make: Callable[..., Callable[[Request], Answer]], *arguments: Any
+    ) -> None:
+        self._here, there = _SPAWN.Pipe()
+        self._process = _SPAWN.Process(
+            target=_serve, args=(there, make, arguments), daemon=True
+        )
+        self._process.start()
+        there.close()  # so that its end is seen here, and ours there
+
+    def ask(self, request: Request) -> None:
+        """Hands over a request.
+
+        Raises:
+            WorkerLostError: there is nobody to take it.
+        """
+        try:
+            self._here.send(request)
+        except OSError as error:
+            raise self._lost() from error
+
+    def answer(self, *, seconds: float | None = None) -> Answer:
+        """Waits for the answer to the oldest request that has none yet.
+
+        Raises:
+            WorkerLostError: the process is gone, or takes longer than so many seconds.
+            Exception: what the function raised there.
+        """
+        try:
+            if not self._here.poll(seconds):
+                raise WorkerLostError(f"no answer in {seconds:g} s", late=True)
+            good, value = self._here.recv()
+        except (EOFError, OSError) as error:
+            raise self._lost() from error
+        if not good:
+            raise value
+        return value
+
+    def end(self) -> None:
+        """Ends the process at once, whatever it is doing."""
+        self._process.kill()
+        self._process.join()
+        self._here.close()
+
+    def _lost(self) -> WorkerLostError:
+        self._process.join(1)
+        code = self._process.exitcode
+        name = signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
+        return WorkerLostError(f"the process ended: {name}")
+
+
+def _serve(
+    there: Connection,
+    make: Callable[..., Callable[[Any], Any]],
+    arguments: tuple[Any, ...],
+) -> None:
+    """Answers until there is nobody left to ask."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who asks
+    try:
+        function = make(*arguments)
+        while True:
+            there.send(_answered(function, there.recv()))
+    except (EOFError, ConnectionError):
+        return
+
+
+def _answered(function: Callable[[Any], Any], request: Any) -> tuple[bool, Any]:
+    try:
+        return True, function(request)
+    except Exception as error:  # noqa: BLE001 (raised again by who asked)
+        return False, error

@@ -1,0 +1,225 @@
+"""Processes that turn probabilities into files, while the next ones are computed.
+
+The rows of a batch go by shared memory, everything else by a pipe. A file is written
+by one process from its first row to its commit.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from pipeline import files
+from pipeline.console import RunError
+from pipeline.sources import Reject
+from pipeline.workfolder import WORK, WorkFolder
+from predictor import formats
+from predictor.csv_shards import MANIFEST, Entry
+from predictor.formats import Format
+from predictor.parts import Note
+from predictor.shared import SharedArray
+from predictor.worker import Worker, WorkerLostError
+
+_SLOTS = 2  # one is written while the next is filled
+
+
+class Rows(NamedTuple):
+    """Request: rows of a file, whose probabilities are in a slot."""
+
+    name: str
+    slot: int
+    ids: Sequence[str]
+
+
+class End(NamedTuple):
+    """Request: a file has all its rows; commit it, and note what is to be known."""
+
+    name: str
+    rejects: list[Reject]
+
+
+class Writers:
+    """Writes and commits files, several at once.
+
+    Args:
+        folder: PREDICTIONS, started.
+        format: of the files.
+        classes: of the model.
+        rows: of a batch, at most.
+        count: processes.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        format: Format,
+        classes: Sequence[str],
+        *,
+        rows: int,
+        count: int,
+    ) -> None:
+        self._writers = [
+            _Writer(folder, format, tuple(classes), rows) for _ in range(count)
+        ]
+        self._of: dict[str, _Writer] = {}
+        self._work = folder / WORK
+
+    def write(self, name: str, ids: Sequence[str], probabilities: np.ndarray) -> None:
+        """Adds rows to a file; returns when they are handed over.
+
+        Args:
+            name: of the file, which is begun by its first rows.
+            ids: of the rows.
+            probabilities: float32[rows, classes], finite.
+
+        Raises:
+            RunError: a process was killed.
+            OSError: the disk is full.
+        """
+        self._writer(name).write(name, ids, probabilities)
+
+    def end(self, name: str, rejects: list[Reject]) -> None:
+        """Has a file committed that has all its rows, perhaps none, and then noted.
+
+        Args:
+            name: of the file.
+            rejects: images that have no row in it.
+        """
+        self._writer(name).send(End(name, rejects))
+        del self._of[name]
+
+    def finish(self) -> None:
+        """Waits until everything is committed."""
+        for writer in self._writers:
+            writer.settle(0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for writer in self._writers:
+            writer.stop()
+        files.remove_scratch(self._work)  # of files that were not committed
+
+    def _writer(self, name: str) -> "_Writer":
+        """Of the file; for a new one, that with the fewest files."""
+        if name not in self._of:
+            busy = list(self._of.values())
+            self._of[name] = min(self._writers, key=busy.count)
+        return self._of[name]
+
+
+class _Writer:
+    """A process, as seen from here."""
+
+    def __init__(
+        self, folder: Path, format: Format, classes: tuple[str, ...], rows: int
+    ) -> None:
+        self._slots = SharedArray((_SLOTS, rows, len(classes)))
+        self._worker: Worker[Rows | End, None] = Worker(
+            _Files, folder, format, classes, self._slots
+        )
+        self._under_way = 0
+        self._slot = 0
+
+    def write(self, name: str, ids: Sequence[str], probabilities: np.ndarray) -> None:
+        self.settle(_SLOTS - 1)  # then nobody reads the slot any more
+        self._slots.array[self._slot, : len(ids)] = probabilities
+        self.send(Rows(name, self._slot, ids))
+        self._slot = (self._slot + 1) % _SLOTS
+
+    def send(self, request: Rows | End) -> None:
+        with self._explained():
+            self._worker.ask(request)
+        self._under_way += 1
+
+    def settle(self, at_most: int) -> None:
+        """Waits until no more than so many requests are under way."""
+        with self._explained():
+            while self._under_way > at_most:
+                self._worker.answer()
+                self._under_way -= 1
+
+    def stop(self) -> None:
+        self._worker.end()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except WorkerLostError as lost:
+            raise RunError(
+                f"a process that writes predictions was lost ({lost}). Is the memory "
+                "full? What was committed is kept: run the same command again, "
+                "perhaps with fewer --writers."
+            ) from lost
+
+
+class _Files:
+    """The files that a writer process has open."""
+
+    def __init__(
+        self,
+        folder: Path,
+        format: Format,
+        classes: tuple[str, ...],
+        slots: SharedArray,
+    ) -> None:
+        self._folder = WorkFolder(folder, manifest=MANIFEST)
+        self._format, self._classes, self._slots = format, classes, slots
+        self._open: dict[str, _File] = {}
+
+    def __call__(self, request: Rows | End) -> None:
+        name = request.name
+        if name not in self._open:
+            self._open[name] = _File(self._folder, name, self._format, self._classes)
+        if isinstance(request, Rows):
+            values = self._slots.array[request.slot, : len(request.ids)]
+            self._open[name].write(request.ids, values)
+        else:
+            entry = self._open.pop(name).commit(rejected=len(request.rejects))
+            self._folder.done(name, Note(entry, request.rejects).to_json())
+
+
+class _File:
+    """A file that gets its name when it is whole."""
+
+    def __init__(
+        self,
+        folder: WorkFolder,
+        name: str,
+        format: Format,
+        classes: tuple[str, ...],
+    ) -> None:
+        self._name, self._rows, self._ids = name, 0, hashlib.sha256()
+        with contextlib.ExitStack() as stack:
+            self._output = formats.Output(stack.enter_context(folder.commit(name)))
+            table = formats.table(format, classes, self._output)
+            self._table = stack.enter_context(table)
+            self._stack = stack.pop_all()
+
+    def write(self, ids: Sequence[str], probabilities: np.ndarray) -> None:
+        self._table.write(ids, probabilities)
+        self._rows += len(ids)
+        for image_id in ids:
+            self._ids.update(image_id.encode() + b"\0")
+
+    def commit(self, *, rejected: int) -> Entry:
+        self._stack.close()
+        return Entry(
+            file=self._name,
+            rows=self._rows,
+            bytes=self._output.length,
+            crc32c=self._output.crc32c,
+            ids_sha256=self._ids.hexdigest(),
+            rejected=rejected,
+        )
