@@ -3,6 +3,8 @@
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -10,8 +12,14 @@ from pipeline import console
 from pipeline.manifest import CHROMAS, RESIZES, ImageContract
 
 FLAGS = flags.FLAGS
+flags.DEFINE_multi_string(
+    "images",
+    None,
+    "Root of the photos: train/, validation/, test/, or class folders; or tars. "
+    "Several: with commas, or the flag repeated.",
+)
 flags.DEFINE_string(
-    "images", None, "Root of the photos: train/, validation/, test/, or class folders."
+    "manifest", None, "CSV `id,label[,split]` of the photos; IMAGES/id is the file."
 )
 flags.DEFINE_string("dataset", None, "Folder to make: TFRecord shards.")
 flags.DEFINE_string(
@@ -30,7 +38,7 @@ flags.DEFINE_integer(
 flags.DEFINE_float(
     "validation_fraction",
     0.1,
-    "Of each class, where IMAGES is a root of class folders.",
+    "Of each class, where there are no splits.",
     lower_bound=0,
     upper_bound=0.9,
 )
@@ -69,19 +77,12 @@ def shards(beam_arguments: Sequence[str]) -> None:
     from pipeline import preprocess  # here: --help need not wait for its imports
 
     preprocess.run(
-        console.path(FLAGS.images),
+        _images(),
         console.path(FLAGS.dataset),
-        contract=_contract(),
-        shards=FLAGS.shards,
-        validation_fraction=FLAGS.validation_fraction,
-        labelled_test=FLAGS.labelled_test,
-        classes=console.path(FLAGS.classes) if FLAGS.classes else None,
-        seed=FLAGS.seed,
+        **_job(beam_arguments),
         max_reject_fraction=FLAGS.max_reject_fraction,
-        workers=FLAGS.workers,
         image_timeout=FLAGS.image_timeout,
         overwrite=FLAGS.overwrite,
-        beam_arguments=beam_arguments,
     )
 
 
@@ -90,18 +91,8 @@ def plan(beam_arguments: Sequence[str]) -> None:
     console.required(images=FLAGS.images)
     from pipeline import estimate
 
-    estimate.run(
-        console.path(FLAGS.images),
-        dataset=console.path(FLAGS.dataset) if FLAGS.dataset else None,
-        contract=_contract(),
-        shards=FLAGS.shards,
-        validation_fraction=FLAGS.validation_fraction,
-        labelled_test=FLAGS.labelled_test,
-        classes=console.path(FLAGS.classes) if FLAGS.classes else None,
-        seed=FLAGS.seed,
-        workers=FLAGS.workers,
-        beam_arguments=beam_arguments,
-    )
+    dataset = console.path(FLAGS.dataset) if FLAGS.dataset else None
+    estimate.run(_images(), dataset=dataset, **_job(beam_arguments))
 
 
 def verify(passed_on: Sequence[str]) -> None:
@@ -119,7 +110,7 @@ def samples(passed_on: Sequence[str]) -> None:
     console.required(images=FLAGS.images)
     from pipeline import samples
 
-    samples.write(console.path(FLAGS.images), seed=FLAGS.seed)
+    samples.write(_single_root(), seed=FLAGS.seed)
 
 
 def bench(beam_arguments: Sequence[str]) -> None:
@@ -128,7 +119,7 @@ def bench(beam_arguments: Sequence[str]) -> None:
     from pipeline import bench
 
     bench.run(
-        console.path(FLAGS.images),
+        _single_root(),
         contract=_contract(),
         count=FLAGS.bench_images,
         workers=FLAGS.workers,
@@ -137,6 +128,33 @@ def bench(beam_arguments: Sequence[str]) -> None:
         output=console.path(FLAGS.json) if FLAGS.json else None,
         beam_arguments=beam_arguments,
     )
+
+
+def _job(beam_arguments: Sequence[str]) -> dict[str, Any]:
+    """What decides the bytes of DATASET, beside IMAGES, and the workers."""
+    return {
+        "contract": _contract(),
+        "csv": console.path(FLAGS.manifest) if FLAGS.manifest else None,
+        "shards": FLAGS.shards,
+        "validation_fraction": FLAGS.validation_fraction,
+        "labelled_test": FLAGS.labelled_test,
+        "classes": console.path(FLAGS.classes) if FLAGS.classes else None,
+        "seed": FLAGS.seed,
+        "workers": FLAGS.workers,
+        "beam_arguments": beam_arguments,
+    }
+
+
+def _images() -> list[Path]:
+    return console.paths(FLAGS.images, "images")
+
+
+def _single_root() -> Path:
+    if len(roots := _images()) > 1:
+        raise console.UsageError(
+            f"--images names {len(roots)} roots; this verb takes one"
+        )
+    return roots[0]
 
 
 def _contract() -> ImageContract:

@@ -95,6 +95,24 @@ def path(text: str) -> Path:
     return Path(text).expanduser()
 
 
+def paths(texts: Sequence[str], flag: str) -> list[Path]:
+    """The paths of a flag that may be repeated, or hold several with commas between.
+
+    What exists is one path, whatever commas it has.
+
+    Raises:
+        UsageError: one of them is empty.
+    """
+    parts = [
+        part
+        for text in texts
+        for part in ([text] if path(text).exists() else text.split(","))
+    ]
+    if "" in parts:
+        raise UsageError(f"--{flag}={','.join(texts)} has an empty path")
+    return [path(part) for part in parts]
+
+
 def required(**values: Any) -> None:
     """Refuses flags that were not given: `required(images=FLAGS.images)`."""
     missing = [f"--{name}" for name, value in values.items() if value in (None, "")]

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from pipeline import measure, shard, sources
 from pipeline.console import RunError, in_bytes, in_time
+from pipeline.listing import Listing
 from pipeline.manifest import MANIFEST, SHARD_PATTERN, ImageContract
 from pipeline.workfolder import WorkFolder
 
@@ -77,10 +78,11 @@ class Prediction:
 
 
 def run(
-    images: Path,
+    images: Path | Sequence[Path],
     *,
     dataset: Path | None,
     contract: ImageContract,
+    csv: Path | None = None,
     shards: int | None = None,
     validation_fraction: float = 0.1,
     labelled_test: bool = False,
@@ -92,12 +94,13 @@ def run(
     """Prints what `preprocess.run` with the same arguments would take and make.
 
     Args:
-        images: the root of the photos.
+        images: the roots of the photos.
         dataset: the folder that is to be made; it decides which disk is looked at.
             None looks at that of the current folder.
         contract: of the stored images.
+        csv: ids, labels and perhaps splits of the photos.
         shards: per split.
-        validation_fraction: of each class of a root of class folders.
+        validation_fraction: of each class, where there are no splits.
         labelled_test: `test/` holds class folders.
         classes: a class list to be used as it is.
         seed: of the order, of the split and of the sample.
@@ -110,6 +113,7 @@ def run(
     started = time.monotonic()
     listing = sources.list_images(
         images,
+        csv=csv,
         validation_fraction=validation_fraction,
         seed=seed,
         labelled_test=labelled_test,
@@ -120,7 +124,7 @@ def run(
     chunks = _chunks(listing, contract, seed=seed, workers=workers)
     empty = measure.empty_job_seconds(workers, beam_arguments)
     prediction = predict(chunks, slices, startup=listed + empty, workers=workers)
-    print("\n".join(_report(images, listing, prediction, workers)))
+    print("\n".join(_report(sources.in_words(images), listing, prediction, workers)))
     _look_at_disk(dataset or Path.cwd(), prediction.bytes)
 
 
@@ -174,7 +178,7 @@ def _range(chunks: Sequence[Chunk], amounts: Sequence[float]) -> Range:
 
 
 def _chunks(
-    listing: sources.Listing, contract: ImageContract, *, seed: int, workers: int
+    listing: Listing, contract: ImageContract, *, seed: int, workers: int
 ) -> list[Chunk]:
     """Makes the images of a sample, by all workers at once, and throws them away."""
     refs = measure.sample(listing.refs, _SAMPLE, seed=seed)
@@ -214,15 +218,14 @@ def _chunk(folder: Path, name: str, images: int, seconds: float) -> Chunk:
 
 
 def _report(
-    images: Path, listing: sources.Listing, prediction: Prediction, workers: int
+    images: str, listing: Listing, prediction: Prediction, workers: int
 ) -> list[str]:
-    total = len(listing.refs) + len(listing.rejects)
     seconds, size = prediction.seconds, prediction.bytes
     each = size.expected / len(listing.refs) / 1e3
     rate = len(listing.refs) / max(1e-9, seconds.expected - prediction.startup)
     shards = ", ".join(f"{n} {split}" for split, n in prediction.shards.items())
     return [
-        f"IMAGES {images}: {total:,} images, {len(listing.classes):,} classes, "
+        f"IMAGES {images}: {len(listing):,} images, {len(listing.classes):,} classes, "
         f"{len(listing.ignored):,} other files ignored",
         f"  sample     {prediction.sampled} images, {workers} workers, "
         f"{rate:,.0f} images/s",
@@ -235,7 +238,7 @@ def _report(
     ]
 
 
-def _rejects(listing: sources.Listing, prediction: Prediction) -> str:
+def _rejects(listing: Listing, prediction: Prediction) -> str:
     known = Counter(reject.reason for reject in listing.rejects)
     words = [f"{known.total()} already ({_in_words(known)})"] if known else []
     found = prediction.reasons.total()

@@ -9,9 +9,9 @@ from typing import Any
 
 from pipeline import files
 from pipeline.console import RunError
+from pipeline.listing import Listing, Reject
 from pipeline.manifest import Split
 from pipeline.shard import Note
-from pipeline.sources import Listing, Reject
 
 Counts = Counter[tuple[str, str]]  # images by (split, class name)
 

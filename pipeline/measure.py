@@ -14,10 +14,10 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
-from pipeline import image, sources
+from pipeline import image, origin, sources
 from pipeline.console import RunError
+from pipeline.listing import ImageRef
 from pipeline.manifest import ImageContract
-from pipeline.sources import ImageRef
 from pipeline.split import order_key
 
 # One thread per process, and no GPU.
@@ -52,13 +52,14 @@ def jpegs(
     Raises:
         RunError: there is none.
     """
-    refs = sources.list_images(images, seed=seed).refs
+    listed = sources.list_images(images, seed=seed).refs
+    refs = [ref for ref in listed if origin.is_file(ref.uri)]  # they will be linked
     chosen = [Path(ref.uri) for ref in sample(refs, at_most, seed=seed)]
     good = [path for path in chosen if _is_good(path, contract)]
     if not good:
         raise RunError(
             f"none of {len(chosen)} files of {images} is a JPEG that can be decoded; "
-            "the benchmark needs one at least. Name another folder."
+            "the benchmark needs one at least, outside archives. Name another folder."
         )
     return good
 

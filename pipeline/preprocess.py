@@ -1,23 +1,26 @@
 """IMAGES → DATASET: list, plan, have the shards written, balance, report."""
 
+import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline import crew, duplicates, files, image, ledger, manifest, shard, sources
+from pipeline import crew, duplicates, image, ledger, manifest, shard, sources
 from pipeline.console import RunError
+from pipeline.listing import Listing
 from pipeline.manifest import ImageContract
 from pipeline.workfolder import WorkFolder
 
 
 def run(
-    images: Path,
+    images: Path | Sequence[Path],
     dataset: Path,
     *,
     contract: ImageContract,
+    csv: Path | None = None,
     shards: int | None = None,
     validation_fraction: float = 0.1,
     labelled_test: bool = False,
@@ -32,11 +35,12 @@ def run(
     """Makes a dataset, or goes on where an earlier run of the same job stopped.
 
     Args:
-        images: the root of the photos; see sources.list_images.
+        images: the roots of the photos; see sources.list_images.
         dataset: the folder to make.
         contract: of the stored images.
+        csv: ids, labels and perhaps splits of the photos.
         shards: per split; None for `shard.default_count`.
-        validation_fraction: of each class of a root of class folders.
+        validation_fraction: of each class, where there are no splits.
         labelled_test: `test/` holds class folders.
         classes: an existing class list, so that labels agree with another dataset's.
         seed: of the order and of the split.
@@ -56,12 +60,13 @@ def run(
     )
     listing = sources.list_images(
         images,
+        csv=csv,
         validation_fraction=validation_fraction,
         seed=seed,
         labelled_test=labelled_test,
         classes=classes,
     )
-    _refuse_inside(dataset, images, listing)
+    _refuse_inside(dataset, listing)
     if listing.ignored:
         named = ", ".join(sorted(listing.ignored)[:5])
         print(f"ignored: {len(listing.ignored)} files or folders, such as {named}")
@@ -82,10 +87,9 @@ def run(
     _report(dataset, account, twins, time.monotonic() - started)
 
 
-def _refuse_inside(dataset: Path, images: Path, listing: sources.Listing) -> None:
+def _refuse_inside(dataset: Path, listing: Listing) -> None:
     """A dataset among the images would be listed by the next run."""
-    classes = listing.layout == "classes"
-    for root in [images] if classes else [images / name for name in listing.splits()]:
+    for root in listing.roots:
         if root.resolve() in dataset.resolve().parents:
             raise RunError(
                 f"DATASET {dataset} is among the images of {root}. Name a folder "
@@ -94,14 +98,13 @@ def _refuse_inside(dataset: Path, images: Path, listing: sources.Listing) -> Non
 
 
 def _key(
-    listing: sources.Listing,
+    listing: Listing,
     slices: Mapping[str, shard.Slices],
     contract: ImageContract,
     validation_fraction: float,
     seed: int,
 ) -> dict[str, Any]:
     """Everything that decides the bytes of the dataset; part of dataset.json."""
-    carved = listing.layout == "classes"
     refs = sorted((ref.split, ref.id, ref.label or "") for ref in listing.refs)
     return {
         "version": manifest.VERSION,
@@ -110,19 +113,30 @@ def _key(
         "source": {
             "layout": listing.layout,
             "images": len(refs),
-            "images_sha256": files.sha256_text(json.dumps(refs)),
+            "images_sha256": _sha256_json(refs),
             "seed": seed,
             "shards": {split: len(parts) for split, parts in slices.items()},
-            "validation_fraction": float(validation_fraction) if carved else None,
+            "validation_fraction": float(validation_fraction)
+            if listing.carved
+            else None,
         },
         "versions": image.versions(),
     }
 
 
+def _sha256_json(values: Iterable[Sequence[str]]) -> str:
+    """The SHA-256 of the JSON of a list, without all of it in memory."""
+    digest = hashlib.sha256(b"[")
+    for number, value in enumerate(values):
+        digest.update((", " * bool(number) + json.dumps(value)).encode())
+    digest.update(b"]")
+    return digest.hexdigest()
+
+
 def _finish(
     folder: WorkFolder,
     key: Mapping[str, Any],
-    listing: sources.Listing,
+    listing: Listing,
     planned: Mapping[str, int],
     twins: Mapping[str, Any],
     max_reject_fraction: float,

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from pipeline import duplicates, files, image, origin, record
 from pipeline.flight import Flight
+from pipeline.listing import ImageRef, Listing
 from pipeline.manifest import (
     MANIFEST,
     UNLABELLED,
@@ -18,7 +19,6 @@ from pipeline.manifest import (
     Shard,
     shard_name,
 )
-from pipeline.sources import ImageRef, Listing
 from pipeline.split import order_key
 from pipeline.workfolder import WORK, WorkFolder
 

@@ -1,124 +1,100 @@
-"""What is there: the images below a root, their ids, labels and splits."""
+"""What is there: the images below IMAGES, their ids, labels and splits."""
 
-import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NoReturn
 
+from pipeline import archives, catalogue, origin
 from pipeline.console import RunError
+from pipeline.folders import Folder
+from pipeline.listing import Found, ImageRef, Listing, printable
+from pipeline.listing import Reject as Reject
 from pipeline.manifest import SPLITS
+from pipeline.places import Level, Place, refuse_compressed
 from pipeline.split import validation_ids
-
-LITTER = {"thumbs.db", "desktop.ini", "__macosx"}  # and every name with a dot first
-REASONS = {
-    "bad_name": "the path is not UTF-8",
-    "no_class": "a file of a labelled split outside every class folder",
-    "unreadable": "the file cannot be opened or read; a dangling or looping link",
-}
-
-
-class ImageRef(NamedTuple):
-    """One listed image.
-
-    Attributes:
-        id: path relative to the split's root (to IMAGES without splits), with `/`.
-        uri: where to read it.
-        label: class name; None when unlabelled.
-        split: `train`, `validation` or `test`.
-    """
-
-    id: str
-    uri: str
-    label: str | None
-    split: str
-
-
-class Reject(NamedTuple):
-    """An image that was not written; a row of rejects.csv."""
-
-    id: str
-    split: str
-    label: str
-    reason: str
-    detail: str
-
-
-@dataclass
-class Listing:
-    """Everything below IMAGES.
-
-    Attributes:
-        layout: `splits`, `classes`, or `files` that have none.
-        refs: the images to read, in no particular order.
-        rejects: those known to be unusable from their path alone.
-        ignored: litter, and files beside the split or class folders.
-        classes: sorted class names; the position is the label.
-    """
-
-    layout: str
-    refs: list[ImageRef] = field(default_factory=list)
-    rejects: list[Reject] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
-    classes: tuple[str, ...] = ()
-
-    def splits(self) -> list[str]:
-        """The splits that have images, in the usual order."""
-        there = {ref.split for ref in self.refs}
-        there |= {reject.split for reject in self.rejects}
-        return [split for split in SPLITS if split in there]
 
 
 def list_images(
-    root: Path,
+    images: Path | Sequence[Path],
     *,
+    csv: Path | None = None,
     validation_fraction: float = 0.1,
     seed: int = 0,
     labelled_test: bool = False,
     classes: Path | None = None,
 ) -> Listing:
-    """Lists a root of `train/ validation/ test/`, or a root of class folders.
+    """Lists roots of `train/ validation/ test/`, or of class folders.
+
+    An archive `train.tar` or `CLASS.tar` stands for the folder of that name, and one
+    that is a root itself for the folder that it holds.
 
     Args:
-        root: IMAGES.
-        validation_fraction: of each class of a root of class folders, in [0, 1).
+        images: IMAGES, one root or several of one layout.
+        csv: ids, labels and perhaps splits; see catalogue.list_named.
+        validation_fraction: of each class of a root of class folders, or of a CSV
+            without splits, in [0, 1).
         seed: of the hash that chooses them.
         labelled_test: `test/` holds class folders too.
         classes: a file with one class name per line, to be used as they are.
 
     Raises:
         RunError: there is nothing to list, a class folder of a labelled split is
-            empty, a folder cannot be read, or there is a class that `classes` (or
+            empty, a folder or an archive cannot be read, or stands for the same as
+            another, an id is there twice, or there is a class that `classes` (or
             without it train) has not.
     """
-    if not root.is_dir():
-        raise RunError(
-            f"IMAGES {root} is not a folder. Name a folder with train/, validation/ "
-            "or test/ in it, or with one folder per class."
-        )
-    splits = [name for name in SPLITS if (root / name).is_dir()]
-    listing = Listing("splits" if splits else "classes")
-    if splits:
-        _list_splits(root, splits, labelled_test, listing)
+    roots = [images] if isinstance(images, Path) else images
+    places = [open_place(root) for root in roots]
+    named = f"IMAGES {in_words(images)}"
+    if csv:
+        listing = catalogue.list_named(csv, places, labelled_test=labelled_test)
     else:
-        listing.ignored += _list_classes(str(root), "train", listing)
+        listing = _list_roots(places, labelled_test)
+    if len(roots) > 1:
+        _refuse_repeated(listing.refs)
+    if listing.carved:
         _carve_validation(listing, validation_fraction, seed)
     if not listing.refs:
-        raise RunError(
-            f"IMAGES {root} holds no image file in train/, validation/, test/ or a "
-            f"class folder ({len(listing.rejects)} rejected, {len(listing.ignored)} "
-            "ignored). Put the photos there, one folder per class."
-        )
-    listing.classes = _classes(root, listing, read_class_list(classes))
+        _refuse_nothing(named, listing)
+    listing.classes = _classes(named, listing, read_class_list(classes))
     return listing
 
 
-def list_below(folder: Path, split: str) -> Listing:
-    """Lists every file below a folder as an unlabelled image of a split."""
-    listing = Listing("files")
-    for path, problem in _walk(str(folder), listing.ignored):
-        _add(path, str(folder), split, None, problem, listing)
+def in_words(images: Path | Sequence[Path]) -> str:
+    """The paths of IMAGES in a row."""
+    return str(images) if isinstance(images, Path) else ", ".join(map(str, images))
+
+
+def open_place(root: Path) -> Place:
+    """The folder or the archive that IMAGES is.
+
+    Raises:
+        RunError: it is neither.
+    """
+    if root.is_dir():
+        return Folder(str(root))
+    if root.is_file() and archives.stem(root.name):
+        return archives.read(str(root))
+    if root.is_file() and archives.compressed_stem(root.name):
+        refuse_compressed(str(root))
+    raise RunError(
+        f"IMAGES {root} is not a folder. Name a folder with train/, validation/ or "
+        "test/ in it, or with one folder per class; or a .tar archive of one."
+    )
+
+
+def list_unlabelled(place: Place, split: str) -> Listing:
+    """Lists every file of a place as an unlabelled image of a split."""
+    listing, level = Listing("files"), place.level()
+    level.refuse(level.doubled)
+    listing.roots.append(Path(place.where))
+    listing.ignored += level.ignored
+    for found in (*level.beside, *level.escaping):
+        listing.add(found.path, found, split, None)
+    for name, below in level.below.items():
+        for found in below.files(listing.ignored):
+            listing.add(_join(name, found.path), found, split, None)
     return listing
 
 
@@ -142,133 +118,122 @@ def read_class_list(path: Path | None) -> tuple[str, ...]:
     return names
 
 
-def is_litter(name: str) -> bool:
-    """Whether a file or folder is left by an operating system or a tool."""
-    return name.startswith(".") or name.lower() in LITTER
+def _list_roots(places: Sequence[Place], labelled_test: bool) -> Listing:
+    """Lists what roots of one layout have together."""
+    levels = [archives.unwrap(place, SPLITS).level() for place in places]
+    splits = [level for level in levels if level.names() & set(SPLITS)]
+    if splits and len(splits) < len(levels):
+        other = next(level for level in levels if level not in splits)
+        raise RunError(
+            f"IMAGES {splits[0].where} has train/, validation/ or test/, and "
+            f"{other.where} has none of them. Name roots of one layout, or make two "
+            "datasets."
+        )
+    listing = Listing("splits" if splits else "classes", carved=not splits)
+    for level in levels:
+        if splits:
+            _list_splits(level, labelled_test, listing)
+        else:
+            outside = _list_classes(level, "train", listing)
+            listing.ignored += (printable(f"{level.where}/{f.path}") for f in outside)
+    return listing
 
 
-def _list_splits(
-    root: Path, splits: list[str], labelled_test: bool, listing: Listing
-) -> None:
+def _list_splits(level: Level, labelled_test: bool, listing: Listing) -> None:
     """Adds the split folders; what stands beside them is ignored."""
-    beside = (entry for entry in _entries(str(root)) if entry.name not in splits)
-    listing.ignored += [printable(entry.path) for entry in beside]
+    level.refuse(SPLITS)
+    listing.ignored += level.others(SPLITS)
+    splits = [split for split in SPLITS if split in level.below]
+    for found in level.escaping:  # out of every split: it must be counted in one
+        listing.add(found.path, found, splits[0], "")
     for split in splits:
-        folder, before = str(root / split), len(listing.refs) + len(listing.rejects)
+        place, before = level.below[split], len(listing)
         if split == "test" and not labelled_test:
-            below = list_below(Path(folder), split)
-            listing.refs += below.refs
-            listing.rejects += below.rejects
-            listing.ignored += below.ignored
+            listing.extend(list_unlabelled(place, split))
         else:
-            for path in _list_classes(folder, split, listing):
-                outside = ("no_class", f"outside the class folders of {split}/")
-                _add(path, folder, split, "", outside, listing)
-        if len(listing.refs) + len(listing.rejects) == before:
-            raise RunError(f"{folder} holds no file. Add photos, or remove the folder.")
+            outside = ("no_class", f"outside the class folders of {split}/")
+            for found in _list_classes(place.level(), split, listing):
+                listing.add(found.path, found._replace(problem=outside), split, "")
+        if len(listing) == before:
+            raise RunError(
+                f"{place.where} holds no file. Add photos, or remove the folder."
+            )
 
 
-def _list_classes(root: str, split: str, listing: Listing) -> list[str]:
-    """Adds the class folders below `root`; returns the files outside them."""
-    outside, empty = [], []
-    for entry in _entries(root):
-        if is_litter(entry.name):
-            listing.ignored.append(printable(entry.path))
-        elif not _is_folder(entry):
-            outside.append(entry.path)
-        else:
-            _refuse_line_break(entry)
-            found = list(_walk(entry.path, listing.ignored, (_identity(root),)))
-            for path, problem in found:
-                _add(path, root, split, entry.name, problem, listing)
-            empty += [] if found else [printable(entry.name)]
+def _list_classes(level: Level, split: str, listing: Listing) -> list[Found]:
+    """Adds the class folders of a place; returns the files outside them."""
+    level.refuse(level.names())
+    listing.roots.append(Path(level.where))
+    listing.ignored += level.ignored
+    for found in level.escaping:
+        listing.add(found.path, found, split, "")
+    empty = []
+    for name, place in level.below.items():
+        _refuse_line_break(name, place)
+        files = list(place.files(listing.ignored))
+        _refuse_whole(name, place, files, level)
+        for found in files:
+            listing.add(_join(name, found.path), found, split, name)
+        empty += [] if files else [printable(name)]
     if empty:
         raise RunError(
-            f"{root} has class folders without a file: {', '.join(sorted(empty))}. "
-            "Add photos, or remove the folders."
+            f"{level.where} has class folders without a file: "
+            f"{', '.join(sorted(empty))}. Add photos, or remove the folders."
         )
-    return outside
+    return level.beside
 
 
-def _add(
-    path: str,
-    root: str,
-    split: str,
-    label: str | None,
-    problem: tuple[str, str] | None,
-    listing: Listing,
-) -> None:
-    """Adds one file as an image, or as a rejection where there is a problem."""
-    image_id = path[len(root) + 1 :]
-    if not is_utf8(image_id):
-        problem = ("bad_name", "the path is not UTF-8")
-    if problem is None:
-        listing.refs.append(ImageRef(image_id, path, label, split))
-        return
-    known = label if label and is_utf8(label) else ""
-    listing.rejects.append(Reject(printable(image_id), split, known, *problem))
+def _join(name: str, path: str) -> str:
+    return f"{name}/{path}" if path else name  # "": a folder that is a loop
 
 
-def _walk(
-    folder: str, ignored: list[str], above: tuple[tuple[int, int], ...] = ()
-) -> Iterator[tuple[str, tuple[str, str] | None]]:
-    """Yields (path, problem) for every file below `folder`, following links.
-
-    `above` identifies the folders on the way here: a link back to one is a loop.
-    """
-    here = _identity(folder)
-    if here in above:
-        yield folder, ("unreadable", "a link to a folder that holds it")
-        return
-    for entry in _entries(folder):
-        if is_litter(entry.name):
-            ignored.append(printable(entry.path))
-        elif _is_folder(entry):
-            yield from _walk(entry.path, ignored, (*above, here))
-        else:
-            yield entry.path, _file_problem(entry)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
-def _file_problem(entry: os.DirEntry[str]) -> tuple[str, str] | None:
-    """Why an entry that is no folder cannot be read; asks the disk for links only."""
-    try:
-        if entry.is_file():
-            return None
-    except OSError as error:
-        return "unreadable", str(error.strerror)
-    link = entry.is_symlink()
-    return "unreadable", "a link to nothing" if link else "not a regular file"
-
-
-def _identity(folder: str) -> tuple[int, int]:
-    status = os.stat(folder)
-    return status.st_dev, status.st_ino
-
-
-def _entries(folder: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except OSError as error:
+def _refuse_line_break(name: str, place: Place) -> None:
+    if "\n" in name or "\r" in name:
         raise RunError(
-            f"cannot list {folder}: {error.strerror}. Make it readable, or move it "
-            "out of IMAGES."
-        ) from error
-
-
-def _refuse_line_break(folder: os.DirEntry[str]) -> None:
-    if "\n" in folder.name or "\r" in folder.name:
-        raise RunError(
-            f"the class folder {folder.path!r} has a line break in its name, and "
+            f"the class folder {place.where!r} has a line break in its name, and "
             "classes.txt has one class per line. Rename it."
         )
+
+
+def _refuse_whole(
+    name: str, place: Place, files: Iterable[Found], level: Level
+) -> None:
+    """An archive beside what it was unpacked to is no class."""
+    if not isinstance(place, archives.Packed):
+        return
+    inner = {found.path.partition("/")[0] for found in files if "/" in found.path}
+    if same := sorted(inner & (level.below.keys() - {name})):
+        raise RunError(
+            f"{place.where} would be the class {name!r}, and holds folders named as "
+            f"classes beside it are: {', '.join(map(printable, same[:5]))}. If it is "
+            "the archive of them, move it out of IMAGES."
+        )
+
+
+def _refuse_repeated(refs: Iterable[ImageRef]) -> None:
+    """An id names one image of a split, whatever root it comes from."""
+    uris: dict[tuple[str, str], str] = {}
+    for ref in refs:
+        other = uris.setdefault((ref.split, ref.id), ref.uri)
+        if other != ref.uri:
+            raise RunError(
+                f"two roots have an image {ref.id!r} of {ref.split}: "
+                f"{origin.path(other)} and {origin.path(ref.uri)}. Rename or remove "
+                "one of them."
+            )
+
+
+def _refuse_nothing(named: str, listing: Listing) -> NoReturn:
+    counts = f"({len(listing.rejects)} rejected, {len(listing.ignored)} ignored)"
+    if listing.layout == "manifest":
+        raise RunError(
+            f"{named} holds none of the files that --manifest names {counts}. An id is "
+            "a path below IMAGES, with .jpg added where it has no extension."
+        )
+    raise RunError(
+        f"{named} holds no image file in train/, validation/, test/ or a class folder "
+        f"{counts}. Put the photos there, one folder per class."
+    )
 
 
 def _carve_validation(listing: Listing, fraction: float, seed: int) -> None:
@@ -285,7 +250,7 @@ def _carve_validation(listing: Listing, fraction: float, seed: int) -> None:
     ]
 
 
-def _classes(root: Path, listing: Listing, given: tuple[str, ...]) -> tuple[str, ...]:
+def _classes(named: str, listing: Listing, given: tuple[str, ...]) -> tuple[str, ...]:
     """The given class names; else those of train, sorted; without a train split all."""
     by_split: dict[str, set[str]] = defaultdict(set)
     for split, label in {(ref.split, ref.label) for ref in listing.refs} | {
@@ -298,22 +263,8 @@ def _classes(root: Path, listing: Listing, given: tuple[str, ...]) -> tuple[str,
         if strange := sorted(names - known):
             whole = "--classes" if given else "train"
             raise RunError(
-                f"{root}/{split} has classes that {whole} has not: "
+                f"{named}: {split} has classes that {whole} has not: "
                 f"{', '.join(strange[:20])} ({len(strange)} in all). Add them to "
                 f"{whole}, or remove them from {split}."
             )
     return given or tuple(sorted(known))
-
-
-def is_utf8(name: str) -> bool:
-    """Whether a path is text, and can be an id."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def printable(name: str) -> str:
-    """A path as UTF-8 text; bytes that are not UTF-8 as escapes."""
-    return os.fsencode(name).decode(errors="backslashreplace")

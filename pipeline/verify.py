@@ -15,6 +15,7 @@ from pipeline import audit, console, ledger, manifest, record
 from pipeline.audit import Problems, Report, Task
 from pipeline.console import RunError
 from pipeline.ledger import Counts, Ledger
+from pipeline.listing import Reject
 from pipeline.manifest import (
     CLASSES,
     MANIFEST,
@@ -24,7 +25,6 @@ from pipeline.manifest import (
     Shard,
     Split,
 )
-from pipeline.sources import Reject
 from pipeline.workfolder import WORK
 
 _TOLD = 20  # problems that are listed; the rest is counted

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import sources
+from pipeline import folders
 from pipeline.console import RunError
-from pipeline.sources import Listing, list_images
+from pipeline.listing import Listing
+from pipeline.sources import list_images
 
 SPLIT_ROOT = (
     "train/b/1.jpg",
@@ -276,9 +277,9 @@ def test_the_listing_does_not_depend_on_the_order_of_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class_root(tmp_path)
-    entries = sources._entries
+    entries = folders._entries
     forward = list_images(tmp_path)
-    monkeypatch.setattr(sources, "_entries", lambda folder: entries(folder)[::-1])
+    monkeypatch.setattr(folders, "_entries", lambda folder: entries(folder)[::-1])
     backward = list_images(tmp_path)
     assert forward.refs != backward.refs  # the order did change
     assert set(forward.refs) == set(backward.refs)

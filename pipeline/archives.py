@@ -1,0 +1,249 @@
+"""Tar archives, read without unpacking them: what they hold, and at which byte.
+
+The ids are those that unpacking it would give: where a name comes twice the last one
+counts, and CLASS.tar may hold the files of a class or a folder CLASS of them.
+"""
+
+import re
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import BinaryIO
+
+from pipeline import origin
+from pipeline.console import RunError
+from pipeline.listing import Found, is_litter, printable
+from pipeline.places import Level, Place, refuse_compressed
+
+_NAME = re.compile(r"(?:.*/)?([^/]+)\.tar", re.DOTALL | re.IGNORECASE)
+_COMPRESSED = re.compile(
+    r"(?:.*/)?([^/]+)\.(?:tar\.(?:gz|bz2|xz|zst|Z|lz4?|lzma)|tgz|tbz2?|txz|tzst)",
+    re.DOTALL | re.IGNORECASE,
+)
+_MAGIC = re.compile(rb"\x1f[\x8b\x9d]|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd")
+_VOLUME_LABEL, _DUMPED_FOLDER = b"V", b"D"  # of GNU tar, beside what tarfile knows
+_AFTER_END = 1 << 20  # bytes that must be zero: writers pad to some KB
+
+
+def stem(path: str) -> str:
+    """The name of the folder that an archive stands for; "" where it is none."""
+    match = _NAME.fullmatch(path)
+    return match[1] if match else ""
+
+
+def compressed_stem(path: str) -> str:
+    """As `stem`, of a compressed archive."""
+    match = _COMPRESSED.fullmatch(path)
+    return match[1] if match else ""
+
+
+class Packed:
+    """An archive that is opened when it is looked into.
+
+    Args:
+        where: its path.
+    """
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def level(self) -> Level:
+        """What is in it, one level down."""
+        return self._tree().level()
+
+    def files(self, ignored: list[str]) -> Iterator[Found]:
+        """Yields every file in it."""
+        return self._tree().files(ignored)
+
+    def _tree(self) -> "Tree":
+        tree, name = read(self.where), stem(self.where)
+        only = tree.only()
+        return only if only and only.name == name else tree
+
+
+@dataclass
+class Tree:
+    """What is in an archive, or in a folder of one; paths are relative to it.
+
+    Attributes:
+        where: the path of the archive, and that of the folder in it.
+        name: of the folder.
+        found: files, and what stands in the place of one.
+        folders: those that have an entry of their own.
+        litter: paths up to the first name that is litter.
+        escaping: what has a name that leads out.
+    """
+
+    where: str
+    name: str = ""
+    found: list[Found] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    litter: list[str] = field(default_factory=list)
+    escaping: list[Found] = field(default_factory=list)
+
+    def level(self) -> Level:
+        """What is in it, one level down."""
+        below, beside, litter = self._sorted()
+        ignored = [printable(f"{self.where}/{name}") for name in litter]
+        level = Level(self.where, beside=beside, ignored=ignored)
+        level.below.update(below)
+        level.escaping += self.escaping
+        return level
+
+    def files(self, ignored: list[str]) -> Iterator[Found]:
+        """Yields every file in it."""
+        ignored += (printable(f"{self.where}/{litter}") for litter in self.litter)
+        yield from self.found
+        yield from self.escaping
+
+    def only(self) -> "Tree | None":
+        """The folder in it, where it holds one and nothing else."""
+        below, beside, litter = self._sorted()
+        if beside or len(below) != 1:
+            return None
+        (tree,) = below.values()
+        tree.litter += litter
+        tree.escaping += self.escaping
+        return tree
+
+    def _sorted(self) -> tuple[dict[str, "Tree"], list[Found], list[str]]:
+        """Folders by name, files and litter, one level down."""
+        below: dict[str, Tree] = {}
+        beside, litter = [], []
+        for found in self.found:
+            name, inner, path = found.path.partition("/")
+            if inner:
+                self._below(below, name).found.append(found._replace(path=path))
+            else:
+                beside.append(found)
+        for folder in self.folders:
+            name, inner, path = folder.partition("/")
+            self._below(below, name).folders += [path] if inner else []
+        for one in self.litter:
+            name, inner, path = one.partition("/")
+            if inner:
+                self._below(below, name).litter.append(path)
+            else:
+                litter.append(one)
+        return below, beside, litter
+
+    def _below(self, trees: dict[str, "Tree"], name: str) -> "Tree":
+        if name not in trees:
+            trees[name] = Tree(f"{self.where}/{name}", name)
+        return trees[name]
+
+
+def unwrap(place: Place, splits: Iterable[str]) -> Place:
+    """Of an archive that is IMAGES: without a folder that is around all others."""
+    while isinstance(place, Tree) and not place.level().names() & set(splits):
+        only = place.only()
+        if only is None or not only.level().below:
+            break
+        place = only
+    return place
+
+
+def read(path: str) -> Tree:
+    """Reads the headers of an archive, and nothing else of it.
+
+    Raises:
+        RunError: it is compressed, cut short, damaged, or no archive.
+    """
+    tree = Tree(path)
+    files: dict[str, Found] = {}
+    escaping: dict[str, Found] = {}
+    folders: set[str] = set()
+    litter: set[str] = set()
+    for member in _members(path):
+        name, hidden = _clean(member.name)
+        if member.type == _VOLUME_LABEL:
+            continue
+        if why := _escape(member.name, name):
+            if not member.isdir():
+                shown = member.name.replace("\0", r"\0")
+                escaping[shown] = Found(shown, path, ("bad_name", why))
+        elif hidden:
+            litter.add(hidden)
+        elif member.isdir() or member.type == _DUMPED_FOLDER:
+            folders.add(name)
+        else:
+            files.pop(name, None)  # an older version, as `tar --append` leaves it
+            uri = origin.in_tar(path, member.offset_data, member.size)
+            files[name] = Found(name, uri, _problem(member))
+    tree.found += files.values()
+    tree.escaping += escaping.values()
+    tree.folders += folders - {""}
+    tree.litter += litter
+    return tree
+
+
+def _members(path: str) -> Iterator[tarfile.TarInfo]:
+    """Yields the headers of an archive; one is in memory at a time."""
+    try:
+        with (
+            open(path, "rb") as file,
+            tarfile.open(
+                fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape"
+            ) as archive,
+        ):
+            before = -1
+            while member := archive.next():
+                archive.members.clear()  # type: ignore[attr-defined] # else: 2 KB each
+                if archive.offset <= before:  # tarfile would go round for ever
+                    raise tarfile.ReadError("a header leads backwards")
+                before = archive.offset
+                yield member
+            _check_end(file, archive.offset)
+    except OSError as error:
+        raise RunError(
+            f"cannot read {path}: {error.strerror}. Make it readable, or move it out "
+            "of IMAGES."
+        ) from error
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
+        with open(path, "rb") as file:
+            if _MAGIC.match(file.read(8)):
+                refuse_compressed(path)
+        raise RunError(
+            f"{path} is no whole tar archive: {error}. Restore it, or move it out of "
+            "IMAGES."
+        ) from error
+
+
+def _check_end(file: BinaryIO, offset: int) -> None:
+    """Holds an archive to its end; tarfile takes anything that is no header for it."""
+    file.seek(offset)
+    mark, rest = file.read(tarfile.BLOCKSIZE), file.read(_AFTER_END)
+    if len(mark) < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError(f"it ends at byte {offset} without an end mark")
+    if any(mark):
+        raise tarfile.ReadError(f"there is no header at byte {offset}")
+    if any(rest):
+        raise tarfile.ReadError(f"there is more after its end at byte {offset}")
+
+
+def _clean(name: str) -> tuple[str, str]:
+    """The path of a member, and what of it is litter, up to that name."""
+    parts = PurePosixPath(name).parts
+    for count, part in enumerate(parts, start=1):
+        if is_litter(part):
+            return "/".join(parts), "/".join(parts[:count])
+    return "/".join(parts), ""
+
+
+def _escape(name: str, path: str) -> str:
+    """Why no file can be unpacked under this name; "" where one can."""
+    if name.startswith("/") or ".." in path.split("/"):
+        return "the name leads out of the archive"
+    if not path:
+        return "the name is empty"
+    return "the name has a zero byte" if "\0" in name else ""
+
+
+def _problem(member: tarfile.TarInfo) -> tuple[str, str] | None:
+    """Why a member is no image that can be read in place."""
+    if member.issym() or member.islnk():
+        return "unreadable", f"a link to {printable(member.linkname)} in an archive"
+    if member.issparse():
+        return "unreadable", "a sparse file in an archive"
+    return None if member.isfile() else ("unreadable", "not a regular file")

@@ -1,0 +1,103 @@
+"""Folders: the files below them, as the disk has them."""
+
+import os
+from collections.abc import Iterator
+
+from pipeline import archives
+from pipeline.console import RunError
+from pipeline.listing import Found, is_litter, printable
+from pipeline.places import Level
+
+_Identities = tuple[tuple[int, int], ...]
+
+
+class Folder:
+    """A folder; links are followed, and litter is left.
+
+    Args:
+        where: its path.
+        above: identities of folders that it is in: a link back to one is a loop.
+    """
+
+    def __init__(self, where: str, above: _Identities = ()) -> None:
+        self.where = where
+        self._above = above
+
+    def level(self) -> Level:
+        """What is in it, one level down; an archive stands for a folder."""
+        level, packed = Level(self.where), []
+        here = (_identity(self.where),)
+        for entry in _entries(self.where):
+            if is_litter(entry.name):
+                level.ignored.append(printable(entry.path))
+            elif _is_folder(entry):
+                level.below[entry.name] = Folder(entry.path, here)
+            elif (problem := _file_problem(entry)) or not archives.stem(entry.name):
+                level.beside.append(Found(entry.name, entry.path, problem))
+                if name := archives.compressed_stem(entry.name):
+                    level.compressed[name] = entry.path
+            else:
+                packed.append(entry.path)
+        for path in sorted(packed):
+            name = archives.stem(path)
+            if name in level.below:
+                level.doubled.setdefault(name, []).append(path)
+            else:
+                level.below[name] = archives.Packed(path)
+        return level
+
+    def files(self, ignored: list[str]) -> Iterator[Found]:
+        """Yields every file below it; paths are relative to it."""
+        for path, problem in _walk(self.where, ignored, self._above):
+            yield Found(path[len(self.where) + 1 :], path, problem)
+
+
+def _walk(
+    folder: str, ignored: list[str], above: _Identities
+) -> Iterator[tuple[str, tuple[str, str] | None]]:
+    """Yields (path, problem) for every file below `folder`, following links."""
+    here = _identity(folder)
+    if here in above:
+        yield folder, ("unreadable", "a link to a folder that holds it")
+        return
+    for entry in _entries(folder):
+        if is_litter(entry.name):
+            ignored.append(printable(entry.path))
+        elif _is_folder(entry):
+            yield from _walk(entry.path, ignored, (*above, here))
+        else:
+            yield entry.path, _file_problem(entry)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _file_problem(entry: os.DirEntry[str]) -> tuple[str, str] | None:
+    """Why an entry that is no folder cannot be read; asks the disk for links only."""
+    try:
+        if entry.is_file():
+            return None
+    except OSError as error:
+        return "unreadable", str(error.strerror)
+    link = entry.is_symlink()
+    return "unreadable", "a link to nothing" if link else "not a regular file"
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise RunError(
+            f"cannot list {folder}: {error.strerror}. Make it readable, or move it "
+            "out of IMAGES."
+        ) from error

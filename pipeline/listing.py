@@ -1,0 +1,127 @@
+"""What a listing is made of: the files that were found, the images, the rejects."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.manifest import SPLITS
+
+_LITTER = {"thumbs.db", "desktop.ini", "__macosx"}  # and every name with a dot first
+REASONS = {
+    "bad_name": "the path is not UTF-8, or leads out of its folder or archive",
+    "no_class": "a file of a labelled split outside every class folder",
+    "no_file": "the CSV names a file that is not there",
+    "unreadable": "cannot be opened or read; a link to nothing, or in an archive",
+}
+
+
+class Found(NamedTuple):
+    """A file below a folder, or in an archive.
+
+    Attributes:
+        path: relative to what was looked into, with `/`.
+        uri: for pipeline.origin.
+        problem: the reason, of REASONS, why it is no image, and a detail.
+    """
+
+    path: str
+    uri: str
+    problem: tuple[str, str] | None = None
+
+
+class ImageRef(NamedTuple):
+    """One listed image.
+
+    Attributes:
+        id: path relative to the split's root (to IMAGES without splits), with `/`; or
+            what a CSV says.
+        uri: where to read it, for pipeline.origin.
+        label: class name; None when unlabelled.
+        split: `train`, `validation` or `test`.
+    """
+
+    id: str
+    uri: str
+    label: str | None
+    split: str
+
+
+class Reject(NamedTuple):
+    """An image that was not written; a row of rejects.csv."""
+
+    id: str
+    split: str
+    label: str
+    reason: str
+    detail: str
+
+
+@dataclass
+class Listing:
+    """Everything below IMAGES.
+
+    Attributes:
+        layout: `splits`, `classes`, `manifest`, or `files` that have none.
+        refs: the images to read, in no particular order.
+        rejects: those known to be unusable before they are read.
+        ignored: litter, files beside the split or class folders, files that a CSV
+            does not name.
+        classes: sorted class names; the position is the label.
+        carved: whether validation is made of a part of train.
+        roots: the folders and archives that were looked into.
+    """
+
+    layout: str
+    refs: list[ImageRef] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    classes: tuple[str, ...] = ()
+    carved: bool = False
+    roots: list[Path] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.refs) + len(self.rejects)
+
+    def add(self, image_id: str, found: Found, split: str, label: str | None) -> None:
+        """Adds a file as an image, or as a reject where it has a problem."""
+        if not is_utf8(image_id):
+            problem: tuple[str, str] | None = ("bad_name", "the path is not UTF-8")
+        else:
+            problem = found.problem
+        if problem is None:
+            self.refs.append(ImageRef(image_id, found.uri, label, split))
+            return
+        known = label if label and is_utf8(label) else ""
+        self.rejects.append(Reject(printable(image_id), split, known, *problem))
+
+    def extend(self, other: "Listing") -> None:
+        """Adds what another listing has; layout and classes stay."""
+        self.refs += other.refs
+        self.rejects += other.rejects
+        self.ignored += other.ignored
+        self.roots += other.roots
+
+    def splits(self) -> list[str]:
+        """The splits that have images, in the usual order."""
+        there = {ref.split for ref in self.refs}
+        there |= {reject.split for reject in self.rejects}
+        return [split for split in SPLITS if split in there]
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder is left by an operating system or a tool."""
+    return name.startswith(".") or name.lower() in _LITTER
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a path is text, and can be an id."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def printable(name: str) -> str:
+    """A path as UTF-8 text; bytes that are not UTF-8 as escapes."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
