@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _COLUMNS = ("id", "label", "split")
+_ENCODING, _ERRORS = "utf-8-sig", "surrogateescape"  # so that a bad row can be named
 _CHUNK = 1 << 16  # rows in memory at a time
 
 
@@ -106,14 +107,14 @@ def columns(path: Path, name: str) -> list[str]:
     if not path.is_file():
         raise RunError(f"{name} is no file. Name a CSV with a header.")
     try:
-        with path.open(encoding="utf-8-sig", newline="") as lines:
+        with path.open(encoding=_ENCODING, errors=_ERRORS, newline="") as lines:
             header, *first = itertools.islice(filter(None, csv.reader(lines)), 2)
-    except UnicodeDecodeError as error:
-        raise RunError(f"{name} is not UTF-8: {error}. Convert it.") from error
     except csv.Error as error:
         raise RunError(f"{name} is no CSV: {error}. Name another file.") from error
     except ValueError as error:  # nothing to unpack
         raise RunError(f"{name} is empty. It takes a header and rows.") from error
+    if not is_utf8("".join(header)):
+        raise RunError(f"{name} is not UTF-8. Convert it.")
     if first and len(first[0]) > len(header):  # pandas would drop what is too much
         raise RunError(
             f"{name}: row 1 has {len(first[0])} fields, and the header "
@@ -223,8 +224,8 @@ def _chunks(path: Path, name: str, required: Sequence[str]) -> Iterator[pd.DataF
             dtype=object,
             keep_default_na=False,
             index_col=False,
-            encoding="utf-8-sig",
-            encoding_errors="surrogateescape",  # so that the row can be named
+            encoding=_ENCODING,
+            encoding_errors=_ERRORS,
             chunksize=_CHUNK,
         ) as chunks:
             yield from chunks
