@@ -1,8 +1,10 @@
 """A process that answers one request after another, and ends with who asked."""
 
+import contextlib
 import multiprocessing
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, Generic, TypeVar
 
@@ -41,7 +43,8 @@ class Worker(Generic[Request, Answer]):
         self._process = _SPAWN.Process(
             target=_serve, args=(there, make, arguments), daemon=True
         )
-        self._process.start()
+        with _deaf_to_interrupts():
+            self._process.start()
         there.close()  # so that its end is seen here, and ours there
 
     def ask(self, request: Request) -> None:
@@ -85,19 +88,31 @@ class Worker(Generic[Request, Answer]):
         return WorkerLostError(f"the process ended: {name}")
 
 
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Ctrl-C is for who asks: what is started here never hears of it.
+
+    A process that ignored it once it runs would still say so, at length, when it came
+    during its start.
+    """
+    resource_tracker.ensure_running()  # at its own start it ends what is begun below
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _serve(
     there: Connection,
     make: Callable[..., Callable[[Any], Any]],
     arguments: tuple[Any, ...],
 ) -> None:
     """Answers until there is nobody left to ask."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who asks
-    try:
-        function = make(*arguments)
+    function = make(*arguments)
+    with contextlib.suppress(EOFError, OSError):  # OSError: a request was cut short
         while True:
             there.send(_answered(function, there.recv()))
-    except (EOFError, ConnectionError):
-        return
 
 
 def _answered(function: Callable[[Any], Any], request: Any) -> tuple[bool, Any]:
