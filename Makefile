@@ -14,6 +14,7 @@ DEMO ?= demo
 RECIPE ?= article
 SPLIT ?= test
 BENCH ?= bench
+EVALUATION ?= evaluation
 ARGS ?=
 BEAM ?=
 
@@ -52,6 +53,8 @@ demo: install  ## The whole job on painted sample photos: no network, no GPU (DE
 	$(RUN) pipeline verify --dataset="$(DEMO)/dataset"
 	$(RUN) trainer train --dataset="$(DEMO)/dataset" --model="$(DEMO)/model" --recipe=demo --weights=none
 	$(RUN) predictor predict --dataset="$(DEMO)/dataset" --model="$(DEMO)/model" --predictions="$(DEMO)/predictions"
+	$(RUN) predictor verify --dataset="$(DEMO)/dataset" --model="$(DEMO)/model" --predictions="$(DEMO)/predictions"
+	$(RUN) predictor evaluate --dataset="$(DEMO)/dataset" --model="$(DEMO)/model" --split=validation --evaluation="$(DEMO)/evaluation"
 	@$(RUN) predictor summary --dataset="$(DEMO)/dataset" --model="$(DEMO)/model" --predictions="$(DEMO)/predictions"
 
 .PHONY: shards
@@ -65,9 +68,13 @@ plan: install  ## What `make shards` would take: time, size, disk (IMAGES= DATAS
 	$(RUN) pipeline plan --images="$(IMAGES)" $(if $(DATASET),--dataset="$(DATASET)") $(ARGS) $(if $(BEAM),-- $(BEAM))
 
 .PHONY: verify
-verify: install  ## Read all of DATASET and name what is wrong with it (DATASET= ARGS=)
+verify: install  ## Read all of DATASET, or of PREDICTIONS, and name what is wrong (DATASET= PREDICTIONS= MODEL=)
+ifdef PREDICTIONS
+	$(RUN) predictor verify --predictions="$(PREDICTIONS)" $(if $(DATASET),--dataset="$(DATASET)") $(if $(MODEL),--model="$(MODEL)") $(ARGS)
+else
 	$(call given,DATASET)
 	$(RUN) pipeline verify --dataset="$(DATASET)" $(ARGS)
+endif
 
 .PHONY: train
 train: install  ## DATASET → MODEL (DATASET= MODEL= RECIPE=article ARGS=)
@@ -94,9 +101,14 @@ export: install  ## MODEL for TensorFlow Serving and LiteRT (MODEL=)
 	$(RUN) trainer export --model="$(MODEL)" $(ARGS)
 
 .PHONY: predict
-predict: install  ## MODEL + DATASET → PREDICTIONS (MODEL= DATASET= SPLIT=test PREDICTIONS= ARGS=)
-	$(call given,MODEL)$(call given,DATASET)$(call given,PREDICTIONS)
-	$(RUN) predictor predict --model="$(MODEL)" --dataset="$(DATASET)" --split="$(SPLIT)" --predictions="$(PREDICTIONS)" $(ARGS)
+predict: install  ## MODEL + DATASET or photos → PREDICTIONS (MODEL= DATASET= or IMAGES= SPLIT=test PREDICTIONS= ARGS=)
+	$(call given,MODEL)$(call given,PREDICTIONS)$(if $(IMAGES),,$(call given,DATASET))
+	$(RUN) predictor predict --model="$(MODEL)" $(if $(DATASET),--dataset="$(DATASET)") $(if $(IMAGES),--images="$(IMAGES)") --split="$(SPLIT)" --predictions="$(PREDICTIONS)" $(ARGS)
+
+.PHONY: evaluate
+evaluate: SPLIT = validation
+evaluate: install  ## How good MODEL is: numbers, tables, a page (MODEL= DATASET= SPLIT=validation, or PREDICTIONS=; EVALUATION=evaluation ARGS=)
+	$(RUN) predictor evaluate $(if $(MODEL),--model="$(MODEL)") $(if $(DATASET),--dataset="$(DATASET)") $(if $(PREDICTIONS),--predictions="$(PREDICTIONS)") --split="$(SPLIT)" --evaluation="$(EVALUATION)" $(ARGS)
 
 .PHONY: test
 test: install  ## The tests that take seconds

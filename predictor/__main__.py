@@ -40,6 +40,8 @@ flags.DEFINE_integer(
 flags.DEFINE_bool("cpu", False, "Predict on the CPU, even where there are GPUs.")
 flags.DEFINE_string("labels", None, "Of evaluate: CSV `id,label` of PREDICTIONS.")
 flags.DEFINE_string("evaluation", "evaluation", "Of evaluate: folder to make.")
+flags.DEFINE_integer("repeats", 3, "Of bench: of every measurement.", lower_bound=1)
+flags.DEFINE_string("json", None, "Of bench: where its figures go, too.")
 
 
 def predict(passed_on: Sequence[str]) -> None:
@@ -73,6 +75,38 @@ def predict(passed_on: Sequence[str]) -> None:
     )
 
 
+def evaluate(passed_on: Sequence[str]) -> None:
+    """Says how good MODEL is on a labelled split, or PREDICTIONS that were made."""
+    console.nothing_passed_on(passed_on)
+    from predictor import evaluate
+
+    evaluate.run(
+        console.path(FLAGS.evaluation),
+        dataset=_path(FLAGS.dataset),
+        model=_path(FLAGS.model),
+        split=FLAGS.split,
+        predictions=_path(FLAGS.predictions),
+        labels=_path(FLAGS.labels),
+        batch_size=FLAGS.batch_size,
+        virtual_devices=FLAGS.virtual_devices,
+        cpu=FLAGS.cpu,
+    )
+
+
+def bench(passed_on: Sequence[str]) -> None:
+    """Measures how fast predictions are written, beside other ways."""
+    console.nothing_passed_on(passed_on)
+    console.required(dataset=FLAGS.dataset)
+    from predictor import bench
+
+    bench.run(
+        console.path(FLAGS.dataset),
+        split=FLAGS.split,
+        repeats=FLAGS.repeats,
+        output=_path(FLAGS.json),
+    )
+
+
 def summary(passed_on: Sequence[str]) -> None:
     """Says in plain words what a finished job did."""
     console.nothing_passed_on(passed_on)
@@ -93,7 +127,12 @@ def _path(text: str | None) -> Path | None:
     return console.path(text) if text else None
 
 
-VERBS = {"predict": predict, "summary": summary}
+VERBS = {
+    "predict": predict,
+    "evaluate": evaluate,
+    "bench": bench,
+    "summary": summary,
+}
 
 if __name__ == "__main__":
     sys.exit(console.main(VERBS, default="predict", argv=sys.argv, about=__doc__ or ""))

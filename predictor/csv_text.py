@@ -25,7 +25,8 @@ def probabilities(classes: Sequence[str]) -> tuple[bytes, Lines]:
 
     def lines(ids: Sequence[str], values: np.ndarray) -> Iterator[bytes]:
         for image_id, row in zip(ids, np.ascontiguousarray(values), strict=True):
-            yield b"%b,%b\n" % (_quoted(image_id), _numbers(row))
+            numbers = memoryview(_list(row))[1:-1]  # not copied before it must be
+            yield b"".join((_quoted(image_id), b",", numbers, b"\n"))
 
     return _header("id", *classes), lines
 
@@ -69,4 +70,8 @@ def _quoted(text: str) -> bytes:
 
 
 def _numbers(row: np.ndarray) -> bytes:
-    return orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+    return _list(row)[1:-1]
+
+
+def _list(row: np.ndarray) -> bytes:
+    return orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY)

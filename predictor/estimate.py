@@ -49,16 +49,21 @@ def announce(
 def sample(format: Format, classes: Sequence[str]) -> tuple[float, float]:
     """Bytes and seconds of a row, of made-up probabilities."""
     rows = max(1, min(64, _CELLS // len(classes)))
-    logits = np.random.default_rng(0).normal(0, 3, (rows, len(classes)))
-    values = np.exp(logits - logits.max(axis=1, keepdims=True)).astype(np.float32)
-    values /= values.sum(axis=1, keepdims=True)
-    ids = [f"photo-{row:016d}.jpg" for row in range(rows)]
+    ids, values = made_up(rows, len(classes))
     with open(os.devnull, "wb") as nowhere:
         output, started = formats.Output(nowhere), time.perf_counter()
         with formats.table(format, classes, output) as table:
             table.write(ids, values)
     seconds = time.perf_counter() - started
     return output.length / rows, seconds / rows
+
+
+def made_up(rows: int, classes: int) -> tuple[list[str], np.ndarray]:
+    """Ids, and float32[rows, classes] as a softmax has them."""
+    logits = np.random.default_rng(0).normal(0, 3, (rows, classes))
+    values = np.exp(logits - logits.max(axis=1, keepdims=True)).astype(np.float32)
+    values /= values.sum(axis=1, keepdims=True)
+    return [f"photo-{row:016d}.jpg" for row in range(rows)], values
 
 
 def _advice(format: Format) -> str:
