@@ -214,13 +214,13 @@ def _refuse_repeated(refs: Iterable[ImageRef]) -> None:
     """An id names one image of a split, whatever root it comes from."""
     uris: dict[tuple[str, str], str] = {}
     for ref in refs:
-        other = uris.setdefault((ref.split, ref.id), ref.uri)
-        if other != ref.uri:
+        if other := uris.get((ref.split, ref.id)):
             raise RunError(
                 f"two roots have an image {ref.id!r} of {ref.split}: "
                 f"{origin.path(other)} and {origin.path(ref.uri)}. Rename or remove "
                 "one of them."
             )
+        uris[ref.split, ref.id] = ref.uri
 
 
 def _refuse_nothing(named: str, listing: Listing) -> NoReturn:

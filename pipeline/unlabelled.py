@@ -1,6 +1,7 @@
 """The images of a folder, a CSV or a tar archive, without labels: to predict."""
 
 import hashlib
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,9 +109,9 @@ def _named(path: Path, split: str) -> Listing:
 
 
 def _look_for(image_id: str, folder: Path) -> Found:
-    if not catalogue.leads_out(image_id) and "\0" not in image_id:
+    if not catalogue.leads_out(image_id):
         for path in catalogue.spellings(image_id):
-            if (folder / path).is_file():
+            if os.path.isfile(folder / path):  # of Path, it raises for some names
                 return Found(path, str(folder / path))
     return Found(image_id, "", catalogue.missing(image_id))
 

@@ -1,14 +1,18 @@
 """What is listed below IMAGES, and what is refused."""
 
 import os
+import shutil
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from test_archives import pack
 
 from pipeline import folders
 from pipeline.console import RunError
 from pipeline.listing import Listing
+from pipeline.manifest import SPLITS
 from pipeline.sources import list_images
 
 SPLIT_ROOT = (
@@ -348,6 +352,218 @@ def test_images_may_itself_be_a_link(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("images")
     direct, linked = list_images(tmp_path / "images"), list_images(tmp_path / "link")
     assert {ref.id for ref in direct.refs} == {ref.id for ref in linked.refs}
+
+
+# ---------------------------------------------------------------------- archives
+
+
+def tar(path: Path, folder: Path, inside: str = "") -> Path:
+    """Packs what is in a folder, and removes the folder."""
+    with tarfile.open(path, "w") as archive:
+        archive.add(folder, inside or ".")
+    shutil.rmtree(folder)
+    return path
+
+
+def everything(listing: Listing) -> dict[str, object]:
+    """All that decides DATASET: the uris do not."""
+    return {
+        "layout": listing.layout,
+        "refs": sorted((ref.split, ref.id, ref.label or "") for ref in listing.refs),
+        "rejects": sorted(listing.rejects),
+        "ignored": len(listing.ignored),
+        "classes": listing.classes,
+    }
+
+
+COLLECTION = (
+    *SPLIT_ROOT,
+    "train/b/Thumbs.db",
+    "train/.git/x",
+    "train/loose.jpg",
+    "test/._4.jpg",
+    "LICENSE",
+)
+
+
+@pytest.mark.parametrize("inside", ["{}", "", "./{}"])
+@pytest.mark.parametrize("splits", [("train",), ("test",), SPLITS])
+def test_an_archive_of_a_split_is_its_folder(
+    tmp_path: Path, splits: Sequence[str], inside: str
+) -> None:
+    expected = everything(list_images(grow(tmp_path, COLLECTION)))
+    for split in splits:
+        tar(tmp_path / f"{split}.tar", tmp_path / split, inside.format(split))
+    assert everything(list_images(tmp_path)) == expected
+
+
+@pytest.mark.parametrize("root", ["", "train/", "test/"])
+@pytest.mark.parametrize("inside", ["{}", ""])
+def test_an_archive_of_a_class_is_its_folder(
+    tmp_path: Path, root: str, inside: str
+) -> None:
+    """In a root of classes, in a labelled split, and in an unlabelled one."""
+    names = [f"{root}{name}" for name in ("a/1.jpg", "a/deep/2.jpg", "b/1.jpg")]
+    expected = everything(list_images(grow(tmp_path, names)))
+    tar(tmp_path / root / "a.tar", tmp_path / root / "a", inside.format("a"))
+    assert everything(list_images(tmp_path)) == expected  # beside a folder
+    tar(tmp_path / root / "b.TAR", tmp_path / root / "b", inside.format("b"))
+    assert everything(list_images(tmp_path)) == expected
+
+
+@pytest.mark.parametrize("inside", ["", "photos", "elsewhere"])
+@pytest.mark.parametrize("paths", [COLLECTION, ("a/1.jpg", "b/2.jpg", "b/.x")])
+def test_images_may_be_an_archive(
+    tmp_path: Path, paths: Sequence[str], inside: str
+) -> None:
+    expected = everything(list_images(grow(tmp_path / "photos", paths)))
+    path = tar(tmp_path / "photos.tar", tmp_path / "photos", inside)
+    assert everything(list_images(path)) == expected
+
+
+def test_an_archive_may_have_an_empty_class(tmp_path: Path) -> None:
+    """It is refused, as the folder is."""
+    grow(tmp_path, ["train/a/1.jpg"])
+    (tmp_path / "train" / "mauve").mkdir()
+    tar(tmp_path / "train.tar", tmp_path / "train")
+    with pytest.raises(RunError, match=r"train\.tar has class folders .*file: mauve"):
+        list_images(tmp_path)
+
+
+def test_members_that_lead_out_are_counted(tmp_path: Path) -> None:
+    """In a class, in a split and in a whole collection."""
+    for folder, inner, split, label in (
+        ("a", "", "train", "a"),
+        ("train", "a/", "train", ""),
+        ("photos", "train/a/", "train", ""),
+    ):
+        path = tmp_path / folder / f"{folder}.tar"
+        path.parent.mkdir()
+        pack(path, [(f"{inner}1.jpg", b""), ("../../x.jpg", b""), ("/y.jpg", b"")])
+        listing = list_images(path if folder == "photos" else path.parent)
+        found = {(r.id.rpartition("/")[2], *r[1:4]) for r in listing.rejects}
+        names = ("x.jpg", "y.jpg")
+        assert found == {(name, split, label, "bad_name") for name in names}
+        assert len(listing.refs) == 1
+        assert listing.classes == ("a",)
+
+
+def test_a_folder_may_be_called_like_an_archive(tmp_path: Path) -> None:
+    grow(tmp_path, ["train/a.tar/1.jpg", "train/b.tar.gz/2.jpg", "test.tar/x.jpg"])
+    (tmp_path / "train" / "c.tar").symlink_to("nothing")
+    listing = list_images(tmp_path)
+    assert labels(listing, "train") == {
+        "a.tar/1.jpg": "a.tar",
+        "b.tar.gz/2.jpg": "b.tar.gz",
+    }
+    assert rejected(listing) == {"c.tar": "no_class"}
+    assert listing.ignored == [str(tmp_path / "test.tar")]
+
+
+def test_archives_elsewhere_are_files(tmp_path: Path) -> None:
+    """Below a class, and beside split folders; they are not even opened."""
+    grow(tmp_path, ["train/a/x.tar", "test/sub/x.tar", "test/x.tar.gz", "backup.tar"])
+    grow(tmp_path, ["train.tar.gz"])  # beside the folder that it was unpacked to
+    listing = list_images(tmp_path)
+    assert {ref.id for ref in listing.refs} == {"a/x.tar", "sub/x.tar", "x.tar.gz"}
+    assert {Path(path).name for path in listing.ignored} == {
+        "backup.tar",
+        "train.tar.gz",
+    }
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (
+            ["train/a/1.jpg", "train.tar"],
+            r"/train and .*/train\.tar stand for the same",
+        ),
+        (["train.tar", "train.TAR"], r"train\.TAR and .*train\.tar stand for the same"),
+        (["train/a/1.jpg", "train/a.tar"], r"/a and .*/a\.tar stand for the same"),
+        (["a/1.jpg", "a.tar"], r"Move one of them out of IMAGES"),
+        (["test/a/1.jpg", "test/a.tar"], r"/a and .*/a\.tar stand for the same"),
+        (["train.tar.gz"], r"train\.tar\.gz is compressed, and .*\(gunzip, bunzip2"),
+        (["train/a/1.jpg", "test.tgz"], r"test\.tgz is compressed"),
+        (["train/a/1.jpg", "train/b.tar.zst"], r"b\.tar\.zst is compressed"),
+        (["a/1.jpg", "b.tar.xz"], r"b\.tar\.xz is compressed, and .* or unpack it"),
+    ],
+)
+def test_archives_that_are_refused(
+    tmp_path: Path, paths: list[str], message: str
+) -> None:
+    with pytest.raises(RunError, match=message):
+        list_images(grow(tmp_path, paths))
+
+
+def test_a_compressed_archive_as_images(tmp_path: Path) -> None:
+    path = pack(tmp_path / "x.tar.gz", [("a/1.jpg", b"")], mode="w:gz")
+    with pytest.raises(RunError, match=r"x\.tar\.gz is compressed"):
+        list_images(path)
+
+
+@pytest.mark.parametrize("inside", ["", "photos"])
+def test_the_archive_of_the_folders_beside_it_is_no_class(
+    tmp_path: Path, inside: str
+) -> None:
+    grow(tmp_path, ["a/1.jpg", "b/2.jpg", "copy/a/1.jpg", "copy/b/2.jpg"])
+    tar(tmp_path / "photos.tar", tmp_path / "copy", inside)
+    with pytest.raises(RunError, match=r"the class 'photos', and .*: a, b\. If it"):
+        list_images(tmp_path)
+
+
+# ----------------------------------------------------------------- several roots
+
+
+@pytest.mark.parametrize("prefix", ["", "train/"])
+def test_several_roots_are_one_collection(tmp_path: Path, prefix: str) -> None:
+    """Of folders and archives, with classes in common: as if moved together."""
+    parts = {
+        "one": ["a/1.jpg", "b/2.jpg", "a/Thumbs.db"],
+        "two": ["a/3.jpg", "c/4.jpg"],
+        "three": [f"b/{number}.jpg" for number in range(20, 40)],
+    }
+    for name, paths in parts.items():
+        grow(tmp_path / name, [f"{prefix}{path}" for path in paths])
+        grow(tmp_path / "all", [f"{prefix}{path}" for path in paths])
+    expected = everything(list_images(tmp_path / "all", validation_fraction=0.4))
+    tar(tmp_path / "three.tar", tmp_path / "three")
+    roots = [tmp_path / name for name in ("two", "one", "three.tar")]
+    listing = list_images(roots, validation_fraction=0.4)
+    assert everything(listing) == expected
+
+
+def test_roots_may_have_different_splits(tmp_path: Path) -> None:
+    one = grow(tmp_path / "one", ["train/a/1.jpg"])
+    two = grow(tmp_path / "two", ["validation/a/1.jpg", "test/2.jpg", "train/a/3.jpg"])
+    listing = list_images([one, two])
+    assert labels(listing, "train") == {"a/1.jpg": "a", "a/3.jpg": "a"}
+    assert listing.splits() == list(SPLITS)
+
+
+def test_an_id_of_two_roots_is_refused_with_both(tmp_path: Path) -> None:
+    one = grow(tmp_path / "one", ["a/1.jpg", "a/2.jpg"])
+    two = grow(tmp_path / "two", ["a/2.jpg"])
+    tarred = tar(tmp_path / "two.tar", two)
+    message = rf"have an image 'a/2\.jpg' of train: {one}/a/2\.jpg and {tarred}\. Ren"
+    with pytest.raises(RunError, match=message):
+        list_images([one, tarred], validation_fraction=0)
+    with pytest.raises(RunError, match=r"two roots have an image 'a/"):
+        list_images([one, one])
+
+
+def test_roots_of_two_layouts_are_refused(tmp_path: Path) -> None:
+    one = grow(tmp_path / "one", ["train/a/1.jpg"])
+    two = grow(tmp_path / "two", ["a/2.jpg"])
+    for roots in ([one, two], [two, one]):
+        with pytest.raises(RunError, match=r"one has train/, .*two has none of them"):
+            list_images(roots)
+
+
+def test_every_root_must_be_there(tmp_path: Path) -> None:
+    one = grow(tmp_path / "one", ["a/1.jpg"])
+    with pytest.raises(RunError, match=r"IMAGES .*nothing is not a folder"):
+        list_images([one, tmp_path / "nothing"])
 
 
 # ---------------------------------------------------------------------- refusals
