@@ -522,16 +522,20 @@ def test_predictions_of_another_model_are_refused(
         run(predictions=small, model=model, labels=labels)
 
 
+@pytest.mark.parametrize("same", [True, False])
 def test_pictures_are_of_the_images_that_were_predicted(
-    run: Run, made_dataset: Path, small: Path, tmp_path: Path
+    run: Run, made_dataset: Path, tmp_path: Path, same: bool
 ) -> None:
-    """DATASET of other images tells of training, and has no picture of these."""
-    labels = write_labels(tmp_path / "labels.csv", SMALL_LABELS)
-    value = run(predictions=small, labels=labels, dataset=made_dataset)
+    """DATASET of other images tells of training, whatever its ids."""
+    ids = [f"photo {index}.jpg" for index in range(3)]
+    dataset = manifest.load(made_dataset).fingerprint if same else "other"
+    folder = write_predictions(tmp_path / "p", ids, np.eye(3), dataset=dataset)
+    labels = write_labels(tmp_path / "labels.csv", [(x, "red") for x in ids])
+    value = run(predictions=folder, labels=labels, dataset=made_dataset)
     assert value["by_frequency"]["of"] == "train images"
     page = (tmp_path / "evaluation" / "evaluation.html").read_text()
-    assert "<img" not in page
-    assert "no pictures without the DATASET that was predicted" in page
+    assert page.count("<img") == (2 if same else 0)
+    assert ("no pictures without the DATASET that was predicted" in page) != same
 
 
 def test_an_unlabelled_split_is_refused(
