@@ -190,3 +190,32 @@ def test_progress_is_a_bar_on_a_terminal(command: list[str]) -> None:
     assert "\rshards:" in text
     assert "30/30" in text
     assert "images/s" in text
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["a"], ["a"]),
+        (["a,b"], ["a", "b"]),
+        (["a", "b,c"], ["a", "b", "c"]),
+        (["x,y"], ["x,y"]),  # it is there
+        (["a", "x,y"], ["a", "x,y"]),
+        (["~"], [str(Path.home())]),
+        (["a,~/b"], ["a", str(Path.home() / "b")]),
+    ],
+)
+def test_paths_of_a_flag(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    texts: list[str],
+    expected: list[str],
+) -> None:
+    (tmp_path / "x,y").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert [str(path) for path in console.paths(texts, "images")] == expected
+
+
+@pytest.mark.parametrize("texts", [[""], ["a,"], ["a,,b"], ["a", ""]])
+def test_an_empty_path_of_a_flag(texts: list[str]) -> None:
+    with pytest.raises(console.UsageError, match=r"--images=.* has an empty path"):
+        console.paths(texts, "images")

@@ -6,6 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -33,7 +35,7 @@ CONTRACT = ImageContract(height=HEIGHT, width=WIDTH)
 SIZE = (f"--height={HEIGHT}", f"--width={WIDTH}")
 
 
-def make(images: Path, folder: Path, **options: object) -> None:
+def make(images: Path | list[Path], folder: Path, **options: object) -> None:
     """As the command line does, in this process."""
     settings = {"max_reject_fraction": 0.1, "workers": 1, "shards": 2, **options}
     preprocess.run(
@@ -233,6 +235,8 @@ def test_an_empty_class_stops_before_any_work(
         (["--images=x", "--dataset=y", "--resize=fold"], "stretch|crop|pad"),
         (["--images=x", "--dataset=y", "--", "--foo=1"], "--foo"),
         (["--images=x", "--dataset=y", "stray"], "stray"),
+        (["--images=x,,z", "--dataset=y"], "--images=x,,z has an empty path"),
+        (["samples", "--images=x", "--images=y"], "--images names 2 roots"),
     ],
 )
 def test_wrong_usage(words: list[str], message: str, program: Program) -> None:
@@ -246,6 +250,147 @@ def test_beam_options_are_checked() -> None:
     with pytest.raises(UsageError, match="no option --number_of_workers"):
         job.beam_options(["--number_of_workers=3"], workers=1)
     assert job.beam_options(["--num_workers=3"], workers=1)
+
+
+# ------------------------------------------------------- archives, a CSV, several roots
+
+
+def pack_splits(images: Path, root: Path) -> list[str]:
+    """An archive for train, one per class of validation, test as a folder."""
+    (root / "validation").mkdir(parents=True)
+    for name in CLASSES:
+        with tarfile.open(root / "validation" / f"{name}.tar", "w") as archive:
+            for path in sorted((images / "validation" / name).iterdir(), reverse=True):
+                archive.add(path, path.name)
+    with tarfile.open(root / "train.tar", "w", format=tarfile.GNU_FORMAT) as archive:
+        archive.add(images / "train", "train")
+    shutil.copytree(images / "test", root / "test")
+    return [str(root)]
+
+
+def pack_all(images: Path, root: Path) -> list[str]:
+    root.mkdir()
+    with tarfile.open(root / "all.tar", "w") as archive:
+        archive.add(images, "./photos")
+    return [str(root / "all.tar")]
+
+
+def two_roots(images: Path, root: Path) -> list[str]:
+    """One of them with a comma in its name; every other photo is in it."""
+    one, two = root / "one", root / "two, with a comma"
+    for number, path in enumerate(sorted(images.rglob("*.jpg"))):
+        target = (two if number % 2 else one) / path.relative_to(images)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    return [str(two), str(one)]
+
+
+@pytest.mark.parametrize("arrange", [pack_all, two_roots])
+def test_how_the_photos_lie_changes_no_byte(
+    images: Path,
+    made_dataset: Path,
+    tmp_path: Path,
+    arrange: Callable[[Path, Path], list[str]],
+) -> None:
+    """Of the shards, and of dataset.json."""
+    roots = [Path(root) for root in arrange(images, tmp_path / "photos")]
+    make(roots, tmp_path / "made")
+    assert tree(tmp_path / "made") == tree(made_dataset)
+
+
+def test_worker_processes_read_archives(
+    images: Path, made_dataset: Path, tmp_path: Path, program: Program
+) -> None:
+    (root,) = pack_splits(images, tmp_path / "photos")
+    folder = tmp_path / "made" / "dataset"
+    result = program(
+        *("pipeline", f"--images={root}", f"--dataset={folder}", "--workers=2"),
+        *("--shards=2", "--max_reject_fraction=0.1", *SIZE),
+    )
+    assert result.returncode == 0, result.stderr
+    assert tree(folder) == tree(made_dataset)
+
+
+def test_a_csv_says_what_class_folders_say(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same shards, from photos in a folder and in an archive; then the ledger."""
+    photos, csv = images / "validation", tmp_path / "list.csv"
+    ids = [str(path.relative_to(photos)) for path in photos.rglob("*.jpg")]
+    rows = [f"{name},{name.partition('/')[0]}\n" for name in reversed(ids)]
+    csv.write_text(f"id,label\n{''.join(rows)}")
+    with tarfile.open(tmp_path / "photos.tar", "w") as archive:
+        archive.add(photos, ".")
+    options = {"validation_fraction": 0.4, "shards": 1}
+    make(photos, tmp_path / "folders", **options)
+    make(photos, tmp_path / "csv", csv=csv, **options)
+    make(tmp_path / "photos.tar", tmp_path / "tar", csv=csv, **options)
+    made = tree(tmp_path / "folders")
+    assert tree(tmp_path / "csv") == tree(tmp_path / "tar")
+    for name in made.keys() - {"dataset.json"}:
+        assert tree(tmp_path / "csv")[name] == made[name]
+    source = manifest.read(tmp_path / "csv")["source"]
+    assert (source["layout"], source["validation_fraction"]) == ("manifest", 0.4)
+
+    csv.write_text(f"id,label\ngone,red\n{''.join(rows[:-1])}")
+    capsys.readouterr()
+    make(photos, tmp_path / "again", csv=csv, **options, max_reject_fraction=0.2)
+    said = capsys.readouterr().out
+    assert f"ignored: 1 files or folders, such as {photos / ids[0]}" in said
+    assert "1 rejected: 1 no_file" in said
+    account = manifest.read(tmp_path / "again")["ledger"]
+    assert account["ignored"] == 1
+    assert account["splits"]["train"]["reasons"] == {"no_file": 1}
+    rejects = (tmp_path / "again" / "rejects.csv").read_text()
+    assert "gone,train,red,no_file,IMAGES has no file gone.jpg or gone\n" in rejects
+
+
+def test_a_csv_with_splits(images: Path, tmp_path: Path, program: Program) -> None:
+    """A DATASET that `verify` finds in order; test rows with and without label."""
+    photos, csv = images / "train", tmp_path / "list.csv"
+    rows = [f"{name}/{n:02d},{name},train" for name in CLASSES for n in range(6)]
+    rows += [f"{name}/06,{name},validation" for name in CLASSES]
+    rows += ["red/07,red,test", "blue/07,,test", "red/cut,,test", "none,,test"]
+    csv.write_text("\n".join(["id,label,split", *rows]))
+    folder = tmp_path / "made"
+    words = (f"--images={photos}", f"--manifest={csv}", f"--dataset={folder}")
+    options = ("--max_reject_fraction=0.2", "--shards=1", *SIZE)
+    result = program("pipeline", *words, *options, "--workers=2")
+    assert result.returncode == 0, result.stderr
+    result = program("pipeline", "verify", f"--dataset={folder}")
+    assert "25 images listed = 23 written + 2 rejected" in result.stdout, result.stderr
+    classes = manifest.read(folder)["ledger"]["splits"]["test"]["classes"]
+    assert {name: counts["written"] for name, counts in classes.items()} == {
+        "": 1,
+        "red": 1,
+    }
+
+
+def test_a_dataset_among_the_photos_of_any_root_is_refused(
+    images: Path, tmp_path: Path
+) -> None:
+    other, csv = tmp_path / "other", tmp_path / "list.csv"
+    shutil.copytree(images / "validation" / "red", other / "mauve")
+    csv.write_text("id,label\nmauve/00,red\n")
+    for options in ({}, {"csv": csv}):
+        with pytest.raises(RunError, match=f"is among the images of {other}"):
+            make([images / "validation", other], other / "made", **options)
+
+
+def test_plan_takes_the_same_flags(
+    images: Path, tmp_path: Path, program: Program
+) -> None:
+    csv = tmp_path / "list.csv"
+    csv.write_text("id,label\nred/00,red\nblue/01,blue\nnone,red\n")
+    roots = f"{images / 'train'},{images / 'test'}"
+    result = program(
+        *("pipeline", "plan", f"--images={roots}", f"--manifest={csv}", *SIZE),
+        *("--workers=1", "--validation_fraction=0"),
+    )
+    assert result.returncode == 0, result.stderr
+    first = f"IMAGES {images / 'train'}, {images / 'test'}: 3 images, 2 classes, 31"
+    assert result.stdout.startswith(first)
+    assert "1 already (1 no_file)" in result.stdout
 
 
 @pytest.fixture
