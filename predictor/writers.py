@@ -149,6 +149,7 @@ class _Writer:
         self._slot = (self._slot + 1) % _SLOTS
 
     def send(self, request: _Request) -> None:
+        self.settle(_UNDER_WAY - 1)
         with self._explained():
             self._worker.ask(request)
         self._under_way += 1
