@@ -1,0 +1,146 @@
+"""Photos decoded by other processes, in order: whatever a photo does to them.
+
+`sitecustomize` stands in for a defect of the decoder; see test_crew.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import children, jpeg, photo
+from test_crew import DEFECT
+
+from pipeline import image, origin
+from pipeline.image import BadImage
+from pipeline.manifest import ImageContract
+from predictor.decoders import Decoders
+
+CONTRACT = ImageContract(height=32, width=40, resize="crop")
+PHOTOS = 40
+
+
+@pytest.fixture
+def uris(tmp_path: Path) -> list[str]:
+    """Photos of many sizes."""
+    for index in range(PHOTOS):
+        pixels = photo(index % 3, index, 60 + 7 * index, 50 + 11 * index)
+        (tmp_path / f"{index:02d}.jpg").write_bytes(jpeg(pixels))
+    return [str(path) for path in sorted(tmp_path.glob("*.jpg"))]
+
+
+@pytest.fixture
+def decoders() -> Iterator[Decoders]:
+    decoders = Decoders(CONTRACT, count=2)
+    yield decoders
+    decoders.end()
+
+
+@pytest.fixture
+def faulty(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Certain bytes in a photo crash the decoder, or stop it."""
+    folder = tmp_path_factory.mktemp("defect")
+    (folder / "sitecustomize.py").write_text(DEFECT)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
+def pids(decoders: Decoders) -> list[int]:
+    return [worker._process.pid for worker in decoders._workers]
+
+
+def append(uri: str, content: bytes) -> None:
+    with open(uri, "ab") as file:
+        file.write(content)
+
+
+def reasons(found: list[np.ndarray | BadImage]) -> dict[int, tuple[str, str]]:
+    return {
+        index: (one.reason, one.detail)
+        for index, one in enumerate(found)
+        if isinstance(one, BadImage)
+    }
+
+
+def assert_decoded(found: list[np.ndarray | BadImage], uris: list[str]) -> None:
+    """All that are no BadImage are what this process makes of them."""
+    assert len(found) == len(uris)
+    for one, uri in zip(found, uris, strict=True):
+        if not isinstance(one, BadImage):
+            pixels = image.decode(origin.read(uri), CONTRACT)
+            np.testing.assert_array_equal(one, image.resize(pixels, CONTRACT))
+
+
+def test_photos_come_in_order(decoders: Decoders, uris: list[str]) -> None:
+    found = list(decoders.decode(uris))
+    assert reasons(found) == {}
+    assert found[0].shape == (32, 40, 3)
+    assert_decoded(found, uris)
+    assert list(decoders.decode([])) == []
+
+
+def test_bad_files_are_no_others_fault(decoders: Decoders, uris: list[str]) -> None:
+    Path(uris[3]).write_bytes(b"")
+    Path(uris[4]).write_text("<html>not found</html>")
+    Path(uris[20]).write_bytes(Path(uris[20]).read_bytes()[:900])
+    Path(uris[39]).unlink()
+    found = list(decoders.decode(uris))
+    assert {index: reason for index, (reason, _) in reasons(found).items()} == {
+        **{3: "empty", 4: "not_an_image"},
+        **{20: "damaged", 39: "unreadable"},
+    }
+    assert_decoded(found, uris)
+
+
+def test_a_crash_costs_one_photo(faulty: None, uris: list[str]) -> None:
+    """Two in a row, of different processes; the first and the last."""
+    for index in (0, 17, 18, PHOTOS - 1):
+        append(uris[index], b"CRASH-ME")
+    decoders = Decoders(CONTRACT, count=2)
+    found = list(decoders.decode(uris))
+    decoders.end()
+    crash = ("decoder_crash", "the process ended: SIGSEGV")
+    assert reasons(found) == dict.fromkeys((0, 17, 18, PHOTOS - 1), crash)
+    assert_decoded(found, uris)
+
+
+@pytest.mark.slow
+def test_a_photo_that_takes_for_ever_is_given_up(faulty: None, uris: list[str]) -> None:
+    append(uris[5], b"STOP-ME")
+    decoders = Decoders(CONTRACT, count=2, seconds=4)
+    found = list(decoders.decode(uris))
+    decoders.end()
+    assert reasons(found) == {5: ("timeout", "no answer in 4 s")}
+    assert_decoded(found, uris)
+
+
+def test_a_process_that_something_else_ends_costs_nothing(
+    decoders: Decoders, uris: list[str]
+) -> None:
+    """Once for each process, at work and idle."""
+    results = decoders.decode(uris)
+    found = []
+    for index in range(PHOTOS):
+        if index in (5, 12):
+            os.kill(pids(decoders)[index % 2], signal.SIGKILL)
+        found.append(next(results))
+    assert reasons(found) == {}
+    assert_decoded(found, uris)
+    for pid in pids(decoders):
+        os.kill(pid, signal.SIGKILL)
+    time.sleep(0.1)
+    assert_decoded(list(decoders.decode(uris)), uris)
+
+
+def test_ended_in_the_middle_nothing_is_left(uris: list[str]) -> None:
+    decoders = Decoders(CONTRACT, count=2)
+    results = decoders.decode(uris)
+    next(results)
+    processes = pids(decoders)
+    assert set(processes) <= set(children(os.getpid()))
+    decoders.end()
+    assert not set(processes) & set(children(os.getpid()))
