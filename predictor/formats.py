@@ -102,6 +102,8 @@ class Output:
     third of it.
     """
 
+    closed = False  # asks pyarrow; who has the file closes it
+
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._checksum = google_crc32c.Checksum()
@@ -116,6 +118,9 @@ class Output:
         return len(data)
 
     def flush(self) -> None:
+        """For those who call it."""
+
+    def close(self) -> None:
         """For those who call it."""
 
     @property

@@ -19,7 +19,7 @@ def read_sample(path: Path) -> list[str]:
     """The ids that a submission has to have, in order.
 
     Raises:
-        RunError: it is no CSV with a column `id`, or an id comes twice.
+        RunError: it is no CSV with a column `id`, has no ids, or one of them twice.
     """
     try:
         frame = pd.read_csv(path, usecols=["id"], dtype=str, keep_default_na=False)
@@ -29,6 +29,8 @@ def read_sample(path: Path) -> list[str]:
             "of the competition, a CSV with a column `id`."
         ) from error
     ids = frame["id"]
+    if ids.empty:
+        raise RunError(f"--sample_submission={path} has no rows. Download it again.")
     if (repeated := ids[ids.duplicated()]).size:
         raise RunError(
             f"--sample_submission={path} has {repeated.iloc[0]!r} more than once "

@@ -1,0 +1,127 @@
+"""Kaggle's landmark submission, of parts and a sample."""
+
+import csv
+import gzip
+import hashlib
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline.console import RunError
+from pipeline.files import csv_line
+from pipeline.workfolder import WorkFolder
+from predictor import submission
+from predictor.csv_shards import MANIFEST
+
+PARTS = [
+    [("a/0001.jpg", "7 0.5"), ("0002.png", "x, y 0.25")],
+    [],
+    [("deep/er/b.c.jpg", '"z" 1e-7'), ("no extension", "7 0.5")],
+]
+STEMS = {
+    "0001": "7 0.5",
+    "0002": "x, y 0.25",
+    "b.c": '"z" 1e-7',
+    "no extension": "7 0.5",
+}
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> list[Path]:
+    paths = []
+    for number, rows in enumerate(PARTS):
+        lines = [csv_line(row) for row in [("id", "landmarks"), *rows]]
+        paths.append(tmp_path / f"part-{number}.csv")
+        paths[-1].write_text("".join(lines), newline="")
+    return paths
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> WorkFolder:
+    output = WorkFolder(tmp_path / "predictions", manifest=MANIFEST)
+    output.start({})
+    return output
+
+
+def rows_of(path: Path) -> dict[str, str]:
+    raw = path.read_bytes()
+    text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode()
+    header, *rows = csv.reader(text.splitlines())
+    assert header == ["id", "landmarks"]
+    found = dict(rows)
+    assert len(found) == len(rows)
+    return found
+
+
+def write_sample(path: Path, ids: list[str]) -> Path:
+    frame = pd.DataFrame({"landmarks": ["1 0.1"] * len(ids), "id": ids})
+    frame.to_csv(path, index=False)
+    return path
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_without_a_sample_every_stem(
+    parts: list[Path], output: WorkFolder, compression: str
+) -> None:
+    entry = submission.assemble(parts, None, output, compression)
+    path = output.folder / entry.file
+    assert rows_of(path) == STEMS
+    assert list(rows_of(path)) == list(STEMS)
+    assert (entry.rows, entry.bytes) == (4, path.stat().st_size)
+    ids = b"".join(stem.encode() + b"\0" for stem in STEMS)
+    assert entry.ids_sha256 == hashlib.sha256(ids).hexdigest()
+
+
+def test_a_sample_decides_rows_and_order(
+    parts: list[Path], output: WorkFolder, tmp_path: Path, capsys
+) -> None:
+    ids = ["unknown", "b.c", "0001", "NA", "no extension", "00001"]
+    sample = submission.read_sample(write_sample(tmp_path / "sample.csv", ids))
+    assert sample == ids
+    entry = submission.assemble(parts, sample, output, "none")
+    found = rows_of(output.folder / entry.file)
+    assert list(found) == ids
+    assert found == {image_id: STEMS.get(image_id, "") for image_id in ids}
+    assert "3 of 6 rows of the submission say something" in capsys.readouterr().out
+
+
+def test_images_of_one_stem_are_refused(parts: list[Path], output: WorkFolder) -> None:
+    with parts[1].open("a") as file:
+        file.write("elsewhere/0001.png,3 0.4\n")
+    with pytest.raises(
+        RunError, match=r"stem '0001', one of them 'elsewhere/0001.png'"
+    ):
+        submission.assemble(parts, None, output, "none")
+    assert not list(output.folder.glob("*.csv"))
+
+
+def test_a_sample_of_something_else_is_refused(
+    parts: list[Path], output: WorkFolder
+) -> None:
+    with pytest.raises(RunError, match=r"none of the 2 ids .* another competition"):
+        submission.assemble(parts, ["x", "y"], output, "none")
+    assert not list(output.folder.glob("*.csv"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read: .*No such file"),
+        (b"", "cannot be read: No columns"),
+        (b"image,landmarks\n1,2\n", "cannot be read: .*'id'.* a CSV with a column"),
+        (b"id,landmarks\n\xff,2\n", "cannot be read: .*utf-8"),
+        (b"id\na\nb\na\na\n", r"has 'a' more than once \(2 repetitions"),
+        (b"id,landmarks\n", "has no rows"),
+    ],
+)
+def test_samples_that_are_none(
+    content: bytes | None, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "sample.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(RunError, match=message) as raised:
+        submission.read_sample(path)
+    assert re.search(re.escape(str(path)), str(raised.value))
