@@ -93,6 +93,19 @@ def evaluate(passed_on: Sequence[str]) -> None:
     )
 
 
+def verify(passed_on: Sequence[str]) -> None:
+    """Reads all of PREDICTIONS and names what is wrong with them."""
+    console.nothing_passed_on(passed_on)
+    console.required(predictions=FLAGS.predictions)
+    from predictor import verify
+
+    verify.run(
+        console.path(FLAGS.predictions),
+        dataset=_path(FLAGS.dataset),
+        model=_path(FLAGS.model),
+    )
+
+
 def bench(passed_on: Sequence[str]) -> None:
     """Measures how fast predictions are written, beside other ways."""
     console.nothing_passed_on(passed_on)
@@ -130,6 +143,7 @@ def _path(text: str | None) -> Path | None:
 VERBS = {
     "predict": predict,
     "evaluate": evaluate,
+    "verify": verify,
     "bench": bench,
     "summary": summary,
 }

@@ -28,10 +28,10 @@ from pipeline.figures import Figure, divide, table
 from pipeline.manifest import Dataset, Shard
 from pipeline.workfolder import WorkFolder
 from predictor.csv_shards import MANIFEST
-from predictor.estimate import made_up
 from predictor.formats import Format
 from predictor.forward import Forward
 from predictor.inputs import FromDataset
+from predictor.volume import made_up
 from predictor.writers import Writers
 from trainer import dataset as data
 from trainer import devices, model

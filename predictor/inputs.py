@@ -12,8 +12,8 @@ import numpy as np
 from pipeline import resources, shard, unlabelled
 from pipeline.console import RunError
 from pipeline.image import BadImage
+from pipeline.listing import Reject
 from pipeline.manifest import Dataset, ImageContract
-from pipeline.sources import Reject
 from pipeline.unlabelled import Unlabelled
 from predictor.decoders import Decoders
 from trainer import dataset as data

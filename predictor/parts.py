@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from pipeline.console import RunError
-from pipeline.sources import Reject
+from pipeline.listing import Reject
 from pipeline.workfolder import WorkFolder
 from predictor import csv_shards
 from predictor.csv_shards import Entry

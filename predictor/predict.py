@@ -11,10 +11,10 @@ import tensorflow as tf
 
 from pipeline import console, files, ledger, manifest, resources
 from pipeline.console import RunError, in_bytes
+from pipeline.listing import Reject
 from pipeline.manifest import ImageContract
-from pipeline.sources import Reject
 from pipeline.workfolder import WorkFolder
-from predictor import csv_shards, estimate, submission
+from predictor import csv_shards, submission, volume
 from predictor.csv_shards import Entry
 from predictor.formats import Format
 from predictor.forward import Forward
@@ -79,7 +79,7 @@ def run(
         strategy = devices.strategy(virtual_devices=virtual_devices, cpu=cpu)
         writers = min(writers or _default_writers(strategy), len(missing))
         rows = sum(source.sizes[position] for position in missing)
-        estimate.announce(
+        volume.announce(
             folder, parts.format, contract.classes, rows=rows, writers=writers
         )
         with strategy.scope():

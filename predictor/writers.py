@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeline import files
 from pipeline.console import RunError
-from pipeline.sources import Reject
+from pipeline.listing import Reject
 from pipeline.workfolder import WORK, WorkFolder
 from predictor import formats
 from predictor.csv_shards import MANIFEST, Entry

@@ -1,0 +1,254 @@
+"""`make verify PREDICTIONS=`: whole, or named by file, row and id."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TEST, Program
+from test_reading import edit, write_predictions
+
+from pipeline import manifest, record
+from pipeline.console import RunError
+from predictor import csv_shards, reading, verify
+from predictor.formats import Format
+
+CLASSES = ("blue", "green", "red")
+FIRST, SECOND = (csv_shards.shard_name(index, 2) for index in range(2))
+
+
+def ids_of(dataset: manifest.Dataset) -> list[list[str]]:
+    """Of the test split, shard by shard."""
+    return [
+        [stored.record.id for stored in record.read(path)]
+        for path in dataset.paths("test")
+    ]
+
+
+def softmax(rows: int) -> np.ndarray:
+    values = np.random.default_rng(0).random((rows, len(CLASSES)), np.float32)
+    return values / values.sum(axis=1, keepdims=True)
+
+
+@pytest.fixture
+def make(made_dataset: Path, tmp_path: Path):
+    """PREDICTIONS of the test split, by no model."""
+
+    def make(form: Format = Format(), **fields: object) -> Path:  # noqa: B008
+        dataset = manifest.load(made_dataset)
+        parts = [(ids, softmax(len(ids))) for ids in ids_of(dataset)]
+        described = {"dataset": dataset.fingerprint, **fields}
+        return write_predictions(tmp_path / "made", form, CLASSES, parts, **described)
+
+    return make
+
+
+def rewrite(path: Path, change: Callable[[str], str]) -> None:
+    path.write_text(change(path.read_text()))
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        Format(),
+        Format(compression="gzip"),
+        Format(compression="zstd"),
+        Format(parquet=True),
+        Format(kind="top_k", top_k=2),
+        Format(kind="top_k", top_k=2, parquet=True),
+    ],
+    ids=lambda form: f"{form.kind}{form.extension}",
+)
+def test_what_is_whole(make, made_dataset: Path, form: Format, capsys) -> None:
+    verify.run(make(form), dataset=made_dataset)
+    said = capsys.readouterr().out
+    assert f"{TEST} images = {TEST} predicted + 0 rejected" in said
+    assert "held to the records of DATASET" in said
+
+
+def swap(folder: Path) -> None:
+    (folder / FIRST).rename(folder / "aside")
+    (folder / SECOND).rename(folder / FIRST)
+    (folder / "aside").rename(folder / SECOND)
+
+
+def entry(folder: Path, number: int, **values: object) -> None:
+    edit(folder, lambda value: value["files"][number].update(values))
+
+
+def repeat_a_row(folder: Path) -> None:
+    """In a file whose entry knows of it."""
+    rewrite(folder / FIRST, lambda text: text + text.splitlines(keepends=True)[1])
+    length = (folder / FIRST).stat().st_size
+    entry(folder, 0, bytes=length, rows=4)
+
+
+def lose_a_row(folder: Path) -> None:
+    rewrite(folder / FIRST, lambda text: text[: text.rindex("\n", 0, -1) + 1])
+    entry(folder, 0, bytes=(folder / FIRST).stat().st_size, rows=2)
+
+
+def number(new: str) -> Callable[[Path], None]:
+    """Another first number of the first row, of a file of any length."""
+
+    def change(folder: Path) -> None:
+        header, row, *rest = (folder / FIRST).read_text().splitlines()
+        image_id, _, *others = row.split(",")
+        row = ",".join([image_id, new, *others])
+        (folder / FIRST).write_text("\n".join([header, row, *rest, ""]))
+        entry(folder, 0, bytes=(folder / FIRST).stat().st_size)
+
+    return change
+
+
+def flip(folder: Path) -> None:
+    content = bytearray((folder / FIRST).read_bytes())
+    content[-3] ^= 1  # a digit of the last number becomes another
+    (folder / FIRST).write_bytes(content)
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a flipped bit": (flip, f"{FIRST}: its CRC-32C is .* promises"),
+    "cut": (
+        lambda f: os.truncate(f / FIRST, 50),
+        f"{FIRST}: has 50 bytes, .* promises",
+    ),
+    "gone": (lambda f: (f / FIRST).unlink(), f"{FIRST}: is missing"),
+    "swapped files": (swap, f"{FIRST}: has .* bytes"),
+    "a repeated row": (repeat_a_row, rf"{FIRST}: row 4, id '.*': is in {FIRST}, too"),
+    "a lost row": (lose_a_row, r"ledger\.predicted is 7; its files have 6 rows"),
+    "NaN": (number("NaN"), "number 1 of it is 'NaN'"),
+    "more than 1": (number("1.5"), r"row 1, id .*: 1\.5 is no probability"),
+    "less than 0": (number("-0.5"), r"row 1, id .*: -0\.5 is no probability"),
+    "a larger sum": (number("1.0"), r"row 1, id .*: its probabilities sum to .* more"),
+    "a smaller sum": (number("0.0"), r"row 1, id .*: its probabilities sum to .* less"),
+    "a stray file": (
+        lambda f: (f / "predictions-00000-of-00003.csv").write_text("id\n"),
+        "predictions-00000-of-00003.csv: is no part of the predictions",
+    ),
+    "a folder of work": (lambda f: (f / "_work").mkdir(), "_work: left by a run"),
+    "another name": (
+        lambda f: entry(f, 0, file=SECOND),
+        f"file 0 of 2 is {SECOND}, not {FIRST}",
+    ),
+    "other ids": (
+        lambda f: entry(f, 0, ids_sha256="0" * 64),
+        f"{FIRST}: its ids are not those that were predicted",
+    ),
+    "more rows": (
+        lambda f: edit(f, lambda value: value.update(rows=8)),
+        "rows is 8; those of its files are 7",
+    ),
+    "an odd ledger": (
+        lambda f: edit(f, lambda value: value["ledger"].update(rejected=1)),
+        r"7 examples are not 7 predicted \+ 1 rejected",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_what_is_wrong_is_named(make, what: str) -> None:
+    folder = make()
+    damage, message = DAMAGE[what]
+    damage(folder)
+    with pytest.raises(RunError, match=message):
+        verify.run(folder)
+
+
+def test_ids_are_held_to_the_records(make, made_dataset: Path) -> None:
+    folder = make()
+    (first, *_), _ = ids_of(manifest.load(made_dataset))
+    rewrite(folder / FIRST, lambda text: text.replace(first, "photo x.jpg"))
+    with pytest.raises(RunError) as caught:
+        verify.run(folder, dataset=made_dataset)
+    assert f"{FIRST}: id {first!r} of the input shard is missing" in str(caught.value)
+    expected = f"{FIRST}: row 1, id 'photo x.jpg': the input shard has no such id"
+    assert expected in str(caught.value)
+
+
+def test_ids_in_another_order(make, made_dataset: Path) -> None:
+    folder = make()
+    header, *rows = (folder / FIRST).read_text().splitlines(keepends=True)
+    (folder / FIRST).write_text("".join([header, *reversed(rows)]))
+    with pytest.raises(RunError, match="not in the order of the input shard"):
+        verify.run(folder, dataset=made_dataset)
+
+
+def test_another_dataset(make, made_dataset: Path) -> None:
+    folder = make(dataset="0" * 64)
+    with pytest.raises(RunError, match=r"dataset is 0{64}; the fingerprint of .* is"):
+        verify.run(folder, dataset=made_dataset)
+
+
+def test_another_model(make, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    described = {"sha256": "1" * 64, "classes": manifest.classes_entry(CLASSES)}
+    (tmp_path / "model" / "model.json").write_text(json.dumps(described))
+    with pytest.raises(RunError, match=r"model is m{64}; .* has 1{64}"):
+        verify.run(make(), model=tmp_path / "model")
+    verify.run(make_again(tmp_path), model=tmp_path / "model")
+
+
+def make_again(parent: Path) -> Path:
+    """The same PREDICTIONS, of the right model."""
+    folder = Path(shutil.copytree(parent / "made", parent / "again"))
+    edit(folder, lambda value: value.update(model="1" * 64))
+    return folder
+
+
+def test_rejects_balance(make) -> None:
+    folder = make(
+        images="i" * 64,
+        dataset=None,
+        ledger={"examples": 8, "predicted": 7, "rejected": 1},
+    )
+    with pytest.raises(RunError, match=r"rejects\.csv is missing"):
+        verify.run(folder)
+    header = "id,split,label,reason,detail\n"
+    (folder / "rejects.csv").write_text(header)
+    with pytest.raises(RunError, match=r"rejects\.csv: has 0 rows; .* promises 1"):
+        verify.run(folder)
+    (folder / "rejects.csv").write_text(f"{header}x.jpg,test,,empty,0 bytes\n")
+    verify.run(folder)
+
+
+def test_best_classes_out_of_order(make) -> None:
+    folder = make(Format(kind="top_k", top_k=2))
+    header, row, *rest = (folder / FIRST).read_text().splitlines()
+    image_id, a, p, b, q = row.split(",")
+    for other, message in (
+        ([image_id, b, q, a, p], "its probabilities do not descend"),
+        ([image_id, a, p, a, q], "it names a class twice"),
+    ):
+        lines = [header, ",".join(other), *rest, ""]
+        (folder / FIRST).write_text("\n".join(lines))
+        entry(folder, 0, bytes=(folder / FIRST).stat().st_size)
+        with pytest.raises(RunError, match=f"row 1, id .*: {message}"):
+            verify.run(folder)
+
+
+def test_only_so_many_are_told(make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "_TOLD_PER_FILE", 2)
+    folder = make()
+    for name in (FIRST, SECOND):
+        rewrite(folder / name, lambda text: text.replace("0.", "7."))
+    with pytest.raises(RunError, match=r"not whole, \d+ problems:") as caught:
+        verify.run(folder)
+    assert str(caught.value).count(FIRST) == 2
+    assert "… and 5 more" in str(caught.value)  # of 3 + 4 rows and 2 checksums
+
+
+def test_from_the_command_line(make, program: Program) -> None:
+    folder = make()
+    assert program("predictor", "verify", f"--predictions={folder}").returncode == 0
+    (folder / FIRST).unlink()
+    result = program("predictor", "verify", f"--predictions={folder}")
+    assert result.returncode == 1
+    assert f"{FIRST}: is missing" in result.stderr
+    assert "Traceback" not in result.stderr
+    missing = program("predictor", "verify")
+    assert missing.returncode == 2
+    assert reading.MANIFEST in os.listdir(folder)
