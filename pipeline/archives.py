@@ -4,6 +4,7 @@ The ids are those that unpacking it would give: where a name comes twice the las
 counts, and CLASS.tar may hold the files of a class or a folder CLASS of them.
 """
 
+import os
 import re
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -11,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
+from tqdm import tqdm
+
 from pipeline import origin
-from pipeline.console import RunError
+from pipeline.console import RunError, progress
 from pipeline.listing import Found, is_litter, printable
 from pipeline.places import Level, Place, refuse_compressed
 
@@ -23,6 +26,8 @@ _COMPRESSED = re.compile(
 )
 _MAGIC = re.compile(rb"\x1f[\x8b\x9d]|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd")
 _VOLUME_LABEL, _DUMPED_FOLDER = b"V", b"D"  # of GNU tar, beside what tarfile knows
+_MEGABYTE = 10**6
+_PATIENCE = 10.0  # seconds without a bar
 _AFTER_END = 1 << 20  # bytes that must be zero: writers pad to some KB
 
 
@@ -183,6 +188,7 @@ def _members(path: str) -> Iterator[tarfile.TarInfo]:
     try:
         with (
             open(path, "rb") as file,
+            _progress(path) as bar,
             tarfile.open(
                 fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape"
             ) as archive,
@@ -193,6 +199,8 @@ def _members(path: str) -> Iterator[tarfile.TarInfo]:
                 if archive.offset <= before:  # tarfile would go round for ever
                     raise tarfile.ReadError("a header leads backwards")
                 before = archive.offset
+                if (done := before // _MEGABYTE) > bar.n:
+                    bar.update(done - bar.n)
                 yield member
             _check_end(file, archive.offset)
     except OSError as error:
@@ -208,6 +216,16 @@ def _members(path: str) -> Iterator[tarfile.TarInfo]:
             f"{path} is no whole tar archive: {error}. Restore it, or move it out of "
             "IMAGES."
         ) from error
+
+
+def _progress(path: str) -> tqdm:
+    """A bar for a long archive: headers take 35 µs each, and more on a slow disk."""
+    return progress(
+        os.path.getsize(path) // _MEGABYTE,
+        f"listing {os.path.basename(path)}",
+        unit="megabyte",
+        delay=_PATIENCE,
+    )
 
 
 def _check_end(file: BinaryIO, offset: int) -> None:

@@ -126,7 +126,9 @@ def nothing_passed_on(words: Sequence[str]) -> None:
         raise UsageError(f"nothing takes what follows `--`: {' '.join(words)}")
 
 
-def progress(total: int, what: str, *, unit: str = "image", done: int = 0) -> tqdm:
+def progress(
+    total: int, what: str, *, unit: str = "image", done: int = 0, delay: float = 0
+) -> tqdm:
     """A bar with a rate and an ETA; whole lines where stderr is no terminal.
 
     Args:
@@ -134,15 +136,22 @@ def progress(total: int, what: str, *, unit: str = "image", done: int = 0) -> tq
         what: what is being done, in a word or two.
         unit: what is counted, in the singular.
         done: how many were there before this run; they do not count in the rate.
+        delay: seconds of work before anything is shown.
     """
     if sys.stderr.isatty():
         return tqdm(
-            total=total, desc=what, initial=done, unit=f" {unit}s", dynamic_ncols=True
+            total=total,
+            desc=what,
+            initial=done,
+            delay=delay,
+            unit=f" {unit}s",
+            dynamic_ncols=True,
         )
     return tqdm(
         total=total,
         desc=what,
         initial=done,
+        delay=delay,
         unit=f" {unit}s",
         file=_Lines(),
         mininterval=10,

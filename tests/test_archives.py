@@ -338,3 +338,17 @@ def test_a_compressed_archive_under_a_plain_name(tmp_path: Path, kind: str) -> N
 def test_names_of_archives(name: str, plain: str, compressed: str) -> None:
     assert archives.stem(name) == plain
     assert archives.compressed_stem(name) == compressed
+
+
+@pytest.mark.parametrize(("patience", "shown"), [(0, True), (1000, False)])
+def test_a_long_listing_shows_progress(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    patience: float,
+    shown: bool,
+) -> None:
+    monkeypatch.setattr(archives, "_PATIENCE", patience)
+    path = pack(tmp_path / "x.tar", [(f"{n}.jpg", bytes(10**6)) for n in range(3)])
+    archives.read(str(path))
+    assert ("listing x.tar: 3 of 3 megabytes" in capsys.readouterr().err) == shown
