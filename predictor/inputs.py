@@ -1,7 +1,7 @@
 """What is predicted: a split of DATASET, or photos as they lie."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -54,7 +54,7 @@ class Input(Protocol):
 
     def batches(
         self, shards: Sequence[int], *, batch_size: int, at_once: int
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch, None, None]:
         """Every image of some shards once.
 
         Args:
@@ -92,7 +92,7 @@ class FromDataset:
 
     def batches(
         self, shards: Sequence[int], *, batch_size: int, at_once: int
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch, None, None]:
         """See Input."""
         image = self._dataset.image
         nothing = np.empty((0, image.height, image.width, 3), np.uint8)
@@ -145,7 +145,7 @@ class FromImages:
 
     def batches(
         self, shards: Sequence[int], *, batch_size: int, at_once: int
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch, None, None]:
         """See Input; a batch has fewer rows where images of it are rejected."""
         turns = list(_turns(self.sizes, shards, batch_size, at_once))
         decoders = Decoders(self._contract, count=resources.cores())

@@ -1,5 +1,6 @@
 """MODEL + DATASET or photos → PREDICTIONS: one input shard makes one output shard."""
 
+import contextlib
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -64,35 +65,49 @@ def run(
     started = time.monotonic()
     resources.limit_arenas()
     contract = model.read_contract(model_folder)
-    _refuse_repeated(contract.classes)
+    _refuse_repeated(contract.classes, format)
     format.check(contract.classes)
+    sample = submission.read_sample(sample_submission) if sample_submission else None
     source = _source(contract, dataset, images, split)
     key = _key(contract, source, format, sample_submission)
     output = WorkFolder(folder, manifest=csv_shards.MANIFEST)
+    _refuse_other_version(output)
     if output.start(key):
         _refuse_missing(folder)
         print(f"PREDICTIONS {folder} is complete already; nothing to do.")
         return
-    sample = submission.read_sample(sample_submission) if sample_submission else None
     parts = Parts(output, key, format, source.sizes)
     if missing := parts.missing():
         strategy = devices.strategy(virtual_devices=virtual_devices, cpu=cpu)
         writers = min(writers or _default_writers(strategy), len(missing))
-        rows = sum(source.sizes[position] for position in missing)
-        volume.announce(
-            folder, parts.format, contract.classes, rows=rows, writers=writers
-        )
+        with _nothing_begun_if_refused(output, parts):
+            volume.announce(
+                folder,
+                parts.format,
+                contract.classes,
+                rows=parts.images - parts.done(),
+                writers=writers,
+            )
         with strategy.scope():
             forward = Forward(model.load(model_folder), strategy)
-        with Writers(
-            parts.folder, parts.format, contract.classes, rows=batch_size, count=writers
-        ) as writing:
-            batches = source.batches(missing, batch_size=batch_size, at_once=writers)
+        with (
+            Writers(
+                parts.folder,
+                parts.format,
+                contract.classes,
+                rows=batch_size,
+                count=writers,
+            ) as writing,
+            contextlib.closing(
+                source.batches(missing, batch_size=batch_size, at_once=writers)
+            ) as batches,
+            _naming_shortage(batch_size),
+        ):
             _write(forward.stream(batches), writing, parts)
     _finish(output, key, parts, source, sample, time.monotonic() - started)
 
 
-def _refuse_repeated(classes: Sequence[str]) -> None:
+def _refuse_repeated(classes: Sequence[str], format: Format) -> None:
     """Columns of the same name could not be told apart."""
     repeated = [name for name, count in Counter(classes).items() if count > 1]
     if repeated:
@@ -103,6 +118,45 @@ def _refuse_repeated(classes: Sequence[str]) -> None:
             "classes in all): its columns could not be told apart. Train on a DATASET "
             "whose classes have names of their own."
         )
+    if format.kind == "probabilities" and "id" in classes:
+        raise RunError(
+            "MODEL has a class 'id', which is the name of the first column, too: they "
+            "could not be told apart. Use --format=top_k, which has no column of that "
+            "name."
+        )
+
+
+def _refuse_other_version(output: WorkFolder) -> None:
+    """The key of another release would differ in more than its version."""
+    version = {"version": csv_shards.VERSION}
+    if output.manifest.is_file() and (different := output.other(version)):
+        raise RunError(
+            f"{output.folder} was made by another release: {different}. Name another "
+            "folder, or remove this one and run again."
+        )
+
+
+@contextlib.contextmanager
+def _nothing_begun_if_refused(output: WorkFolder, parts: Parts) -> Iterator[None]:
+    """Another format may take a folder in which nothing was committed yet."""
+    try:
+        yield
+    except RunError:
+        if not parts.done():
+            output.clear()
+        raise
+
+
+@contextlib.contextmanager
+def _naming_shortage(batch_size: int) -> Iterator[None]:
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise RunError(
+            f"a batch of {batch_size} images does not fit into the memory of the "
+            f"device (TensorFlow: {error.message.splitlines()[0]}). What was committed "
+            "is kept: run the same command again with a smaller --batch_size."
+        ) from error
 
 
 def _source(
@@ -193,7 +247,8 @@ def _finish(
         first = rejects[0]
         raise RunError(
             f"none of the {len(rejects)} images could be predicted; the first is "
-            f"{first.id!r}: {first.reason} ({first.detail}). Is it the right folder?"
+            f"{first.id!r}: {first.reason} ({first.detail}). Is it the right folder? "
+            f"For another one remove {output.folder}, or name another."
         )
     if key["format"] == "submission":
         paths = [parts.folder / entry.file for entry in entries]
