@@ -41,8 +41,8 @@ def make_model(parent: Path, dataset_folder: Path, *, seed: int) -> Path:
     return folder
 
 
-@pytest.fixture
-def run(tf, model: Path):
+@pytest.fixture(name="run")
+def run_fixture(tf, model: Path):
     from predictor import predict
     from predictor.formats import Format
 
@@ -50,7 +50,7 @@ def run(tf, model: Path):
         settings = {"cpu": True, "model": model, "format": Format(), **options}
         predict.run(settings.pop("model"), folder, dataset=dataset, **settings)
         shards = sorted(folder.glob("predictions-*.csv"))
-        return pd.concat(pd.read_csv(path) for path in shards)
+        return pd.concat([pd.DataFrame(), *map(pd.read_csv, shards)])
 
     return run
 

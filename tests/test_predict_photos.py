@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import CLASSES, TEST, jpeg, photo
-from test_predict import run  # noqa: F401 (a fixture)
+from test_predict import run_fixture  # noqa: F401
 
 from pipeline import manifest
 from pipeline.console import RunError
@@ -43,8 +43,10 @@ def make_small(parent: Path, dataset_folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def model(tf, tmp_path_factory: pytest.TempPathFactory, made_dataset: Path) -> Path:
+@pytest.fixture(name="model", scope="module")
+def model_fixture(
+    tf, tmp_path_factory: pytest.TempPathFactory, made_dataset: Path
+) -> Path:
     """Not to be changed."""
     return make_small(tmp_path_factory.mktemp("small"), made_dataset)
 
@@ -104,7 +106,7 @@ def rows_of(frame: pd.DataFrame) -> dict[str, tuple[float, ...]]:
 
 
 def test_as_from_the_dataset(
-    run,  # noqa: F811
+    run,
     made_dataset: Path,
     photos: Path,
     tmp_path: Path,
@@ -121,7 +123,7 @@ def test_as_from_the_dataset(
 
 @pytest.mark.parametrize("form", [Path, as_nested, as_split, as_csv, as_tar])
 def test_bad_files_are_rejected_and_change_no_other_row(
-    run,  # noqa: F811
+    run,
     photos: Path,
     tmp_path: Path,
     form,
@@ -156,7 +158,7 @@ def test_bad_files_are_rejected_and_change_no_other_row(
 
 
 def test_without_bad_files_rejects_are_empty(
-    run,  # noqa: F811
+    run,
     photos: Path,
     tmp_path: Path,
 ) -> None:
@@ -166,7 +168,7 @@ def test_without_bad_files_rejects_are_empty(
 
 
 def test_several_shards_and_writers(
-    run,  # noqa: F811
+    run,
     photos: Path,
     tmp_path: Path,
 ) -> None:
@@ -189,7 +191,7 @@ def test_several_shards_and_writers(
 
 
 def test_not_one_good_photo(
-    run,  # noqa: F811
+    run,
     tmp_path: Path,
 ) -> None:
     (tmp_path / "photos").mkdir()
@@ -204,7 +206,7 @@ def test_not_one_good_photo(
 
 
 def test_other_photos_are_another_run(
-    run,  # noqa: F811
+    run,
     photos: Path,
     tmp_path: Path,
 ) -> None:
@@ -217,7 +219,7 @@ def test_other_photos_are_another_run(
 
 
 def test_any_size_and_format_of_photo(
-    run,  # noqa: F811
+    run,
     tmp_path: Path,
 ) -> None:
     """Among them what the shards would not have: an orientation, a PNG."""

@@ -16,7 +16,7 @@ import pytest
 from conftest import REPOSITORY, children
 
 from pipeline.console import RunError
-from pipeline.sources import Reject
+from pipeline.listing import Reject
 from pipeline.workfolder import WORK, WorkFolder
 from predictor.csv_shards import MANIFEST
 from predictor.formats import Format
