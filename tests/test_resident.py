@@ -19,7 +19,7 @@ SHAPE = (2, 1, 512)
 def kept(request: pytest.FixtureRequest, tf):
     """Rows, whose numbers say which row and which view they are."""
     from trainer import features
-    from trainer.stores import Rows, _allocate
+    from trainer.stores import Rows, allocate
 
     def make(views: int, parts: int):
         count = EXAMPLES * views
@@ -34,7 +34,7 @@ def kept(request: pytest.FixtureRequest, tf):
         columns = {}
         for number, (name, (dtype, shape)) in enumerate(plan.columns.items()):
             size = np.dtype(dtype).itemsize * math.prod(shape)
-            column = _allocate((count, size)).view(dtype).reshape(count, *shape)
+            column = allocate((count, size)).view(dtype).reshape(count, *shape)
             column.T[:] = np.arange(count) + number
             columns[name] = column
         return Rows(columns, np.tile(np.arange(EXAMPLES), views)), plan

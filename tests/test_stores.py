@@ -118,7 +118,7 @@ def test_another_seed_is_another_stream(data, store) -> None:
 
 def test_pictures_are_not_copied(tf, data, stores) -> None:
     """What the array becomes, the batches of a stream made before become."""
-    memory = stores._allocate((3, HEIGHT, WIDTH, 3))
+    memory = stores.allocate((3, HEIGHT, WIDTH, 3))
     stream = data.in_order(stores.Rows(memory, np.arange(3)), batch_size=3)
     ((before, _),) = stream
     memory[:] = 77
@@ -135,9 +135,9 @@ if {deterministic}:
     tf.config.experimental.enable_op_determinism()
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-small = stores.Rows(stores._allocate((100, 100, 100, 3)), np.zeros(100, np.int64))
+small = stores.Rows(stores.allocate((100, 100, 100, 3)), np.zeros(100, np.int64))
 next(iter(dataset.from_store(small, batch_size=8, seed=1)))
-images = stores._allocate((20_000, 100, 100, 3))
+images = stores.allocate((20_000, 100, 100, 3))
 images[:] = 1
 store = stores.Rows(images, np.zeros(20_000, np.int64))
 before = peak()
@@ -163,7 +163,7 @@ def test_a_stream_takes_no_memory_of_the_size_of_its_store(deterministic: bool) 
 
 
 def test_pictures_must_be_aligned(stores) -> None:
-    memory = stores._allocate((4, HEIGHT, WIDTH, 3)).reshape(-1)[
+    memory = stores.allocate((4, HEIGHT, WIDTH, 3)).reshape(-1)[
         1 : 1 + HEIGHT * WIDTH * 3
     ]
     with pytest.raises(ValueError, match="multiple of 64 bytes"):

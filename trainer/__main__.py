@@ -92,6 +92,12 @@ flags.DEFINE_integer(
     "keep_snapshots", None, "How many, the best; without it all.", lower_bound=1
 )
 flags.DEFINE_float("hang_minutes", 30, "Without a step, until the run is ended.")
+flags.DEFINE_enum(
+    "bench",
+    "input",
+    ("input", "features"),
+    "What bench measures: the input, or what --cache=features saves.",
+)
 flags.DEFINE_string("images", None, "Of bench: originals, as people read them.")
 flags.DEFINE_string("output", "bench", "Of bench: folder for its results.")
 flags.DEFINE_integer("repeats", 5, "Of bench: of every measurement.", lower_bound=1)
@@ -156,21 +162,23 @@ def export(passed_on: Sequence[str]) -> None:
 
 
 def bench(passed_on: Sequence[str]) -> None:
-    """Measures how fast this node feeds a model, and says who waits for whom."""
+    """Measures how fast this node feeds a model, or what features do for it."""
     console.nothing_passed_on(passed_on)
     console.required(dataset=FLAGS.dataset)
-    recipe = _recipe()
-    from trainer import benchmark
+    options: dict[str, Any] = {
+        "recipe": _recipe(),
+        "repeats": FLAGS.repeats,
+        "virtual_devices": FLAGS.virtual_devices,
+        "cpu": FLAGS.cpu,
+    }
+    dataset, output = console.path(FLAGS.dataset), console.path(FLAGS.output)
+    from trainer import benchmark, feature_bench
 
-    benchmark.run(
-        console.path(FLAGS.dataset),
-        console.path(FLAGS.output),
-        recipe=recipe,
-        images=console.path(FLAGS.images) if FLAGS.images else None,
-        repeats=FLAGS.repeats,
-        virtual_devices=FLAGS.virtual_devices,
-        cpu=FLAGS.cpu,
-    )
+    if FLAGS.bench == "features":
+        feature_bench.run(dataset, output, **options)
+        return
+    images = console.path(FLAGS.images) if FLAGS.images else None
+    benchmark.run(dataset, output, images=images, **options)
 
 
 def _recipe() -> Recipe:

@@ -21,12 +21,11 @@ from trainer import (
     chart,
     devices,
     material,
-    model,
-    optimizer,
     pinned,
     results,
     rivals,
     stages,
+    trial,
     turbo,
     verdict,
 )
@@ -174,19 +173,10 @@ def _others(
 
 def _loop(dataset: Dataset, recipe: Recipe, strategy: tf.distribute.Strategy) -> Loop:
     """The steps of training, from random weights, in the recipe's last phase."""
-    phase = recipe.phases()[-1]
-    with strategy.scope():
-        network = model.build(
-            height=dataset.image.height,
-            width=dataset.image.width,
-            classes=len(dataset.classes),
-            weights="none",
-            recipe=recipe,
-        )
-        model.train_only(network, phase.trainable)
-        steps = data.steps_per_epoch(dataset, recipe.batch_size)
-        updates = optimizer.build(recipe, phase, steps)
-        updates.build(network.trainable_variables)
+    steps = data.steps_per_epoch(dataset, recipe.batch_size)
+    network, updates = trial.build(
+        dataset.image, len(dataset.classes), steps, recipe, strategy
+    )
     return Loop(network, updates, strategy, recipe)
 
 

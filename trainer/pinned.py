@@ -1,18 +1,22 @@
 """Measurements in a process of their own, on so many cores."""
 
 import contextlib
+import io
 import multiprocessing
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline import resources
 from pipeline.manifest import Dataset
 from trainer import dataset as data
-from trainer import rates
+from trainer import devices, rates, trial
+from trainer.features import Features
+from trainer.recipe import Recipe
 from trainer.stores import in_memory
 
 _SEED = 1
@@ -50,6 +54,42 @@ def memory(
     return _in_process(cores, _memory, dataset, batch_size, epochs, cached)
 
 
+class Resident(NamedTuple):
+    """Megabytes of memory.
+
+    Attributes:
+        own: that nothing else can have.
+        mapped: of files, which the kernel can drop.
+        peak: of both, at once.
+    """
+
+    own: float
+    mapped: float
+    peak: float
+
+
+def training(
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    features: Features | None,
+    folder: Path,
+    virtual_devices: int | None,
+    cpu: bool,
+) -> Resident:
+    """Memory of a fresh process after an epoch and its validation.
+
+    Args:
+        dataset, recipe, features, folder: see trial.start.
+        virtual_devices, cpu: see devices.strategy.
+    """
+    return _in_process(
+        resources.cores(),
+        _training,
+        *(dataset, recipe, features, folder, virtual_devices, cpu),
+    )
+
+
 def _start(dataset: Dataset, batch_size: int, seconds: float) -> Start:
     started = time.perf_counter()
     stream = iter(data.for_training(dataset, batch_size=batch_size, seed=_SEED))
@@ -73,6 +113,33 @@ def _memory(
             next(batches)
         found.append(_resident())
     return found
+
+
+def _training(
+    dataset: Dataset,
+    recipe: Recipe,
+    features: Features | None,
+    folder: Path,
+    virtual_devices: int | None,
+    cpu: bool,
+) -> Resident:
+    with contextlib.redirect_stdout(io.StringIO()):
+        strategy = devices.strategy(virtual_devices=virtual_devices, cpu=cpu)
+        one = trial.start(dataset, recipe, strategy, features=features, folder=folder)
+    with one:
+        one.epoch()
+        if one.validates:
+            one.validate()
+        return Resident(*map(_status, ("RssAnon", "RssFile", "VmHWM")))
+
+
+def _status(name: str) -> float:
+    """Megabytes, of a line of /proc/self/status."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key == name:
+            return int(value.split()[0]) * 1024 / 1e6
+    raise KeyError(name)
 
 
 def _resident() -> float:

@@ -123,7 +123,7 @@ class Rows:
 def in_memory(dataset: Dataset, split: str) -> Rows:
     """Decodes a split into memory."""
     examples = dataset.split(split).examples
-    images = _allocate((examples, dataset.image.height, dataset.image.width, 3))
+    images = allocate((examples, dataset.image.height, dataset.image.width, 3))
     labels = np.empty(examples, np.int64)
     at = 0
     for pictures, classes in _decoded(dataset, split):
@@ -190,7 +190,7 @@ def _joined(batches: Sequence[tuple[np.ndarray, np.ndarray]]) -> spill.Part:
     return {"pixels": np.concatenate(pixels), "labels": np.concatenate(labels)}
 
 
-def _allocate(shape: tuple[int, ...]) -> np.ndarray:
+def allocate(shape: tuple[int, ...]) -> np.ndarray:
     """uint8 at the start of a page; np.empty aligns to 16 bytes only."""
     memory = mmap.mmap(
         -1, math.prod(shape), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS

@@ -1,0 +1,149 @@
+"""Training as a run does it, for benchmarks: from random weights, saving nothing."""
+
+from pathlib import Path
+from typing import Self
+
+import keras
+import tensorflow as tf
+from tqdm import tqdm
+
+from pipeline.manifest import Dataset, ImageContract
+from trainer import dataset as data
+from trainer import model, optimizer, supply
+from trainer.cache import Choice
+from trainer.features import Features
+from trainer.loop import Loop, Metrics, Trained
+from trainer.options import Options
+from trainer.recipe import Recipe
+from trainer.supply import Supply
+
+_SEED = 1
+
+
+def build(
+    image: ImageContract,
+    classes: int,
+    steps: int,
+    recipe: Recipe,
+    strategy: tf.distribute.Strategy,
+) -> tuple[keras.Model, keras.Optimizer]:
+    """A network and its optimizer, as in the last phase of a recipe.
+
+    Args:
+        image: what comes in.
+        classes: how many.
+        steps: of an epoch.
+        recipe: of the network.
+        strategy: of the devices.
+    """
+    phase = recipe.phases()[-1]
+    with strategy.scope():
+        network = model.build(
+            height=image.height,
+            width=image.width,
+            classes=classes,
+            weights="none",
+            recipe=recipe,
+        )
+        model.train_only(network, phase.trainable)
+        updates = optimizer.build(recipe, phase, steps)
+        updates.build(network.trainable_variables)
+    return network, updates
+
+
+class Trial:
+    """A network in training; in a `with`, at whose end its threads end.
+
+    Args:
+        network, updates: of `build`.
+        supplied: what it is trained and validated on.
+        recipe: of the network.
+        strategy: of the devices.
+        steps: of an epoch.
+        seed: of the step's own draws.
+
+    Attributes:
+        network: in training.
+        validates: whether there is a validation split.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        updates: keras.Optimizer,
+        supplied: Supply,
+        recipe: Recipe,
+        strategy: tf.distribute.Strategy,
+        *,
+        steps: int,
+        seed: int,
+    ) -> None:
+        self.network, self._steps = network, steps
+        self._validation = supplied.validation
+        self.validates = supplied.validation is not None
+        self._loop = Loop(
+            network, updates, strategy, recipe, seed=seed, source=supplied.source
+        )
+        self._batches = self._loop.feed(supplied.training(0))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._batches.close()
+
+    def epoch(self) -> Trained:
+        """One more."""
+        with tqdm(disable=True) as bar:
+            return self._loop.train(self._batches, self._steps, bar=bar)
+
+    def validate(self, batches: tf.data.Dataset | None = None) -> Metrics:
+        """On the validation split, or on other rows of features."""
+        chosen = self._validation if batches is None else batches
+        assert chosen is not None
+        return self._loop.evaluate(chosen)
+
+
+def start(
+    dataset: Dataset,
+    recipe: Recipe,
+    strategy: tf.distribute.Strategy,
+    *,
+    features: Features | None,
+    folder: Path,
+) -> Trial:
+    """Of a dataset, with the same weights, order and dropout every time.
+
+    Args:
+        dataset: of the images.
+        recipe: of the network.
+        strategy: of the devices.
+        features: that are in the folder, or will be; without them, pixels in memory.
+        folder: see supply.of_features.
+    """
+    keras.utils.set_random_seed(_SEED)
+    steps = data.steps_per_epoch(dataset, recipe.batch_size)
+    network, updates = build(
+        dataset.image, len(dataset.classes), steps, recipe, strategy
+    )
+    if features:
+        supplied = supply.of_features(
+            Choice("features", "", features=features),
+            dataset,
+            folder,
+            network=network,
+            strategy=strategy,
+            recipe=recipe,
+            seed=_SEED,
+            options=Options(),
+            alive=lambda: None,
+        )
+    else:
+        supplied = supply.of_pixels(
+            Choice("decoded", ""),
+            dataset,
+            folder,
+            batch_size=recipe.batch_size,
+            seed=_SEED,
+        )
+    return Trial(network, updates, supplied, recipe, strategy, steps=steps, seed=_SEED)
