@@ -136,7 +136,7 @@ slices = shard.plan(listing, count=1, seed=0)
 for name in shard.write_plan(folder, slices, listing.classes):
     shard.write(name, str(folder), ImageContract(height=32, width=40))
     print(shard.read_note(folder, name).shard.examples)
-heavy = {"tensorflow", "keras", "jax", "torch"} & set(sys.modules)
+heavy = {"tensorflow", "keras", "jax", "torch", "pandas"} & set(sys.modules)
 print("heavy:", sorted(heavy))
 """
     folder = dataset.parent
