@@ -23,6 +23,7 @@ from predictor.inputs import Batch, FromDataset, FromImages, Input
 from predictor.parts import Parts
 from predictor.writers import Writers
 from trainer import devices, model
+from trainer.stop import Stop
 
 # 15,000 classes at 4,000 images/s are 60 million numbers/s: what two processes write.
 _WRITERS_PER_GPU = 2
@@ -61,6 +62,7 @@ def run(
         RunError: MODEL and the images do not fit, one of them is damaged, or the
             folder holds the predictions of others.
         UsageError: the model has fewer classes than the format asks for.
+        KeyboardInterrupt: SIGINT or SIGTERM.
     """
     started = time.monotonic()
     resources.limit_arenas()
@@ -88,22 +90,24 @@ def run(
                 rows=parts.images - parts.done(),
                 writers=writers,
             )
-        with strategy.scope():
-            forward = Forward(model.load(model_folder), strategy)
-        with (
-            Writers(
-                parts.folder,
-                parts.format,
-                contract.classes,
-                rows=batch_size,
-                count=writers,
-            ) as writing,
-            contextlib.closing(
-                source.batches(missing, batch_size=batch_size, at_once=writers)
-            ) as batches,
-            _naming_shortage(batch_size),
-        ):
-            _write(forward.stream(batches), writing, parts)
+        # TensorFlow would make errors of its own of what interrupts it.
+        with Stop() as stop, stop.put_off():
+            with strategy.scope():
+                forward = Forward(model.load(model_folder), strategy)
+            with (
+                Writers(
+                    parts.folder,
+                    parts.format,
+                    contract.classes,
+                    rows=batch_size,
+                    count=writers,
+                ) as writing,
+                contextlib.closing(
+                    source.batches(missing, batch_size=batch_size, at_once=writers)
+                ) as batches,
+                _naming_shortage(batch_size),
+            ):
+                _write(forward.stream(batches), writing, parts, stop)
     _finish(output, key, parts, source, sample, time.monotonic() - started)
 
 
@@ -202,12 +206,17 @@ def _default_writers(strategy: tf.distribute.Strategy) -> int:
 
 
 def _write(
-    predicted: Iterator[tuple[Batch, np.ndarray]], writing: Writers, parts: Parts
+    predicted: Iterator[tuple[Batch, np.ndarray]],
+    writing: Writers,
+    parts: Parts,
+    stop: Stop,
 ) -> None:
     """Hands every batch to the writers, and waits until all is committed."""
     rejects: dict[int, list[Reject]] = defaultdict(list)
     with console.progress(parts.images, "predict", done=parts.done()) as bar:
         for batch, probabilities in predicted:
+            if stop.requested:
+                raise KeyboardInterrupt
             _refuse_infinite(batch.ids, probabilities)
             name = parts.names[batch.shard]
             if batch.ids:

@@ -48,7 +48,7 @@ ALLOWED = {
             "unlabelled",
             "workfolder",
         },
-        "trainer": {"dataset", "devices", "history", "model", "recipe"},
+        "trainer": {"dataset", "devices", "history", "model", "recipe", "stop"},
     },
     "pipeline": {},
 }
