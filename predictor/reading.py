@@ -30,11 +30,13 @@ _LONGEST_ID = 1 << 20  # a quote that nothing closes must not bring the file to 
 
 _QUOTED = re.compile(rb'"([^"]*+(?:""[^"]*+)*+)",')
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?")
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 _NO_NUMBERS = (b'"', b"[", b"{", b"t", b"f", b"n")  # how all else begins in JSON
 # Of all float32 from 0 to 1, the one whose shortest text, 7.038531e-26, is nearest to a
 # float64 that lies midway to the next float32, and would be rounded to that.
 _MIDWAY, _MEANT = 7.038531e-26, np.uint32(0x15AE43FD).view(np.float32)
 
+_CUT = "the file ends within it"
 _FAULTS = (ValueError, csv.Error, EOFError, OSError, zlib.error, zstandard.ZstdError)
 
 
@@ -283,7 +285,7 @@ def _fields(text: BinaryIO) -> Iterator[list[str]]:
 
 def _whole(line: bytes) -> str:
     if not line.endswith(b"\n"):
-        raise ValueError("the file ends within it")
+        raise ValueError(_CUT)
     return line.decode()
 
 
@@ -352,7 +354,7 @@ def _cut(line: bytes, text: BinaryIO) -> tuple[str, bytes]:
             line += more
         image_id, numbers = found[1].replace(b'""', b'"'), line[found.end() :]
     if not line.endswith(b"\n"):
-        raise ValueError("the file ends within it")
+        raise ValueError(_CUT)
     return image_id.decode(), numbers
 
 
@@ -385,11 +387,10 @@ def _numbers(text: bytes, width: int) -> np.ndarray:
 
 def _odd_field(text: bytes) -> str:
     """Names the first field that is no number."""
-    fields = text.decode(errors="replace").rstrip("\n").split(",")
-    for number, field in enumerate(fields, start=1):
-        if not _NUMBER.fullmatch(field):
-            return f"number {number} of it is {field[:40]!r}"
-    return "it has what are no numbers"
+    fields = text.decode(errors="replace").removesuffix("\n").split(",")
+    odd = (at for at, field in enumerate(fields) if not _NUMBER.fullmatch(field))
+    at = next(odd, 0)
+    return f"number {at + 1} of it is {fields[at][:40]!r}"
 
 
 # --------------------------------------------------------------------------- Parquet
