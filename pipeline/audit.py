@@ -2,20 +2,15 @@
 
 import errno
 import hashlib
-import multiprocessing
-import signal
 import stat
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import simplejpeg
 
-from pipeline import files, record
-from pipeline.console import RunError
+from pipeline import files, pool, record
 from pipeline.manifest import MANIFEST, UNLABELLED, ImageContract, Shard
 from pipeline.record import BadRecordError, Record
 
@@ -42,6 +37,15 @@ class Problems:
         """Adds those of another list, also the ones that it did not keep."""
         self.lines += other.lines[: self.keep - len(self.lines)]
         self.count += other.count
+
+    def told(self, of: str, advice: str) -> str:
+        """All that is known: what is not whole, the problems, what to do."""
+        problem = "problem" if self.count == 1 else "problems"
+        lines = [f"{of} not whole, {self.count} {problem}:"]
+        lines += [f"  {line}" for line in self.lines]
+        if more := self.count - len(self.lines):
+            lines.append(f"  … and {more} more")
+        return "\n".join([*lines, advice])
 
 
 @dataclass(frozen=True)
@@ -94,25 +98,7 @@ def check_all(tasks: Sequence[Task], *, workers: int) -> Generator[Report, None,
     Raises:
         RunError: one of the processes was killed.
     """
-    workers = min(workers, len(tasks))
-    if workers < 2:
-        yield from map(check, tasks)
-        return
-    pool = ProcessPoolExecutor(
-        workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=signal.signal,  # Ctrl-C is for the parent, which ends this pool
-        initargs=(signal.SIGINT, signal.SIG_IGN),
-    )
-    try:
-        yield from pool.map(check, tasks)
-    except BrokenProcessPool as error:
-        raise RunError(
-            "a process of verify was killed. Is the memory full? Run it again, with "
-            "fewer --workers."
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return pool.each(check, tasks, workers=workers, of="verify")
 
 
 def check(task: Task) -> Report:
@@ -131,13 +117,22 @@ def check(task: Task) -> Report:
     return report
 
 
+def length_of(path: Path) -> int:
+    """The bytes of a file.
+
+    Raises:
+        OSError: there is none, or something else; to open a pipe would wait for ever.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return status.st_size
+
+
 def _check_file(report: Report) -> None:
     shard = report.task.shard
     path = report.task.folder / shard.file
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for ever
-        raise OSError(errno.EINVAL, "it is no regular file")
-    if (length := status.st_size) != shard.bytes:
+    if (length := length_of(path)) != shard.bytes:
         report.add(f"has {length} bytes, {MANIFEST} promises {shard.bytes}")
     elif (found := files.sha256(path)) != shard.sha256:
         report.add(f"its sha256 is {found}, {MANIFEST} promises {shard.sha256}")

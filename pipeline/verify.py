@@ -28,6 +28,10 @@ from pipeline.manifest import (
 from pipeline.workfolder import WORK
 
 _TOLD = 20  # problems that are listed; the rest is counted
+_ADVICE = (
+    "Restore the named files from a copy, or make the dataset again with `make shards` "
+    "and ARGS=--overwrite."
+)
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ def run(dataset: Path, *, workers: int) -> None:
     if rejects is not None:
         findings.add(_imbalances(promise, findings, rejects))
     if findings.problems.count:
-        raise RunError(_complaint(dataset, findings.problems))
+        raise RunError(findings.problems.told(f"DATASET {dataset} is", _ADVICE))
     print(_summary(promise, time.monotonic() - started))
 
 
@@ -279,19 +283,6 @@ def _differences(promised: Any, found: Any, at: str) -> Iterator[str]:
             yield from _differences(promised.get(key), found.get(key), f"{at}.{key}")
     elif promised != found:
         yield f"{MANIFEST}: {at} is {promised}; the records and {REJECTS} say {found}"
-
-
-def _complaint(folder: Path, problems: Problems) -> str:
-    problem = "problem" if problems.count == 1 else "problems"
-    lines = [f"DATASET {folder} is not whole, {problems.count} {problem}:"]
-    lines += [f"  {line}" for line in problems.lines]
-    if more := problems.count - len(problems.lines):
-        lines.append(f"  … and {more} more")
-    lines.append(
-        "Restore the named files from a copy, or make the dataset again with "
-        "`make shards` and ARGS=--overwrite."
-    )
-    return "\n".join(lines)
 
 
 def _summary(promise: Promise, seconds: float) -> str:

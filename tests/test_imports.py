@@ -42,6 +42,7 @@ ALLOWED = {
             "machine",
             "manifest",
             "origin",
+            "pool",
             "record",
             "resources",
             "shard",
