@@ -29,7 +29,6 @@ _BUFFER = 1 << 20  # of text: a row of 14,951 classes has 0.2 MB
 _LONGEST_ID = 1 << 20  # a quote that nothing closes must not bring the file to memory
 
 _QUOTED = re.compile(rb'"([^"]*+(?:""[^"]*+)*+)",')
-_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?")
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 _NO_NUMBERS = (b'"', b"[", b"{", b"t", b"f", b"n")  # how all else begins in JSON
 # Of all float32 from 0 to 1, the one whose shortest text, 7.038531e-26, is nearest to a
