@@ -1,18 +1,20 @@
 """PREDICTIONS → whole, or what is wrong with them: every byte and every row read."""
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import google_crc32c
 import numpy as np
 
-from pipeline import console, files, ledger, manifest, record
+from pipeline import audit, console, files, ledger, manifest, pool, record
 from pipeline.audit import Problems
 from pipeline.console import RunError
-from pipeline.manifest import Dataset
+from pipeline.manifest import CLASSES, Dataset
 from pipeline.workfolder import WORK
 from predictor import csv_shards, reading
 from predictor.csv_shards import MANIFEST, REJECTS, Entry
@@ -24,29 +26,58 @@ _TOLD = 20  # problems that are listed; the rest is counted
 _TOLD_PER_FILE = 5  # so that one bad file leaves room for the others
 _CHUNK = 1 << 22  # bytes
 _MODEL = "model.json"  # of MODEL; trainer.model would import TensorFlow
+_ADVICE = (
+    "Restore the named files from a copy, or remove the folder and run the same `make "
+    "predict` again."
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A file and all that it is held to.
+
+    Attributes:
+        made: PREDICTIONS.
+        entry: what predictions.json says of the file.
+        shards: of DATASET, whose images it is of; None where they are not at hand.
+        classes: of the model; None where they are not known.
+    """
+
+    made: Predictions
+    entry: Entry
+    shards: Sequence[Path] | None
+    classes: frozenset[str] | None
 
 
 @dataclass
-class _File:
-    """A file, while it is read.
+class Report:
+    """What a file was found to be.
 
     Attributes:
-        name: of the file.
-        ids: so far, in order.
+        entry: what predictions.json says of it.
+        ids: in order.
+        silent: the rows, from 1, that know nothing, as those of a submission may.
         problems: with it.
+        whole: every row was read.
     """
 
-    name: str
+    entry: Entry
     ids: list[str] = field(default_factory=list)
+    silent: set[int] = field(default_factory=set)
     problems: Problems = field(default_factory=lambda: Problems(_TOLD_PER_FILE))
+    whole: bool = False
 
     def add(self, problem: str) -> None:
         """Adds a problem of the file."""
-        self.problems.add(f"{self.name}: {problem}")
+        self.problems.add(f"{self.entry.file}: {problem}")
 
 
 def run(
-    folder: Path, *, dataset: Path | None = None, model: Path | None = None
+    folder: Path,
+    *,
+    dataset: Path | None = None,
+    model: Path | None = None,
+    workers: int = 1,
 ) -> None:
     """Reads all of PREDICTIONS, and prints that they are whole.
 
@@ -55,6 +86,7 @@ def run(
         dataset: DATASET that they were made of; then ids are held to its records, and
             else to the checksum of ids that was noted when they were predicted.
         model: MODEL that they were made with.
+        workers: processes; one file each at a time.
 
     Raises:
         RunError: they are incomplete, or not whole: the message lists what is wrong.
@@ -65,15 +97,20 @@ def run(
     problems = Problems(_TOLD)
     for line in (*_names(made), *_totals(made), *_origins(made, loaded, model)):
         problems.add(line)
+    reports = pool.each(
+        check, _tasks(made, loaded, model), workers=workers, of="verify"
+    )
     seen: dict[str, str] = {}
-    with console.progress(made.value["rows"], "verify", unit="row") as bar:
-        for number, entry in enumerate(made.files):
-            found = _check(made, entry)
-            bar.update(len(found.ids))
-            _check_ids(found, entry, _promised(made, loaded, number), seen)
-            problems.extend(found.problems)
+    with (
+        console.progress(made.value["rows"], "verify", unit="row") as bar,
+        contextlib.closing(reports),
+    ):
+        for report in reports:
+            _find_repeated(report, seen)
+            problems.extend(report.problems)
+            bar.update(len(report.ids))
     if problems.count:
-        raise RunError(_complaint(folder, problems))
+        raise RunError(problems.told(f"PREDICTIONS {folder} are", _ADVICE))
     print(_summary(made, loaded, model, time.monotonic() - started))
 
 
@@ -84,7 +121,9 @@ def _names(made: Predictions) -> Iterator[str]:
         name = csv_shards.shard_name(index, count, extension)
         if entry.file != name:
             yield f"{MANIFEST}: file {index} of {count} is {entry.file}, not {name}"
-    known = {MANIFEST, REJECTS, *(entry.file for entry in made.files)}
+    known = {MANIFEST, *(entry.file for entry in made.files)}
+    if made.value["images"]:
+        known.add(REJECTS)
     for name in sorted(path.name for path in made.folder.iterdir()):
         if name == WORK:
             yield f"{name}: left by a run that was stopped; `make predict` removes it"
@@ -131,8 +170,21 @@ def _origins(
             f"{MANIFEST}: dataset is {made.value['dataset']}; the fingerprint of "
             f"{dataset.folder} is {dataset.fingerprint}"
         )
+    elif dataset:
+        split = dataset.split(made.value["split"])
+        examples = made.value["ledger"]["examples"]
+        if examples != split.examples:
+            yield (
+                f"{MANIFEST}: ledger.examples is {examples}; {made.value['split']} has "
+                f"{split.examples}"
+            )
+        if len(made.files) != len(split.shards) and made.format.kind != "submission":
+            yield (
+                f"{MANIFEST}: has {len(made.files)} files; {made.value['split']} has "
+                f"{len(split.shards)} shards"
+            )
     if model:
-        described = files.read_json(model / _MODEL)
+        described = _read_model(model)
         for name, found in (("model", "sha256"), ("classes", "classes")):
             if made.value[name] != described.get(found):
                 yield (
@@ -141,23 +193,75 @@ def _origins(
                 )
 
 
-def _check(made: Predictions, entry: Entry) -> _File:
+def _read_model(folder: Path) -> dict[str, Any]:
+    if not (folder / _MODEL).is_file():
+        raise RunError(
+            f"MODEL {folder} has no {_MODEL}: it does not exist, or is incomplete. "
+            "Name the MODEL that predicted, or none."
+        )
+    return files.read_json(folder / _MODEL)
+
+
+def _tasks(
+    made: Predictions, dataset: Dataset | None, model: Path | None
+) -> list[Task]:
+    classes = _classes(made, dataset, model)
+    shards: list[Sequence[Path] | None] = [None] * len(made.files)
+    if dataset and dataset.fingerprint == made.value["dataset"]:
+        paths = dataset.paths(made.value["split"])
+        shards = [paths[at : at + 1] for at in range(len(made.files))]
+        if made.format.kind == "submission":  # one file, of all of them
+            shards = [paths] * len(made.files)
+    return [
+        Task(made, entry, of, classes)
+        for entry, of in zip(made.files, shards, strict=True)
+    ]
+
+
+def _classes(
+    made: Predictions, dataset: Dataset | None, model: Path | None
+) -> frozenset[str] | None:
+    """The class names, where they are at hand: in DATASET, or in MODEL."""
+    promised = made.value["classes"]
+    if dataset and manifest.classes_entry(dataset.classes) == promised:
+        return frozenset(dataset.classes)
+    if model and _read_model(model).get("classes") == promised:
+        return frozenset(manifest.read_classes(model / CLASSES, promised))
+    return None
+
+
+def check(task: Task) -> Report:
     """Reads a file once for its checksum and once for its rows."""
-    found = _File(entry.file)
+    report = Report(task.entry)
+    path = task.made.folder / task.entry.file
     try:
-        crc32c = _crc32c(made.folder / entry.file)
-        if crc32c != entry.crc32c:
-            found.add(f"its CRC-32C is {crc32c}, {MANIFEST} promises {entry.crc32c}")
-        for rows in reading.rows(made, entry):
-            for row, problem in _faults(made, rows):
-                number = len(found.ids) + row + 1
-                found.add(f"row {number}, id {rows.ids[row]!r}: {problem}")
-            found.ids += rows.ids
+        audit.length_of(path)  # refuses what is no file; `reading` compares it
+        crc32c = _crc32c(path)
+        if crc32c != task.entry.crc32c:
+            promised = task.entry.crc32c
+            report.add(f"its CRC-32C is {crc32c}, {MANIFEST} promises {promised}")
+        for rows in reading.rows(task.made, task.entry):
+            _add_rows(report, rows, task)
+        report.whole = True
     except FileNotFoundError:
-        found.add("is missing")
+        report.add("is missing")
+    except OSError as error:
+        report.add(f"cannot be read: {error.strerror}")
     except DamagedFileError as damaged:
-        found.add(damaged.problem)
-    return found
+        report.add(damaged.problem)
+    if report.whole:
+        _check_ids(report, task)
+    return report
+
+
+def _add_rows(report: Report, rows: Rows, task: Task) -> None:
+    first = len(report.ids) + 1
+    for row, problem in _faults(task, rows):
+        report.add(f"row {first + row}, id {rows.ids[row]!r}: {problem}")
+    report.ids += rows.ids
+    report.silent.update(
+        row for row, names in enumerate(rows.classes or (), start=first) if not names
+    )
 
 
 def _crc32c(path: Path) -> str:
@@ -169,91 +273,92 @@ def _crc32c(path: Path) -> str:
     return digest.hex()
 
 
-def _faults(made: Predictions, rows: Rows) -> Iterator[tuple[int, str]]:
-    """The row, from 0, and what is wrong with its probabilities."""
+def _faults(task: Task, rows: Rows) -> Iterator[tuple[int, str]]:
+    """The row, from 0, and what is wrong with it."""
     values = rows.probabilities
     within = ((values >= 0) & (values <= 1)).all(axis=1)  # NaN is not
     for row in np.flatnonzero(~within):
         odd = values[row][~((values[row] >= 0) & (values[row] <= 1))][0]
         yield int(row), f"{odd} is no probability, which is from 0 to 1"
     sums = values.sum(axis=1, dtype=np.float64)
-    whole = made.format.kind == "probabilities"
     for row in np.flatnonzero(within & (sums > 1 + _TOLERANCE)):
         yield int(row), f"its probabilities sum to {sums[row]:.6g}, more than 1"
-    if whole:
+    if rows.classes is None:
         for row in np.flatnonzero(within & (sums < 1 - _TOLERANCE)):
             yield int(row), f"its probabilities sum to {sums[row]:.6g}, less than 1"
-    elif rows.classes:
-        yield from _rank_faults(rows.classes, values)
+    else:
+        yield from _rank_faults(rows.classes, values, task.classes)
 
 
 def _rank_faults(
-    classes: Sequence[Sequence[str]], values: np.ndarray
+    classes: Sequence[Sequence[str]], values: np.ndarray, known: frozenset[str] | None
 ) -> Iterator[tuple[int, str]]:
     """Of rows of the best classes."""
-    rises = np.any(np.diff(values, axis=1) > 0, axis=1, keepdims=True)
+    rises = np.any(np.diff(values, axis=1) > 0, axis=1)
     for row, names in enumerate(classes):
-        if rises[row, 0]:
+        if rises[row]:
             yield row, "its probabilities do not descend"
         if len(set(names)) < len(names):
             yield row, "it names a class twice"
+        if known is not None and (odd := [x for x in names if x not in known]):
+            yield row, f"it names {odd[0]!r}, which is no class of MODEL"
 
 
-def _promised(
-    made: Predictions, dataset: Dataset | None, number: int
-) -> list[str] | None:
-    """The ids of an input shard; None where they are not at hand, or not comparable."""
-    if not dataset or dataset.fingerprint != made.value["dataset"]:
-        return None
-    if made.format.kind == "submission":  # one file, with the ids of the sample
-        return None
-    paths = dataset.paths(made.value["split"])
-    if number >= len(paths):
-        return []
-    return [stored.record.id for stored in record.read(paths[number])]
+def _check_ids(report: Report, task: Task) -> None:
+    """Holds them to the records where these are at hand; else to their checksum."""
+    before = report.problems.count
+    if task.shards is not None:
+        promised = [image_id for path in task.shards for image_id in _ids(path)]
+        if task.made.format.kind == "submission":
+            _compare_stems(report, promised)
+        elif promised != report.ids:
+            _compare(report, promised)
+    text = b"".join(image_id.encode() + b"\0" for image_id in report.ids)
+    digest = hashlib.sha256(text).hexdigest()
+    if digest != report.entry.ids_sha256 and report.problems.count == before:
+        report.add("its ids are not those that were predicted")
 
 
-def _check_ids(
-    found: _File, entry: Entry, promised: list[str] | None, seen: dict[str, str]
-) -> None:
-    """Every id once, and where its input shard has it."""
-    for row, image_id in enumerate(found.ids, start=1):
-        if image_id in seen:
-            found.add(f"row {row}, id {image_id!r}: is in {seen[image_id]}, too")
-        seen[image_id] = found.name
-    if promised is not None and promised != found.ids:
-        _compare(found, promised)
-    digest = hashlib.sha256()
-    for image_id in found.ids:
-        digest.update(image_id.encode() + b"\0")
-    if digest.hexdigest() != entry.ids_sha256 and not found.problems.count:
-        found.add("its ids are not those that were predicted")
+def _ids(shard: Path) -> Iterator[str]:
+    try:
+        for stored in record.read(shard):
+            yield stored.record.id
+    except record.BadRecordError as error:
+        raise RunError(
+            f"shard {shard} is damaged ({error}): predictions cannot be held to it. "
+            "`make verify DATASET=` says more."
+        ) from error
 
 
-def _compare(found: _File, promised: list[str]) -> None:
+def _compare(report: Report, promised: list[str]) -> None:
     """Names what differs from the input shard."""
-    here, there = set(found.ids), set(promised)
+    here, there = set(report.ids), set(promised)
     for image_id in promised:
         if image_id not in here:
-            found.add(f"id {image_id!r} of the input shard is missing")
-    for row, image_id in enumerate(found.ids, start=1):
+            report.add(f"id {image_id!r} of the input shard is missing")
+    for row, image_id in enumerate(report.ids, start=1):
         if image_id not in there:
-            found.add(f"row {row}, id {image_id!r}: the input shard has no such id")
-    if here == there:
-        found.add("its rows are not in the order of the input shard")
+            report.add(f"row {row}, id {image_id!r}: the input shard has no such id")
+    if here == there and len(report.ids) == len(promised):
+        report.add("its rows are not in the order of the input shard")
 
 
-def _complaint(folder: Path, problems: Problems) -> str:
-    problem = "problem" if problems.count == 1 else "problems"
-    lines = [f"PREDICTIONS {folder} are not whole, {problems.count} {problem}:"]
-    lines += [f"  {line}" for line in problems.lines]
-    if more := problems.count - len(problems.lines):
-        lines.append(f"  … and {more} more")
-    lines.append(
-        "Restore the named files from a copy, or remove the folder and run the same "
-        "`make predict` again."
-    )
-    return "\n".join(lines)
+def _compare_stems(report: Report, promised: list[str]) -> None:
+    """A submission knows of an id where the split has an image of that stem."""
+    stems = {PurePosixPath(image_id).stem for image_id in promised}
+    for row, image_id in enumerate(report.ids, start=1):
+        if image_id in stems and row in report.silent:
+            report.add(f"row {row}, id {image_id!r}: is empty, and the split has it")
+        elif image_id not in stems and row not in report.silent:
+            report.add(f"row {row}, id {image_id!r}: the split has no such image")
+
+
+def _find_repeated(report: Report, seen: dict[str, str]) -> None:
+    """Every id once, over all files; adds them to those that were seen."""
+    for row, image_id in enumerate(report.ids, start=1):
+        if image_id in seen:
+            report.add(f"row {row}, id {image_id!r}: is in {seen[image_id]}, too")
+        seen[image_id] = f"row {row} of {report.entry.file}"
 
 
 def _summary(

@@ -2,14 +2,17 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import google_crc32c
 import numpy as np
 import pytest
 from conftest import TEST, Program
-from test_reading import edit, write_predictions
+from test_reading import edit, ids_sha256, write_predictions
 
 from pipeline import manifest, record
 from pipeline.console import RunError
@@ -51,19 +54,21 @@ def rewrite(path: Path, change: Callable[[str], str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "form",
+    ("form", "workers"),
     [
-        Format(),
-        Format(compression="gzip"),
-        Format(compression="zstd"),
-        Format(parquet=True),
-        Format(kind="top_k", top_k=2),
-        Format(kind="top_k", top_k=2, parquet=True),
+        (Format(), 2),
+        (Format(compression="gzip"), 1),
+        (Format(compression="zstd"), 1),
+        (Format(parquet=True), 2),
+        (Format(kind="top_k", top_k=2), 1),
+        (Format(kind="top_k", top_k=2, parquet=True), 1),
     ],
-    ids=lambda form: f"{form.kind}{form.extension}",
+    ids=lambda value: getattr(value, "extension", value),
 )
-def test_what_is_whole(make, made_dataset: Path, form: Format, capsys) -> None:
-    verify.run(make(form), dataset=made_dataset)
+def test_what_is_whole(
+    make, made_dataset: Path, form: Format, workers: int, capsys
+) -> None:
+    verify.run(make(form), dataset=made_dataset, workers=workers)
     said = capsys.readouterr().out
     assert f"{TEST} images = {TEST} predicted + 0 rejected" in said
     assert "held to the records of DATASET" in said
@@ -117,8 +122,27 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         f"{FIRST}: has 50 bytes, .* promises",
     ),
     "gone": (lambda f: (f / FIRST).unlink(), f"{FIRST}: is missing"),
+    "a folder in its place": (
+        lambda f: ((f / FIRST).unlink(), (f / FIRST).mkdir()),
+        f"{FIRST}: cannot be read: it is no regular file",
+    ),
+    "a pipe in its place": (
+        lambda f: ((f / FIRST).unlink(), os.mkfifo(f / FIRST)),
+        f"{FIRST}: cannot be read: it is no regular file",
+    ),
+    "rejects of others": (
+        lambda f: (f / "rejects.csv").write_text("id,split,label,reason,detail\n"),
+        r"rejects\.csv: is no part of the predictions",
+    ),
+    "what a killed run left": (
+        lambda f: (f / ".scratch-0123456789ab-x.csv").touch(),
+        r"\.scratch-0123456789ab-x\.csv: is no part of the predictions",
+    ),
     "swapped files": (swap, f"{FIRST}: has .* bytes"),
-    "a repeated row": (repeat_a_row, rf"{FIRST}: row 4, id '.*': is in {FIRST}, too"),
+    "a repeated row": (
+        repeat_a_row,
+        rf"{FIRST}: row 4, id '.*': is in row 1 of {FIRST}, too",
+    ),
     "a lost row": (lose_a_row, r"ledger\.predicted is 7; its files have 6 rows"),
     "NaN": (number("NaN"), "number 1 of it is 'NaN'"),
     "more than 1": (number("1.5"), r"row 1, id .*: 1\.5 is no probability"),
@@ -177,6 +201,146 @@ def test_ids_in_another_order(make, made_dataset: Path) -> None:
         verify.run(folder, dataset=made_dataset)
 
 
+def test_problems_of_two_files_by_two_processes(make, made_dataset: Path) -> None:
+    folder = make()
+    for name in (FIRST, SECOND):
+        (folder / name).unlink()
+    with pytest.raises(RunError, match=r"not whole, 2 problems:") as caught:
+        verify.run(folder, dataset=made_dataset, workers=2)
+    for name in (FIRST, SECOND):
+        assert f"  {name}: is missing\n" in str(caught.value)
+
+
+def test_an_id_in_two_files(make) -> None:
+    """Each file is right in itself."""
+    folder = make()
+    ids = {}
+    for name in (FIRST, SECOND):
+        rows = (folder / name).read_text().splitlines()[1:]
+        ids[name] = [row.partition(",")[0] for row in rows]
+    rewrite(folder / SECOND, lambda text: text.replace(ids[SECOND][2], ids[FIRST][1]))
+    changed = [*ids[SECOND][:2], ids[FIRST][1], *ids[SECOND][3:]]
+    promise(folder, 1, ids_sha256=ids_sha256(changed))
+    assert only_problem(folder) == (
+        f"{SECOND}: row 3, id {ids[FIRST][1]!r}: is in row 2 of {FIRST}, too"
+    )
+
+
+def promise(folder: Path, number: int, **values: object) -> None:
+    """Has predictions.json promise a file as it is now."""
+    content = (folder / csv_shards.shard_name(number, 2)).read_bytes()
+    checksum = google_crc32c.Checksum(content).digest().hex()
+    entry(folder, number, bytes=len(content), crc32c=checksum, **values)
+
+
+def only_problem(folder: Path, **options: object) -> str:
+    """What verify lists; it must fail."""
+    with pytest.raises(RunError, match="not whole, 1 problem:") as caught:
+        verify.run(folder, **options)
+    _, line, _ = str(caught.value).split("\n")
+    return line.strip()
+
+
+def test_a_file_less_with_all_that_is_promised_of_it(make, made_dataset: Path) -> None:
+    """DATASET alone can tell."""
+    folder = make()
+    (folder / SECOND).unlink()
+    (folder / FIRST).rename(folder / "predictions-00000-of-00001.csv")
+
+    def change(value: dict[str, Any]) -> None:
+        value["files"].pop()
+        value["files"][0]["file"] = "predictions-00000-of-00001.csv"
+        rows = value["files"][0]["rows"]
+        value.update(rows=rows)
+        value["ledger"].update(examples=rows, predicted=rows)
+
+    edit(folder, change)
+    verify.run(folder)
+    with pytest.raises(RunError, match="not whole, 2 problems:") as caught:
+        verify.run(folder, dataset=made_dataset)
+    assert "ledger.examples is 3; test has 7" in str(caught.value)
+    assert "has 1 files; test has 2 shards" in str(caught.value)
+
+
+def test_a_dataset_that_is_damaged(make, dataset: Path) -> None:
+    path = dataset / manifest.shard_name("test", 1, 2)
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(RunError, match=rf"shard {path} is damaged \(record 0"):
+        verify.run(make(), dataset=dataset, workers=2)
+
+
+def test_no_model(make, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"MODEL .*nothing has no model\.json"):
+        verify.run(make(), model=tmp_path / "nothing")
+
+
+def test_a_class_that_the_model_does_not_have(make, made_dataset: Path) -> None:
+    folder = make(Format(kind="top_k", top_k=2))
+    rewrite(folder / FIRST, lambda text: text.replace("green", "grey"))
+    promise(folder, 0)
+    verify.run(folder)
+    with pytest.raises(RunError, match="it names 'grey', which is no class of MODEL"):
+        verify.run(folder, dataset=made_dataset)
+
+
+SAMPLE: dict[str, tuple[Callable[[str], str], str | None]] = {
+    "whole": (lambda text: text, None),
+    "an empty row of an image": (
+        lambda text: re.sub("photo 2,.*", "photo 2,", text),
+        "row 3, id 'photo 2': is empty, and the split has it",
+    ),
+    "a row of no image": (
+        lambda text: text.replace("nothing,", "nothing,red 0.5"),
+        "row 8, id 'nothing': the split has no such image",
+    ),
+    "no class": (
+        lambda text: re.sub("photo 2,[a-z]*", "photo 2,grey", text),
+        "row 3, id 'photo 2': it names 'grey', which is no class of MODEL",
+    ),
+    "no probability": (
+        lambda text: re.sub("photo 2,([a-z]*) .*", r"photo 2,\1 1.5", text),
+        "row 3, id 'photo 2': 1.5 is no probability, which is from 0 to 1",
+    ),
+    "a repeated id": (
+        lambda text: text.replace("nothing", "photo 2"),
+        "row 8, id 'photo 2': is in row 3 of predictions-00000-of-00001.csv, too",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SAMPLE)
+def test_a_submission(made_dataset: Path, tmp_path: Path, what: str) -> None:
+    """A row of every image of the split, and one more that the sample asks for."""
+    change, problem = SAMPLE[what]
+    dataset = manifest.load(made_dataset)
+    ids = [f"photo {n}" for n in range(TEST)]
+    folder = write_predictions(
+        tmp_path / "made",
+        Format(kind="submission"),
+        CLASSES,
+        [(ids, softmax(TEST))],
+        dataset=dataset.fingerprint,
+        rows=TEST + 1,
+    )
+    path = folder / csv_shards.shard_name(0, 1)
+    rewrite(path, lambda text: change(f"{text}nothing,\n"))
+    content = path.read_bytes()
+    described = {
+        "bytes": len(content),
+        "crc32c": google_crc32c.Checksum(content).digest().hex(),
+        "rows": TEST + 1,
+        "ids_sha256": ids_sha256([*ids, "nothing"]),
+    }
+    entry(folder, 0, **described)
+    if problem is None:
+        verify.run(folder, dataset=made_dataset)
+    else:
+        with pytest.raises(RunError, match=re.escape(problem)):
+            verify.run(folder, dataset=made_dataset)
+
+
 def test_another_dataset(make, made_dataset: Path) -> None:
     folder = make(dataset="0" * 64)
     with pytest.raises(RunError, match=r"dataset is 0{64}; the fingerprint of .* is"):
@@ -187,6 +351,7 @@ def test_another_model(make, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     described = {"sha256": "1" * 64, "classes": manifest.classes_entry(CLASSES)}
     (tmp_path / "model" / "model.json").write_text(json.dumps(described))
+    (tmp_path / "model" / "classes.txt").write_text(manifest.classes_text(CLASSES))
     with pytest.raises(RunError, match=r"model is m{64}; .* has 1{64}"):
         verify.run(make(), model=tmp_path / "model")
     verify.run(make_again(tmp_path), model=tmp_path / "model")
@@ -238,7 +403,8 @@ def test_only_so_many_are_told(make, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RunError, match=r"not whole, \d+ problems:") as caught:
         verify.run(folder)
     assert str(caught.value).count(FIRST) == 2
-    assert "… and 5 more" in str(caught.value)  # of 3 + 4 rows and 2 checksums
+    # Of 3 + 4 rows, 2 checksums, and `photo 0.jpg`, whose id changed, too.
+    assert "… and 6 more" in str(caught.value)
 
 
 def test_from_the_command_line(make, program: Program) -> None:
