@@ -1,5 +1,6 @@
 """Flags of `python -m predictor`."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +39,9 @@ flags.DEFINE_integer(
     "virtual_devices", None, "Split the CPU into as many devices.", lower_bound=1
 )
 flags.DEFINE_bool("cpu", False, "Predict on the CPU, even where there are GPUs.")
+flags.DEFINE_integer(
+    "workers", len(os.sched_getaffinity(0)), "Of verify: processes.", lower_bound=1
+)
 flags.DEFINE_string("labels", None, "Of evaluate: CSV `id,label` of PREDICTIONS.")
 flags.DEFINE_string("evaluation", "evaluation", "Of evaluate: folder to make.")
 flags.DEFINE_integer("repeats", 3, "Of bench: of every measurement.", lower_bound=1)
@@ -103,6 +107,7 @@ def verify(passed_on: Sequence[str]) -> None:
         console.path(FLAGS.predictions),
         dataset=_path(FLAGS.dataset),
         model=_path(FLAGS.model),
+        workers=FLAGS.workers,
     )
 
 
