@@ -258,22 +258,36 @@ def test_every_step_on_disk(
     print(f"{victim}: {step - 1} steps")
 
 
-@pytest.mark.parametrize("moment", [0.5, 2.5, 4.5, 6.5, 8.5])
+def until_imported(process: subprocess.Popen[str], folder: Path) -> bool:
+    return "tensorflow" in Path(f"/proc/{process.pid}/maps").read_text()
+
+
+def until_loading(process: subprocess.Popen[str], folder: Path) -> bool:
+    return process.stdout.readline().startswith("replicas: 1")
+
+
+def until_at_work(process: subprocess.Popen[str], folder: Path) -> bool:
+    return any(folder.glob("predictions-*.csv"))
+
+
+@pytest.mark.parametrize("until", [until_imported, until_loading, until_at_work])
 def test_ctrl_c_is_a_line(
-    model: Path, photos: Path, tmp_path: Path, moment: float
+    model: Path, photos: Path, tmp_path: Path, until: Callable
 ) -> None:
-    """The program itself, with all of its processes; while it loads the model, too."""
+    """The program itself, with all of its processes."""
     folder = tmp_path / "predictions"
     words = (f"--model={model}", f"--images={photos}", f"--predictions={folder}")
     process = subprocess.Popen(
         [sys.executable, "-m", "predictor", *words, "--cpu", "--batch_size=1"],
         cwd=REPOSITORY,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
-    time.sleep(moment)
+    while not until(process, folder):
+        assert process.poll() is None
+        time.sleep(0.01)
     below = descendants(process.pid)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
