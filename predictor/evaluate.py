@@ -11,7 +11,7 @@ from pipeline.console import RunError, progress
 from predictor import evaluation, report, subject, tables, thumbnails, truth
 from predictor.evaluation import Evaluation
 from predictor.match import match
-from predictor.reading import Rows
+from predictor.rows import Rows
 from predictor.subject import Subject
 from predictor.truth import Numbers, Truth
 

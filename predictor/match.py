@@ -8,7 +8,7 @@ import numpy as np
 from pipeline.console import RunError
 from predictor import outcomes
 from predictor.outcomes import Outcomes
-from predictor.reading import Rows
+from predictor.rows import Rows
 from predictor.truth import Numbers, Truth
 
 

@@ -82,29 +82,26 @@ def run(
     if missing := parts.missing():
         strategy = devices.strategy(virtual_devices=virtual_devices, cpu=cpu)
         writers = min(writers or _default_writers(strategy), len(missing))
+        rows = sum(source.sizes[position] for position in missing)
         with _nothing_begun_if_refused(output, parts):
             volume.announce(
-                folder,
-                parts.format,
-                contract.classes,
-                rows=parts.images - parts.done(),
-                writers=writers,
+                folder, parts.format, contract.classes, rows=rows, writers=writers
             )
         # TensorFlow would make errors of its own of what interrupts it.
         with Stop() as stop, stop.put_off():
             with strategy.scope():
                 forward = Forward(model.load(model_folder), strategy)
+            batches = source.batches(missing, batch_size=batch_size, at_once=writers)
+            writing = Writers(
+                parts.folder,
+                parts.format,
+                contract.classes,
+                rows=batch_size,
+                count=writers,
+            )
             with (
-                Writers(
-                    parts.folder,
-                    parts.format,
-                    contract.classes,
-                    rows=batch_size,
-                    count=writers,
-                ) as writing,
-                contextlib.closing(
-                    source.batches(missing, batch_size=batch_size, at_once=writers)
-                ) as batches,
+                writing,
+                contextlib.closing(batches),
                 _naming_shortage(batch_size),
             ):
                 _write(forward.stream(batches), writing, parts, stop)

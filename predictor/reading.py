@@ -1,42 +1,18 @@
 """PREDICTIONS read back, as predictor.formats wrote them: the same float32."""
 
-import csv
-import gzip
-import io
 import itertools
-import re
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
-
-import numpy as np
-import orjson
-import zstandard
+from typing import Any
 
 from pipeline import files, manifest
 from pipeline.console import RunError, UsageError
-from predictor import csv_shards, csv_text, formats
+from predictor import csv_rows, csv_shards, csv_text, formats
 from predictor.csv_shards import MANIFEST, Entry
+from predictor.rows import FAULTS, Rows, in_words
 
 LEDGER = ("examples", "predicted", "rejected")
-
-_NUMBERS = 4 << 20  # in memory at a time: 16 MB
-_ROWS = 4096  # in memory at a time, for the sake of their ids
-_BUFFER = 1 << 20  # of text: a row of 14,951 classes has 0.2 MB
-_LONGEST_ID = 1 << 20  # a quote that nothing closes must not bring the file to memory
-
-_QUOTED = re.compile(rb'"([^"]*+(?:""[^"]*+)*+)",')
-_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
-_NO_NUMBERS = (b'"', b"[", b"{", b"t", b"f", b"n")  # how all else begins in JSON
-# Of all float32 from 0 to 1, the one whose shortest text, 7.038531e-26, is nearest to a
-# float64 that lies midway to the next float32, and would be rounded to that.
-_MIDWAY, _MEANT = 7.038531e-26, np.uint32(0x15AE43FD).view(np.float32)
-
-_CUT = "the file ends within it"
-_FAULTS = (ValueError, csv.Error, EOFError, OSError, zlib.error, zstandard.ZstdError)
 
 
 @dataclass(frozen=True)
@@ -61,21 +37,6 @@ class Predictions:
         if self.format.kind == "probabilities":
             return int(self.value["classes"]["count"])
         return self.format.top_k if self.format.kind == "top_k" else 1
-
-
-class Rows(NamedTuple):
-    """Some rows of a file.
-
-    Attributes:
-        ids: of the images; of `submission`, of the sample.
-        classes: the names of every row's classes; None of `probabilities`, whose header
-            has them. A row of `submission` that knows nothing has none.
-        probabilities: float32[rows, k]; 0 where a row has no class.
-    """
-
-    ids: list[str]
-    classes: list[list[str]] | None
-    probabilities: np.ndarray
 
 
 class DamagedFileError(RunError):
@@ -141,17 +102,9 @@ def classes(predictions: Predictions) -> tuple[str, ...]:
         )
     path = predictions.folder / predictions.files[0].file
     try:
-        if predictions.format.parquet:
-            import pyarrow.parquet as pq  # here: half a second that CSVs need not
-
-            header = pq.read_schema(path).names
-        else:
-            with _text(path, predictions.format.compression) as text:
-                header = next(_fields(text), [])
-        _check_header(header, predictions)
-    except _FAULTS as error:
-        raise DamagedFileError(path, _in_words(error)) from error
-    return tuple(header[1:])
+        return tuple(_header(path, predictions)[1:])
+    except FAULTS as error:
+        raise DamagedFileError(path, in_words(error)) from error
 
 
 def rows(predictions: Predictions, entry: Entry) -> Iterator[Rows]:
@@ -162,16 +115,16 @@ def rows(predictions: Predictions, entry: Entry) -> Iterator[Rows]:
             damage may have been given.
     """
     path = predictions.folder / entry.file
-    parts = _parquet_parts if predictions.format.parquet else _csv_parts
     count = 0
     try:
         if (length := path.stat().st_size) != entry.bytes:
             raise ValueError(f"has {length} bytes, {MANIFEST} promises {entry.bytes}")
-        for part in parts(path, predictions):
+        _header(path, predictions)
+        for part in _parts(path, predictions):
             count += len(part.ids)
             yield part
-    except _FAULTS as error:
-        raise DamagedFileError(path, _in_words(error)) from error
+    except FAULTS as error:
+        raise DamagedFileError(path, in_words(error)) from error
     if count != entry.rows:
         problem = f"has {count} rows, {MANIFEST} promises {entry.rows}"
         raise DamagedFileError(path, problem)
@@ -202,6 +155,28 @@ def _typed(value: Any, kind: type, name: str) -> None:
         raise TypeError(f"{name} is {value!r}, not of type {kind.__name__}")
 
 
+def _parts(path: Path, predictions: Predictions) -> Iterator[Rows]:
+    form, width = predictions.format, predictions.width
+    if form.parquet:
+        from predictor import parquet_rows  # here: half a second that CSVs need not
+
+        return parquet_rows.parts(path, form, width)
+    return csv_rows.parts(path, form, width)
+
+
+def _header(path: Path, predictions: Predictions) -> list[str]:
+    """The columns of a file; raises one of FAULTS where they are not its format's."""
+    form = predictions.format
+    if form.parquet:
+        from predictor import parquet_rows
+
+        columns = parquet_rows.header(path)
+    else:
+        columns = csv_rows.header(path, form.compression)
+    _check_header(columns, predictions)
+    return columns
+
+
 def _check_header(header: Sequence[str], predictions: Predictions) -> None:
     """Refuses the columns of another format, or of other classes."""
     form = predictions.format
@@ -227,194 +202,3 @@ def _check_header(header: Sequence[str], predictions: Predictions) -> None:
 def _short(names: Sequence[str]) -> str:
     more = f", … ({len(names)} columns)" if len(names) > 3 else ""
     return ", ".join(map(repr, names[:3])) + more
-
-
-def _in_words(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "is missing"
-    if isinstance(error, UnicodeDecodeError):
-        return "it is not UTF-8"
-    return " ".join((str(error) or type(error).__name__).split())
-
-
-# ------------------------------------------------------------------------------- CSV
-
-
-class _Record(NamedTuple):
-    """One row."""
-
-    id: str
-    classes: list[str] | None
-    numbers: np.ndarray
-
-
-def _csv_parts(path: Path, predictions: Predictions) -> Iterator[Rows]:
-    form, width = predictions.format, predictions.width
-    with _text(path, form.compression) as text:
-        fields = _fields(text)
-        _check_header(next(fields, []), predictions)
-        if form.kind == "probabilities":
-            records = _probabilities(text, width)
-        elif form.kind == "top_k":
-            records = _top_k(fields, width)
-        else:
-            records = _submission(fields)
-        first = 1
-        while part := _gather(records, width, first):
-            yield part
-            first += len(part.ids)
-
-
-@contextmanager
-def _text(path: Path, compression: str) -> Iterator[BinaryIO]:
-    """The decompressed content of a file."""
-    with path.open("rb") as file:
-        raw: Any = file
-        if compression == "gzip":
-            raw = gzip.GzipFile(fileobj=file)
-        elif compression == "zstd":
-            raw = zstandard.ZstdDecompressor().stream_reader(file, closefd=False)
-        yield cast(BinaryIO, io.BufferedReader(raw, _BUFFER))
-
-
-def _fields(text: BinaryIO) -> Iterator[list[str]]:
-    """Rows in the sense of the csv module; what follows them is not read ahead."""
-    return csv.reader(map(_whole, text), strict=True)
-
-
-def _whole(line: bytes) -> str:
-    if not line.endswith(b"\n"):
-        raise ValueError(_CUT)
-    return line.decode()
-
-
-def _gather(records: Iterator[_Record], width: int, first: int) -> Rows | None:
-    """As many rows as may be in memory; None where there are no more.
-
-    Args:
-        records: what is left of them.
-        width: numbers of a row.
-        first: the number of the first of them, for errors.
-    """
-    at_once = _rows_at_once(width)
-    ids: list[str] = []
-    classes: list[list[str]] = []
-    values = np.zeros((at_once, width), np.float32)
-    try:
-        for record in itertools.islice(records, at_once):
-            values[len(ids), : len(record.numbers)] = record.numbers
-            ids.append(record.id)
-            if record.classes is not None:
-                classes.append(record.classes)
-    except _FAULTS as error:
-        raise ValueError(f"row {first + len(ids)}: {_in_words(error)}") from error
-    return Rows(ids, classes or None, values[: len(ids)]) if ids else None
-
-
-def _rows_at_once(width: int) -> int:
-    return max(1, min(_ROWS, _NUMBERS // width))
-
-
-def _probabilities(text: BinaryIO, width: int) -> Iterator[_Record]:
-    while line := text.readline():
-        image_id, numbers = _cut(line, text)
-        yield _Record(image_id, None, _numbers(numbers, width))
-
-
-def _top_k(fields: Iterator[list[str]], width: int) -> Iterator[_Record]:
-    for image_id, *rest in fields:
-        names, numbers = rest[::2], rest[1::2]
-        if len(rest) != 2 * width:
-            raise ValueError(f"it has {len(rest)} fields below the id, not {2 * width}")
-        yield _Record(image_id, names, _numbers(",".join(numbers).encode(), width))
-
-
-def _submission(fields: Iterator[list[str]]) -> Iterator[_Record]:
-    for row in fields:
-        if len(row) != len(csv_text.SUBMISSION_COLUMNS):
-            raise ValueError(f"it has {len(row)} fields, not id and landmarks")
-        image_id, landmarks = row
-        name, _, number = landmarks.rpartition(" ")
-        if landmarks:
-            yield _Record(image_id, [name], _numbers(number.encode(), 1))
-        else:
-            yield _Record(image_id, [], np.empty(0, np.float32))
-
-
-def _cut(line: bytes, text: BinaryIO) -> tuple[str, bytes]:
-    """The id and the rest of a row; reads on where the id has line breaks."""
-    if not line.startswith(b'"'):
-        image_id, _, numbers = line.partition(b",")
-    else:
-        while not (found := _QUOTED.match(line)):
-            more = text.readline()
-            if not more or len(line) > _LONGEST_ID:
-                raise ValueError("the quote before its id is not closed")
-            line += more
-        image_id, numbers = found[1].replace(b'""', b'"'), line[found.end() :]
-    if not line.endswith(b"\n"):
-        raise ValueError(_CUT)
-    return image_id.decode(), numbers
-
-
-def _numbers(text: bytes, width: int) -> np.ndarray:
-    """The float32 of `0.5,0.25,…`, exactly those that were written.
-
-    As JSON, by orjson: of 200 rows of 14,951 numbers, 2.4 times as fast as
-    pyarrow.csv.read_csv and 4.7 times as fast as its streaming reader, 1.3 times as a
-    column of pyarrow.csv, 3 times as numpy.fromstring, 5 times as pandas.read_csv, 8
-    times as the csv module and numpy. All of them round to float64 first, but for
-    pyarrow.
-
-    Raises:
-        ValueError: there are more or fewer, or something else.
-    """
-    try:
-        if any(mark in text for mark in _NO_NUMBERS):
-            raise ValueError("not numbers alone")
-        values = orjson.loads(b"[%b]" % text)
-    except ValueError as error:
-        raise ValueError(_odd_field(text)) from error
-    if len(values) != width:
-        raise ValueError(f"it has {len(values)} numbers, not {width}")
-    exact = np.array(values, np.float64)
-    with np.errstate(over="ignore"):  # infinite is for others to judge
-        rounded = exact.astype(np.float32)
-    rounded[exact == _MIDWAY] = _MEANT
-    return rounded
-
-
-def _odd_field(text: bytes) -> str:
-    """Names the first field that is no number."""
-    fields = text.decode(errors="replace").removesuffix("\n").split(",")
-    odd = (at for at, field in enumerate(fields) if not _NUMBER.fullmatch(field))
-    at = next(odd, 0)
-    return f"number {at + 1} of it is {fields[at][:40]!r}"
-
-
-# --------------------------------------------------------------------------- Parquet
-
-
-def _parquet_parts(path: Path, predictions: Predictions) -> Iterator[Rows]:
-    import pyarrow as pa  # here: half a second that CSVs need not
-    import pyarrow.parquet as pq
-
-    top_k = predictions.format.kind == "top_k"
-    with pq.ParquetFile(path) as file:
-        header, types = file.schema_arrow.names, file.schema_arrow.types
-        _check_header(header, predictions)
-        # By position: a class may be named `id`.
-        names = [0, *(range(1, len(header), 2) if top_k else [])]
-        numbers = list(range(2, len(header), 2) if top_k else range(1, len(header)))
-        for columns, kind in ((names, pa.string()), (numbers, pa.float32())):
-            if odd := [at for at in columns if types[at] != kind]:
-                at = odd[0]
-                raise ValueError(f"column {header[at]!r} is {types[at]}, not {kind}")
-        for batch in file.iter_batches(_rows_at_once(predictions.width)):
-            for what, columns in (("names", names), ("numbers", numbers)):
-                if any(batch.column(at).null_count for at in columns):
-                    raise ValueError(f"a column of {what} has gaps (null)")
-            ids, *classes = (batch.column(at).to_pylist() for at in names)
-            top = [list(row) for row in zip(*classes, strict=True)]
-            values = batch.select(numbers).to_tensor().to_numpy()
-            yield Rows(ids, top if top_k else None, values)

@@ -11,7 +11,8 @@ from pipeline import files, manifest
 from pipeline.console import RunError, UsageError
 from pipeline.manifest import Dataset
 from predictor import reading
-from predictor.reading import Predictions, Rows
+from predictor.reading import Predictions
+from predictor.rows import Rows
 
 if TYPE_CHECKING:
     from trainer.model import Contract

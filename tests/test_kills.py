@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import HEIGHT, REPOSITORY, WIDTH, children, jpeg, photo, tree
+from steps import kill_before_step
 
 from pipeline import preprocess
 from pipeline.manifest import ImageContract
@@ -115,9 +116,6 @@ def test_random_moments(
         time.sleep(0.2)
 
 
-STEPS = ("replace", "fsync", "unlink", "mkdir", "rmdir")  # of the module `os`
-
-
 def run_until(step: int, images: Path, folder: Path) -> bool:
     """Runs the job in a forked child that kills itself before its nth step on disk.
 
@@ -125,20 +123,7 @@ def run_until(step: int, images: Path, folder: Path) -> bool:
     """
     child = os.fork()
     if child == 0:
-        left = step
-
-        def counted(real: Callable) -> Callable:
-            def call(*args: object, **options: object) -> object:
-                nonlocal left
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                left -= 1
-                return real(*args, **options)
-
-            return call
-
-        for name in STEPS:
-            setattr(os, name, counted(getattr(os, name)))
+        kill_before_step(step)
         make(images, folder)
         os._exit(0)
     _, status = os.waitpid(child, 0)

@@ -12,7 +12,7 @@ from pipeline.console import RunError
 from predictor import metrics, outcomes, ranking
 from predictor.match import match
 from predictor.outcomes import NONE, Outcomes
-from predictor.reading import Rows
+from predictor.rows import Rows
 from predictor.truth import Numbers, Truth
 
 SEEDS = range(20)

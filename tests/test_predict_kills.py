@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import HEIGHT, REPOSITORY, WIDTH, jpeg, photo, tree
+from steps import kill_before_step
 from test_kills import descendants
 from test_predict_photos import model_fixture  # noqa: F401
 
@@ -22,7 +23,6 @@ pytestmark = pytest.mark.slow
 
 PHOTOS = 1000
 BAD = 20
-STEPS = ("replace", "fsync", "unlink", "mkdir", "rmdir")  # of the module `os`
 
 # Processes that have imported TensorFlow, but not started it.
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -39,7 +39,8 @@ def predict(model: Path, folder: Path, source: dict, environment: dict) -> None:
     for stream in (sys.stdout, sys.stderr):
         os.dup2(log, stream.fileno())
     os.environ.update(environment)
-    kill_before_step(int(environment.get("KILL_PARENT_BEFORE", -1)))
+    if step := environment.get("KILL_PARENT_BEFORE"):
+        kill_before_step(int(step))
     options = {"format": Format(), "batch_size": 2, "writers": 2, "cpu": True}
     try:
         predict.run(model, folder, **options, **source)
@@ -47,24 +48,6 @@ def predict(model: Path, folder: Path, source: dict, environment: dict) -> None:
         sys.exit(130)
     except RunError:
         sys.exit(1)
-
-
-def kill_before_step(step: int) -> None:
-    """Has this process kill itself before its nth step on disk; never, if negative."""
-    left = step
-
-    def counted(real: Callable) -> Callable:
-        def call(*args: object, **options: object) -> object:
-            nonlocal left
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            left -= 1
-            return real(*args, **options)
-
-        return call
-
-    for name in STEPS:
-        setattr(os, name, counted(getattr(os, name)))
 
 
 def start(*arguments: object) -> BaseProcess:
@@ -201,24 +184,13 @@ def test_random_moments(
 
 
 DEFECT = f"""
-import os, signal, sys
+import os, sys
 
 if "spawn_main" in " ".join(sys.orig_argv) and "KILL_WRITER_BEFORE" in os.environ:
     sys.path.insert(0, {str(REPOSITORY / "tests")!r})
-    left = int(os.environ["KILL_WRITER_BEFORE"])
+    from steps import kill_before_step
 
-    def counted(real):
-        def call(*args, **options):
-            global left
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            left -= 1
-            return real(*args, **options)
-
-        return call
-
-    for name in {STEPS}:
-        setattr(os, name, counted(getattr(os, name)))
+    kill_before_step(int(os.environ["KILL_WRITER_BEFORE"]))
 """
 
 

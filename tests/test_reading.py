@@ -14,11 +14,12 @@ import pytest
 
 from pipeline import files, manifest
 from pipeline.console import RunError
-from predictor import csv_shards, formats, reading
+from predictor import csv_rows, csv_shards, formats, reading
 from predictor.csv_shards import Entry
 from predictor.formats import Format
 from predictor.ranking import best
-from predictor.reading import DamagedFileError, Rows
+from predictor.reading import DamagedFileError
+from predictor.rows import Rows
 
 ODD = ["plain.jpg", "a, b.jpg", 'say "x".jpg', "two\nlines.jpg", "cr\r.jpg", "ü/é.jpg"]
 ODD += ['"', '",', '"",\n"', "\r\n,", "", " ", "a\tb", "写真.jpg"]
@@ -202,7 +203,7 @@ def test_the_one_float32_that_rounds_twice(tmp_path: Path) -> None:
     text = orjson.dumps(np.array([number]), option=orjson.OPT_SERIALIZE_NUMPY)
     assert text == b"[7.038531e-26]"
     assert np.float32(float(text[1:-1])) != number  # what any other reader makes of it
-    assert_same_bits(reading._numbers(text[1:-1], 1), np.array([number]))
+    assert_same_bits(csv_rows._numbers(text[1:-1], 1), np.array([number]))
 
 
 @pytest.mark.slow
@@ -213,7 +214,7 @@ def test_every_float32_from_0_to_1_reads_back_exactly() -> None:
         bits = np.arange(first, min(first + step, 0x3F800001), dtype=np.uint32)
         numbers = bits.view(np.float32)
         text = orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
-        assert_same_bits(reading._numbers(text, len(numbers)), numbers)
+        assert_same_bits(csv_rows._numbers(text, len(numbers)), numbers)
 
 
 # ------------------------------------------------------------------------- damage

@@ -7,7 +7,6 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from steps import kill_before_step
 
 from pipeline import manifest
 from trainer.recipe import NO_AUGMENTATION, RECIPES
@@ -37,7 +37,6 @@ RECIPES_BY_CACHE = {
     "features": replace(RECIPE, augmentation=NO_AUGMENTATION),
 }
 KILLS = 24
-STEPS = ("replace", "fsync", "unlink", "mkdir", "rmdir")  # of the module `os`
 UNTIMED = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 
 # Processes that have imported TensorFlow, but not started it.
@@ -64,24 +63,6 @@ def train(
         run(dataset, folder, recipe=recipe, weights="none", options=options)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def kill_before_step(step: int) -> None:
-    """Has this process kill itself before its nth step on disk."""
-    left = step
-
-    def counted(real: Callable) -> Callable:
-        def call(*args: object, **options: object) -> object:
-            nonlocal left
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            left -= 1
-            return real(*args, **options)
-
-        return call
-
-    for name in STEPS:
-        setattr(os, name, counted(getattr(os, name)))
 
 
 def start(*arguments: Any) -> BaseProcess:

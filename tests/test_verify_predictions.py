@@ -16,7 +16,7 @@ from test_reading import edit, ids_sha256, write_predictions
 
 from pipeline import manifest, record
 from pipeline.console import RunError
-from predictor import csv_shards, reading, verify
+from predictor import audit, csv_shards, reading, verify
 from predictor.formats import Format
 
 CLASSES = ("blue", "green", "red")
@@ -396,7 +396,7 @@ def test_best_classes_out_of_order(make) -> None:
 
 
 def test_only_so_many_are_told(make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify, "_TOLD_PER_FILE", 2)
+    monkeypatch.setattr(audit, "_TOLD_PER_FILE", 2)
     folder = make()
     for name in (FIRST, SECOND):
         rewrite(folder / name, lambda text: text.replace("0.", "7."))
