@@ -42,6 +42,7 @@ def show(
         "  make shards IMAGES=… DATASET=…",
         "  make train DATASET=… MODEL=…",
         "  make predict MODEL=… DATASET=… PREDICTIONS=…",
+        "  make evaluate MODEL=… DATASET=…",
     ]
     print("\n".join(lines))
 
