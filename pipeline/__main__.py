@@ -65,6 +65,9 @@ flags.DEFINE_float(
 flags.DEFINE_enum("runner", "local", ["local"], "Where Beam runs the job.")
 flags.DEFINE_bool("overwrite", False, "Remove what another run left in DATASET.")
 flags.DEFINE_integer(
+    "times", 1, "Of samples: as many photos as the demo needs.", lower_bound=1
+)
+flags.DEFINE_integer(
     "bench_images", 3000, "Of bench: the photos are repeated.", lower_bound=2
 )
 flags.DEFINE_integer("repeats", 3, "Of bench: of every figure.", lower_bound=1)
@@ -110,7 +113,7 @@ def samples(passed_on: Sequence[str]) -> None:
     console.required(images=FLAGS.images)
     from pipeline import samples
 
-    samples.write(_single_root(), seed=FLAGS.seed)
+    samples.write(_single_root(), seed=FLAGS.seed, times=FLAGS.times)
 
 
 def bench(beam_arguments: Sequence[str]) -> None:

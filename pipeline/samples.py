@@ -14,29 +14,34 @@ from PIL import Image, ImageDraw
 from pipeline.console import progress
 
 HEIGHT, WIDTH = 1200, 1600
-IMAGES = {"train": 48, "validation": 12, "test": 10}  # per class
+IMAGES = {"train": 48, "validation": 12, "test": 10}  # per class, once
 
 Colour = tuple[int, int, int]
 Painter = Callable[[ImageDraw.ImageDraw, np.random.Generator], None]
 
 
-def write(root: Path, *, seed: int = 0) -> None:
+def write(root: Path, *, seed: int = 0, times: int = 1) -> None:
     """Writes `train/<class>/`, `validation/<class>/` and a flat `test/`.
 
     A `root` that exists is left as it is.
+
+    Args:
+        root: the folder to make.
+        seed: of all that is painted.
+        times: as many photos as the demo needs.
     """
     if root.exists():
         print(f"IMAGES {root} is there already; nothing to paint.")
         return
     unfinished = root.with_name(f".{root.name}.unfinished")
-    total = len(SCENES) * sum(IMAGES.values())
+    total = times * len(SCENES) * sum(IMAGES.values())
     rng = np.random.default_rng(seed)
     with progress(total, "painting") as bar:
         for split, count in IMAGES.items():
             for label, painter in sorted(SCENES.items()):
                 folder = unfinished / split / (label if split != "test" else "")
                 folder.mkdir(parents=True, exist_ok=True)
-                for _ in range(count):
+                for _ in range(times * count):
                     name = f"{rng.integers(16**8):08x}.jpg"
                     (folder / name).write_bytes(paint(painter, rng))
                     bar.update()

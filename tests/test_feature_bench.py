@@ -82,7 +82,7 @@ def test_a_recipe_that_trains_all_layers_is_refused(tf, dataset: Path) -> None:
     recipe = Recipe(
         name="small", epochs=1, batch_size=8, learning_rate=1e-6, trainable="all"
     )
-    with pytest.raises(UsageError, match="--bench=features: trainable is 'all'"):
+    with pytest.raises(UsageError, match="no features to measure: trainable is 'all'"):
         feature_bench.run(dataset, dataset.parent / "bench", recipe=recipe)
 
 

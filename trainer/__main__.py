@@ -95,8 +95,8 @@ flags.DEFINE_float("hang_minutes", 30, "Without a step, until the run is ended."
 flags.DEFINE_enum(
     "bench",
     "input",
-    ("input", "features"),
-    "What bench measures: the input, or what --cache=features saves.",
+    ("input", "features", "accuracy"),
+    "What bench measures: the input, or what --cache=features saves, or costs.",
 )
 flags.DEFINE_string("images", None, "Of bench: originals, as people read them.")
 flags.DEFINE_string("output", "bench", "Of bench: folder for its results.")
@@ -172,10 +172,13 @@ def bench(passed_on: Sequence[str]) -> None:
         "cpu": FLAGS.cpu,
     }
     dataset, output = console.path(FLAGS.dataset), console.path(FLAGS.output)
-    from trainer import benchmark, feature_bench
+    from trainer import accuracy_bench, benchmark, feature_bench
 
     if FLAGS.bench == "features":
         feature_bench.run(dataset, output, **options)
+        return
+    if FLAGS.bench == "accuracy":
+        accuracy_bench.run(dataset, output, **options)
         return
     images = console.path(FLAGS.images) if FLAGS.images else None
     benchmark.run(dataset, output, images=images, **options)

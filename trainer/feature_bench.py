@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline import files, machine, manifest, resources
-from pipeline.console import UsageError, progress
+from pipeline.console import progress
 from pipeline.figures import Figure, table
 from pipeline.manifest import Dataset
 from trainer import dataset as data
@@ -106,7 +106,7 @@ def run(
     resources.limit_arenas()
     dataset = manifest.load(folder)
     data.steps_per_epoch(dataset, recipe.batch_size)
-    plans = _plans(dataset, recipe)
+    plans = trial.plans(recipe, dataset.image, DTYPES)
     strategy = devices.strategy(virtual_devices=virtual_devices, cpu=cpu)
     devices.check_batch_size(
         recipe.batch_size, strategy.num_replicas_in_sync * recipe.accumulate
@@ -134,16 +134,6 @@ def run(
     }
     files.write_json(output / "features.json", value)
     print(output / "features.json")
-
-
-def _plans(dataset: Dataset, recipe: Recipe) -> dict[str, Features]:
-    try:
-        return {
-            dtype: features.plan(recipe, dataset.image, dtype=dtype, views=1)
-            for dtype in DTYPES
-        }
-    except ValueError as error:
-        raise UsageError(f"--bench=features: {error}") from error
 
 
 def _introduction(here: Mapping[str, Any], setup: _Setup) -> list[str]:

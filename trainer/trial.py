@@ -1,5 +1,6 @@
 """Training as a run does it, for benchmarks: from random weights, saving nothing."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -7,8 +8,10 @@ import keras
 import tensorflow as tf
 from tqdm import tqdm
 
+from pipeline.console import UsageError
 from pipeline.manifest import Dataset, ImageContract
 from trainer import dataset as data
+from trainer import features as kept
 from trainer import model, optimizer, supply
 from trainer.cache import Choice
 from trainer.features import Features
@@ -16,8 +19,6 @@ from trainer.loop import Loop, Metrics, Trained
 from trainer.options import Options
 from trainer.recipe import Recipe
 from trainer.supply import Supply
-
-_SEED = 1
 
 
 def build(
@@ -104,6 +105,22 @@ class Trial:
         return self._loop.evaluate(chosen)
 
 
+def plans(
+    recipe: Recipe, image: ImageContract, dtypes: Sequence[str]
+) -> dict[str, Features]:
+    """What is kept of one view of each image, by dtype.
+
+    Raises:
+        UsageError: the recipe leaves nothing to keep.
+    """
+    try:
+        return {
+            dtype: kept.plan(recipe, image, dtype=dtype, views=1) for dtype in dtypes
+        }
+    except ValueError as error:
+        raise UsageError(f"there are no features to measure: {error}") from error
+
+
 def start(
     dataset: Dataset,
     recipe: Recipe,
@@ -111,8 +128,9 @@ def start(
     *,
     features: Features | None,
     folder: Path,
+    seed: int = 1,
 ) -> Trial:
-    """Of a dataset, with the same weights, order and dropout every time.
+    """Of a dataset, with the same weights, order and dropout for the same seed.
 
     Args:
         dataset: of the images.
@@ -120,8 +138,9 @@ def start(
         strategy: of the devices.
         features: that are in the folder, or will be; without them, pixels in memory.
         folder: see supply.of_features.
+        seed: of all of them.
     """
-    keras.utils.set_random_seed(_SEED)
+    keras.utils.set_random_seed(seed)
     steps = data.steps_per_epoch(dataset, recipe.batch_size)
     network, updates = build(
         dataset.image, len(dataset.classes), steps, recipe, strategy
@@ -134,7 +153,7 @@ def start(
             network=network,
             strategy=strategy,
             recipe=recipe,
-            seed=_SEED,
+            seed=seed,
             options=Options(),
             alive=lambda: None,
         )
@@ -144,6 +163,6 @@ def start(
             dataset,
             folder,
             batch_size=recipe.batch_size,
-            seed=_SEED,
+            seed=seed,
         )
-    return Trial(network, updates, supplied, recipe, strategy, steps=steps, seed=_SEED)
+    return Trial(network, updates, supplied, recipe, strategy, steps=steps, seed=seed)
