@@ -62,7 +62,9 @@ flags.DEFINE_float(
     "Seconds after which an image is given up; 0: never.",
     lower_bound=0,
 )
-flags.DEFINE_enum("runner", "local", ["local"], "Where Beam runs the job.")
+flags.DEFINE_string(
+    "runner", "local", "Where the job runs: local, flink, dataflow, any Beam runner."
+)
 flags.DEFINE_bool("overwrite", False, "Remove what another run left in DATASET.")
 flags.DEFINE_integer(
     "times", 1, "Of samples: as many photos as the demo needs.", lower_bound=1
@@ -85,6 +87,7 @@ def shards(beam_arguments: Sequence[str]) -> None:
         **_job(beam_arguments),
         max_reject_fraction=FLAGS.max_reject_fraction,
         image_timeout=FLAGS.image_timeout,
+        runner=FLAGS.runner,
         overwrite=FLAGS.overwrite,
     )
 

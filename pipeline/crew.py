@@ -13,6 +13,7 @@ a rejection, and the job goes on without it.
 """
 
 import contextlib
+import functools
 import math
 import multiprocessing
 import os
@@ -25,14 +26,12 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from tqdm import tqdm
-
-from pipeline import flight, shard
-from pipeline.console import RunError, progress
+from pipeline import completion, flight, inquest, shard
+from pipeline.console import RunError
 from pipeline.manifest import ImageContract
+from pipeline.watch import Watch
 
 _LOOK_SECONDS = 0.5
-_SPAWN_SECONDS = 10.0  # for a process to start and import, on a busy machine
 _TRIES = 3
 _LOST = "a worker process died"
 _SPAWN = multiprocessing.get_context("spawn")
@@ -69,7 +68,7 @@ class Crew:
     def write(
         self, dataset: Path, planned: Mapping[str, int], contract: ImageContract
     ) -> None:
-        """Writes the shards that are not committed yet, and shows progress.
+        """Writes what is not committed yet, and shows progress.
 
         Args:
             dataset: the folder, with a plan for every shard.
@@ -77,19 +76,18 @@ class Crew:
             contract: of the stored images.
 
         Raises:
-            RunError: a worker failed. What was committed is kept.
+            RunError: a worker failed, or the dataset cannot be completed. What was
+                committed is kept.
         """
-        missing = [name for name in planned if shard.read_note(dataset, name) is None]
-        if not missing:
-            return
-        with _Watch(dataset, planned, missing) as watch:
-            if self._in_memory:
+        with Watch(dataset, planned) as watch:
+            if watch.missing and self._in_memory:
                 _run_beam(self._job(watch.missing, dataset, contract))
             else:
                 self._write_in_children(dataset, contract, watch)
+        completion.complete(dataset)  # unless a job has done it, as it ended
 
     def _write_in_children(
-        self, dataset: Path, contract: ImageContract, watch: "_Watch"
+        self, dataset: Path, contract: ImageContract, watch: Watch
     ) -> None:
         """Starts children until one gets to the end."""
         fruitless = 0
@@ -100,7 +98,7 @@ class Crew:
                 _run_in_child(job, watch, self._image_timeout)
             except _WorkerLostError as lost:
                 print(f"{lost}; going on with what is left", file=sys.stderr)
-                condemned = self._try_suspects(dataset, contract)
+                condemned = inquest.hold(dataset, contract, self._image_timeout)
                 gained = condemned or len(watch.missing) < before
                 fruitless = 0 if gained else fruitless + 1
                 if fruitless == _TRIES:
@@ -116,66 +114,9 @@ class Crew:
     ) -> "_Job":
         return tuple(names), dataset, contract, self._workers, self._arguments
 
-    def _try_suspects(self, dataset: Path, contract: ImageContract) -> int:
-        """Condemns the images that crash or hang on their own; returns how many."""
-        condemned = 0
-        for suspect in flight.suspects(dataset):
-            image = shard.planned_image(dataset, suspect.shard, suspect.position)
-            why = _try_alone(image.uri, contract, self._image_timeout)
-            if why:
-                flight.condemn(dataset, suspect, *why)
-                print(f"rejected: {image.id}: {why[0]} ({why[1]})", file=sys.stderr)
-                condemned += 1
-        flight.land(dataset)
-        return condemned
-
 
 class _WorkerLostError(Exception):
     """A worker process died or hung; which image it was at, `flight` knows."""
-
-
-class _Watch:
-    """Progress, from the sidecars that appear."""
-
-    def __init__(
-        self, dataset: Path, planned: Mapping[str, int], missing: Sequence[str]
-    ) -> None:
-        self._dataset = dataset
-        self._planned = planned
-        self.missing = missing
-        self._bytes_read = 0
-        self._rejected = 0
-        self._bar: tqdm
-
-    def __enter__(self) -> "_Watch":
-        total = sum(self._planned.values())
-        there = total - sum(self._planned[name] for name in self.missing)
-        if skipped := len(self._planned) - len(self.missing):
-            print(
-                f"going on: {skipped} of {len(self._planned)} shards are committed, "
-                f"with {there} of {total} images"
-            )
-        self._bar = progress(total, "shards", done=there)
-        self._started = time.monotonic()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.look()
-        self._bar.close()
-
-    def look(self) -> None:
-        """Counts the shards that were committed since the last look."""
-        notes = {name: shard.read_note(self._dataset, name) for name in self.missing}
-        self.missing = [name for name, note in notes.items() if note is None]
-        for name, note in notes.items():
-            if note is not None:
-                self._bytes_read += note.tally.bytes_read
-                self._rejected += len(note.tally.rejects)
-                rate = self._bytes_read / 1e6 / (time.monotonic() - self._started)
-                self._bar.set_postfix_str(
-                    f"{rate:,.1f} MB/s, {self._rejected} rejected", refresh=False
-                )
-                self._bar.update(self._planned[name])
 
 
 _Job = tuple[Sequence[str], Path, ImageContract, int, Sequence[str]]
@@ -186,7 +127,7 @@ def log_path(dataset: Path) -> Path:
     return dataset.absolute().with_name(f"{dataset.name}.log")
 
 
-def _run_in_child(job: _Job, watch: _Watch, image_timeout: float) -> None:
+def _run_in_child(job: _Job, watch: Watch, image_timeout: float) -> None:
     """Runs Beam in a child until it is done; nothing of it is left afterwards."""
     dataset = job[1]
     flight.land(dataset)  # what a killed run left
@@ -218,22 +159,6 @@ def _run_in_child(job: _Job, watch: _Watch, image_timeout: float) -> None:
         f"a shard worker failed: {message}. {log_path(dataset)} has the rest. What was "
         "committed is kept: mend the cause and run the same command again."
     )
-
-
-def _try_alone(
-    uri: str, contract: ImageContract, seconds: float
-) -> tuple[str, str] | None:
-    """(reason, detail) of an image that crashes or hangs in a process of its own."""
-    process = _SPAWN.Process(target=shard.try_alone, args=(uri, contract))
-    process.start()
-    process.join(None if seconds == math.inf else seconds + _SPAWN_SECONDS)
-    if process.exitcode is None:
-        process.kill()
-        process.join()
-        return "timeout", f"no result in {seconds:g} s"
-    if process.exitcode < 0:
-        return "decoder_crash", signal.Signals(-process.exitcode).name
-    return None
 
 
 def _end_group(child: multiprocessing.process.BaseProcess) -> None:
@@ -288,7 +213,9 @@ def _follow_the_launcher() -> None:
 
 
 def _run_beam(job: _Job) -> None:
-    from pipeline.job import beam_options, write_shards
+    from pipeline.job import Work, beam_options, run_here
 
     names, dataset, contract, workers, arguments = job
-    write_shards(names, dataset, contract, beam_options(arguments, workers))
+    write = functools.partial(shard.write, folder=str(dataset), contract=contract)
+    complete = functools.partial(completion.complete, dataset)
+    run_here(Work(names, write, complete), beam_options(arguments, workers))

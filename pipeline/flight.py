@@ -61,10 +61,15 @@ class Flight:
         self._path.unlink(missing_ok=True)
 
 
-def suspects(folder: Path) -> list[Suspect]:
-    """The images that are in flight, or were when their processes died."""
+def suspects(folder: Path, *, only: str | None = None) -> list[Suspect]:
+    """The images that are in flight, or were when their processes died.
+
+    Args:
+        folder: the dataset.
+        only: the shard that is asked for.
+    """
     contents = []
-    for path in sorted((folder / WORK / "flight").glob("*")):
+    for path in sorted((folder / WORK / "flight").glob(only or "*")):
         with contextlib.suppress(FileNotFoundError):  # the shard has just landed
             contents.append((path.name, path.read_bytes()))
     now = time.monotonic()
@@ -76,9 +81,9 @@ def suspects(folder: Path) -> list[Suspect]:
     ]
 
 
-def land(folder: Path) -> None:
-    """Forgets all flights; for when no worker is left."""
-    for path in (folder / WORK / "flight").glob("*"):
+def land(folder: Path, *, only: str | None = None) -> None:
+    """Forgets all flights, or those of one shard; for when no worker is left."""
+    for path in (folder / WORK / "flight").glob(only or "*"):
         path.unlink(missing_ok=True)
 
 

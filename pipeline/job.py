@@ -1,10 +1,10 @@
-"""The Beam job: one element is one shard. Only this module imports Beam."""
+"""The Beam job: one element is one part. Only this module imports Beam."""
 
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 logging.basicConfig(level=logging.ERROR)  # Beam warns of every extra that is not there
 
@@ -18,36 +18,70 @@ from apache_beam.runners.portability.fn_api_runner import fn_runner  # noqa: E40
 from apache_beam.runners.portability.portable_runner import (  # noqa: E402
     JobServiceHandle,
 )
+from apache_beam.runners.runner import (  # noqa: E402
+    PipelineResult,
+    create_runner,
+)
 from apache_beam.transforms.environments import (  # noqa: E402
     SubprocessSDKEnvironment,
 )
 
+from pipeline import reach  # noqa: E402
 from pipeline.console import UsageError  # noqa: E402
-from pipeline.manifest import ImageContract  # noqa: E402
 
 _WORKER = "apache_beam.runners.worker.sdk_worker_main"
+_FOR_EVER = 10**8  # seconds
+RUNNERS = {"flink": "FlinkRunner", "dataflow": "DataflowRunner"}
+_DEFAULTS: dict[str, Callable[[int], Sequence[str]]] = {
+    "FlinkRunner": lambda workers: (f"--parallelism={workers}",),
+}
 
 
-def write_shards(
-    names: Sequence[str],
-    dataset: Path,
-    contract: ImageContract,
-    options: PipelineOptions,
-) -> None:
-    """Writes the named shards of a planned dataset; returns when all are committed.
+class Work(NamedTuple):
+    """What a job does; all of it can be pickled, by reference to our modules.
+
+    Attributes:
+        parts: names, each of them one element.
+        make: makes and commits one of them; tried again where a worker was lost.
+        complete: the last step, once all are made; may be tried again, too.
+    """
+
+    parts: Sequence[str]
+    make: Callable[[str], None]
+    complete: Callable[[], None]
+
+
+def run_here(work: Work, options: PipelineOptions) -> None:
+    """Runs a job on this machine.
 
     Raises:
         RuntimeError: a worker failed; FnApiRunner makes this of any exception.
     """
-    from pipeline import shard  # here: an empty job imports no decoder
-
     with beam.Pipeline(runner=_local_runner(options), options=options) as pipeline:
-        _ = (
-            pipeline
-            | "Shards" >> beam.Create(names)  # str, a few bytes each
-            | "Spread" >> beam.Reshuffle()  # else one worker gets them all
-            | "Write" >> beam.Map(shard.write, folder=str(dataset), contract=contract)
-        )
+        _build(pipeline, work)
+
+
+def run_there(work: Work, options: PipelineOptions) -> PipelineResult:
+    """Hands a job to the runner of `engine_options`, which may be done with it then.
+
+    Raises:
+        Exception: what the runner raises, where it cannot take the job.
+    """
+    pipeline = beam.Pipeline(options=options)
+    _build(pipeline, work)
+    return pipeline.run()
+
+
+def _build(pipeline: beam.Pipeline, work: Work) -> None:
+    make, complete = work.make, work.complete
+    _ = (
+        pipeline
+        | "Parts" >> beam.Create(work.parts)  # str, a few bytes each
+        | "Spread" >> beam.Reshuffle()  # else one worker gets them all
+        | "Make" >> beam.Map(lambda part: make(part))
+        | "All made" >> beam.combiners.Count.Globally()  # int, one
+        | "Complete" >> beam.Map(lambda _: complete())
+    )
 
 
 def run_empty(options: PipelineOptions) -> None:
@@ -67,13 +101,47 @@ def beam_options(arguments: Sequence[str], workers: int) -> PipelineOptions:
     Raises:
         UsageError: Beam does not know one of them; it would drop it in silence.
     """
+    return _options(
+        arguments,
+        f"--direct_num_workers={workers}",
+        "--direct_running_mode=multi_processing",
+    )
+
+
+def engine_options(
+    runner: str, arguments: Sequence[str], workers: int
+) -> PipelineOptions:
+    """Beam's options for one of its runners, with ours as defaults.
+
+    Args:
+        runner: `flink`, `dataflow`, or the name of any runner of Beam.
+        arguments: options for Beam.
+        workers: that the user wants, where the runner can be told.
+
+    Raises:
+        UsageError: Beam does not know the runner, or an option, or needs another.
+        RunError: the runner is not there.
+    """
+    name = RUNNERS.get(runner, runner)
+    try:
+        name = type(create_runner(name)).__name__
+    except (RuntimeError, ValueError, ImportError) as error:
+        raise UsageError(f"--runner={runner}: {error}") from error
+    options = _options(
+        arguments,
+        f"--runner={name}",
+        f"--job_server_timeout={_FOR_EVER}",  # after it Beam would end the job
+        *_DEFAULTS.get(name, lambda _: ())(workers),
+    )
+    reach.check(name, options.get_all_options())
+    return options
+
+
+def _options(arguments: Sequence[str], *defaults: str) -> PipelineOptions:
+    if any(word.partition("=")[0] == "--runner" for word in arguments):
+        raise UsageError("--runner goes before `--`: it is not left to Beam alone")
     options = PipelineOptions(
-        [
-            f"--direct_num_workers={workers}",
-            "--direct_running_mode=multi_processing",
-            "--default_sdk_harness_log_level=ERROR",
-            *arguments,
-        ]
+        ["--default_sdk_harness_log_level=ERROR", *defaults, *arguments]
     )
     known = options.get_all_options()
     unknown = options.get_all_options(retain_unknown_options=True).keys() - known

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pipeline import files
 from pipeline.console import RunError
@@ -14,6 +14,40 @@ from pipeline.manifest import Split
 from pipeline.shard import Note
 
 Counts = Counter[tuple[str, str]]  # images by (split, class name)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The side of the account that is known before anything is read.
+
+    Attributes:
+        counts: all images.
+        rejects: those of them that are known to be unusable.
+        ignored: how many files are no part of the collection.
+    """
+
+    counts: Counts
+    rejects: list[Reject]
+    ignored: int
+
+    @classmethod
+    def of(cls, listing: Listing) -> Self:
+        """That of a listing."""
+        counts = Counter((ref.split, ref.label or "") for ref in listing.refs)
+        counts.update((row.split, row.label) for row in listing.rejects)
+        return cls(counts, listing.rejects, len(listing.ignored))
+
+    def to_json(self) -> dict[str, Any]:
+        """For `from_json`."""
+        counts = sorted((*at, count) for at, count in self.counts.items())
+        return {"counts": counts, "rejects": self.rejects, "ignored": self.ignored}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """What `to_json` made a value of."""
+        counts = Counter({(split, name): n for split, name, n in value["counts"]})
+        rejects = [Reject(*row) for row in value["rejects"]]
+        return cls(counts, rejects, value["ignored"])
 
 
 @dataclass(frozen=True)
@@ -42,14 +76,6 @@ class Ledger:
         """Rejected images per listed image."""
         return self.rejected.total() / self.listed.total()
 
-    def emptied_classes(self) -> list[str]:
-        """Classes that the rejections left without a training image."""
-        return sorted(
-            name
-            for split, name in self.listed
-            if split == "train" and name and not self.written[split, name]
-        )
-
     def reasons(self, split: str) -> Counter[str]:
         """Rejections of a split by reason."""
         return Counter(row.reason for row in self.rejects if row.split == split)
@@ -69,7 +95,11 @@ class Ledger:
             }
             reasons = dict(self.reasons(split))
             entries[split] = {**totals, "reasons": reasons, "classes": classes}
-        return {"ignored": self.ignored, "splits": entries}
+        return {
+            "ignored": self.ignored,
+            "bytes_read": self.bytes_read,
+            "splits": entries,
+        }
 
     def _counts(self, split: str, name: str) -> dict[str, int]:
         return {
@@ -79,18 +109,18 @@ class Ledger:
         }
 
 
-def balance(listing: Listing, notes: Mapping[str, Sequence[Note]]) -> Ledger:
+def balance(listed: Listed, notes: Mapping[str, Sequence[Note]]) -> Ledger:
     """Draws up the ledger.
 
     Args:
-        listing: what there was.
+        listed: what there was.
         notes: the sidecars of all shards of each split, in order.
 
     Raises:
         RunError: images listed are not images written plus images rejected.
     """
     written: Counts = Counter()
-    rejects = list(listing.rejects)
+    rejects = list(listed.rejects)
     for split, parts in notes.items():
         for note in parts:
             for name, count in note.tally.written.items():
@@ -100,23 +130,22 @@ def balance(listing: Listing, notes: Mapping[str, Sequence[Note]]) -> Ledger:
                 for image_id, name, reason, detail in note.tally.rejects
             ]
     rejected = Counter((row.split, row.label) for row in rejects)
-    listed = Counter((ref.split, ref.label or "") for ref in listing.refs)
-    listed.update((row.split, row.label) for row in listing.rejects)
-    if listed != (accounted := written + rejected):
-        odd = min(at for at in listed | accounted if listed[at] != accounted[at])
+    there = listed.counts
+    if there != (accounted := written + rejected):
+        odd = min(at for at in there | accounted if there[at] != accounted[at])
         raise RunError(
             f"the ledger does not balance: split {odd[0]!r}, class {odd[1]!r}: "
-            f"{listed[odd]} images listed, {written[odd]} written and {rejected[odd]} "
+            f"{there[odd]} images listed, {written[odd]} written and {rejected[odd]} "
             "rejected. Did IMAGES or DATASET change during the run? Run it again with "
             "--overwrite."
         )
     return Ledger(
-        listed=listed,
+        listed=there,
         written=written,
         rejected=rejected,
         rejects=sorted(rejects),
         splits={split: _split(split, notes[split], rejected) for split in notes},
-        ignored=len(listing.ignored),
+        ignored=listed.ignored,
         bytes_read=sum(n.tally.bytes_read for parts in notes.values() for n in parts),
     )
 

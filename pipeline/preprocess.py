@@ -1,15 +1,18 @@
-"""IMAGES → DATASET: list, plan, have the shards written, balance, report."""
+"""IMAGES → DATASET: list, plan, have the job done, report."""
 
+import functools
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline import crew, duplicates, image, ledger, manifest, shard, sources
+from pipeline import completion, crew, image, manifest, outcome, shard, sources
 from pipeline.console import RunError
+from pipeline.crew import Crew
+from pipeline.engine import Engine
 from pipeline.listing import Listing
 from pipeline.manifest import ImageContract
 from pipeline.workfolder import WorkFolder
@@ -29,6 +32,7 @@ def run(
     max_reject_fraction: float = 0.01,
     workers: int,
     image_timeout: float = 60,
+    runner: str = "local",
     overwrite: bool = False,
     beam_arguments: Sequence[str] = (),
 ) -> None:
@@ -47,15 +51,17 @@ def run(
         max_reject_fraction: above it the run fails once everything is tried.
         workers: processes.
         image_timeout: seconds after which an image is given up; 0 for never.
+        runner: where Beam runs the job; see job.engine_options.
         overwrite: remove what another run left in `dataset`.
         beam_arguments: options for Beam.
 
     Raises:
-        RunError: the images or the folder are at fault.
-        UsageError: Beam does not know an option.
+        RunError: the images or the folder are at fault, or the runner.
+        UsageError: Beam does not know the runner, or an option.
     """
     started = time.monotonic()
-    workforce = crew.Crew(
+    make = Crew if runner == "local" else functools.partial(Engine, runner)
+    workforce = make(
         workers=workers, image_timeout=image_timeout, beam_arguments=beam_arguments
     )
     listing = sources.list_images(
@@ -81,10 +87,14 @@ def run(
         print(f"DATASET {dataset} is complete already; nothing to do.")
         return
     planned = shard.write_plan(dataset, slices, listing.classes)
-    workforce.write(dataset, planned, contract)
-    twins = duplicates.find(dataset, _images_by_shard(slices, planned))
-    account = _finish(folder, key, listing, planned, twins, max_reject_fraction)
-    _report(dataset, account, twins, time.monotonic() - started)
+    completion.prepare(
+        dataset, listing, planned, max_reject_fraction=max_reject_fraction
+    )
+    try:
+        workforce.write(dataset, planned, contract)
+    except RunError as error:
+        raise RunError(completion.verdict(dataset) or str(error)) from error
+    _report(dataset, time.monotonic() - started)
 
 
 def _refuse_inside(dataset: Path, listing: Listing) -> None:
@@ -133,102 +143,9 @@ def _sha256_json(values: Iterable[Sequence[str]]) -> str:
     return digest.hexdigest()
 
 
-def _finish(
-    folder: WorkFolder,
-    key: Mapping[str, Any],
-    listing: Listing,
-    planned: Mapping[str, int],
-    twins: Mapping[str, Any],
-    max_reject_fraction: float,
-) -> ledger.Ledger:
-    """Balances the ledger and completes the dataset, unless too much was rejected."""
-    account = ledger.balance(listing, _notes(folder.folder, planned))
-    folder.write_text(manifest.REJECTS, ledger.rejects_csv(account.rejects))
-    folder.write_text(manifest.CLASSES, manifest.classes_text(listing.classes))
-    rejects = folder.folder / manifest.REJECTS
-    if not account.written:
-        raise RunError(
-            f"none of the {account.listed.total()} images could be decoded; {rejects} "
-            "says why. Is IMAGES the right folder?"
-        )
-    if account.reject_fraction > max_reject_fraction:
-        raise RunError(
-            f"{account.rejected.total()} of {account.listed.total()} images were "
-            f"rejected ({account.reject_fraction:.2%}); --max_reject_fraction allows "
-            f"{max_reject_fraction:.2%}. {rejects} says which and why. Allow more and "
-            "run again: the shards are kept. Or mend the files and run again with "
-            "--overwrite."
-        )
-    splits = {name: asdict(split) for name, split in account.splits.items()}
-    balance = {**account.to_json(), "duplicates": twins}
-    folder.finish({**key, "splits": splits, "ledger": balance})
-    return account
-
-
-def _images_by_shard(
-    slices: Mapping[str, shard.Slices], planned: Mapping[str, int]
-) -> Iterator[tuple[str, Iterator[str]]]:
-    """The name of every shard, and `split/id` of its images."""
-    parts = (refs for parts in slices.values() for refs in parts)
-    for name, refs in zip(planned, parts, strict=True):
-        yield name, (f"{ref.split}/{ref.id}" for ref in refs)
-
-
-def _notes(dataset: Path, planned: Mapping[str, int]) -> dict[str, list[shard.Note]]:
-    """The sidecars of all shards by split."""
-    notes: dict[str, list[shard.Note]] = {}
-    for name in planned:
-        note = shard.read_note(dataset, name)
-        if note is None:
-            raise RunError(
-                f"shard {dataset / name} was not written. Run the same command again; "
-                "it makes only what is missing."
-            )
-        notes.setdefault(name.partition("-")[0], []).append(note)
-    return notes
-
-
-def _report(
-    dataset: Path, account: ledger.Ledger, twins: Mapping[str, Any], seconds: float
-) -> None:
+def _report(dataset: Path, seconds: float) -> None:
     """Prints the closing summary, and logs it beside the dataset."""
-    images = account.listed.total()
-    lines = [
-        f"DATASET {dataset}: {images} images listed = {account.written.total()} "
-        f"written + {account.rejected.total()} rejected",
-        *(_split_line(name, account) for name in account.splits),
-        f"{seconds:.1f} s, {images / seconds:.0f} images/s, "
-        f"{account.bytes_read / seconds / 1e6:.1f} MB/s",
-    ]
-    if emptied := account.emptied_classes():
-        lines.insert(-1, f"  classes without a training image: {', '.join(emptied)}")
-    if twins["images"]:
-        lines.insert(-1, f"  {_twins_line(twins)}")
-    text = "\n".join(lines)
+    text = "\n".join(outcome.lines(dataset, manifest.read(dataset), seconds))
     print(text)
     with crew.log_path(dataset).open("a") as log:
         print(time.strftime("%Y-%m-%d %H:%M:%S"), text, file=log)
-
-
-def _split_line(name: str, account: ledger.Ledger) -> str:
-    split = account.splits[name]
-    size = sum(part.bytes for part in split.shards) / 1e6
-    line = (
-        f"  {name:<10} {split.examples} written in {len(split.shards)} shards "
-        f"({size:.1f} MB), {split.rejected} rejected"
-    )
-    reasons = account.reasons(name)
-    if not reasons:
-        return line
-    return f"{line}: {', '.join(f'{n} {reason}' for reason, n in reasons.items())}"
-
-
-def _twins_line(twins: Mapping[str, Any]) -> str:
-    line = f"{twins['images']} images are copies of another, byte for byte"
-    across = twins["across_splits"]
-    if not across:
-        return line
-    return (
-        f"{line}; {len(across)} sets of copies straddle splits, such as "
-        f"{' = '.join(across[0][:1] + across[0][-1:])}"
-    )

@@ -123,7 +123,7 @@ def write(name: str, folder: str, contract: ImageContract) -> None:
     One image is in memory at a time, whatever the size of the shard.
     """
     output = WorkFolder(Path(folder), manifest=MANIFEST)
-    images = list(_read_plan(output.folder, name))
+    images = list(read_plan(output.folder, name))
     tally, sources = Tally(), [duplicates.UNREAD] * len(images)
     digest, length = hashlib.sha256(), 0
     with Flight(output.folder, name) as flight, output.commit(name) as file:
@@ -157,7 +157,14 @@ def try_alone(uri: str, contract: ImageContract) -> None:
 
 def planned_image(folder: Path, name: str, index: int) -> PlannedImage:
     """The image at a position of a shard's plan."""
-    return next(itertools.islice(_read_plan(folder, name), index, None))
+    return next(itertools.islice(read_plan(folder, name), index, None))
+
+
+def read_plan(folder: Path, name: str) -> Iterator[PlannedImage]:
+    """Yields the images of a planned shard, in order."""
+    with _plan_path(folder, name).open(encoding="utf-8") as lines:
+        for line in lines:
+            yield PlannedImage(*json.loads(line))
 
 
 def _frame(ref: PlannedImage, encoded: bytes, contract: ImageContract) -> bytes:
@@ -170,12 +177,6 @@ def _frame(ref: PlannedImage, encoded: bytes, contract: ImageContract) -> bytes:
         text=ref.text,
     )
     return record.frame(payload)
-
-
-def _read_plan(folder: Path, name: str) -> Iterator[PlannedImage]:
-    with _plan_path(folder, name).open(encoding="utf-8") as lines:
-        for line in lines:
-            yield PlannedImage(*json.loads(line))
 
 
 def _plan_path(folder: Path, name: str) -> Path:

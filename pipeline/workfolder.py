@@ -10,6 +10,7 @@ The manifest is written last and `_work` is then removed.
 """
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -88,6 +89,18 @@ class WorkFolder:
             return None
         return sidecar["note"] if length == sidecar["bytes"] else None
 
+    def committed(self) -> set[str]:
+        """The parts that have a sidecar."""
+        try:
+            names = os.listdir(self._done)
+        except FileNotFoundError:  # not started, or complete
+            return set()
+        return {name.removesuffix(".json") for name in names if name.endswith(".json")}
+
+    def key(self) -> dict[str, Any]:
+        """That of the run that goes on."""
+        return files.read_json(self._key)
+
     def write_text(self, name: str, text: str) -> None:
         """Commits a small file of the folder."""
         files.write_text(self.folder / name, text, scratch=self.work)
@@ -101,7 +114,7 @@ class WorkFolder:
         """Whether the folder holds a run of that key that has parts left to make."""
         if not self._key.is_file() or difference(files.read_json(self._key), key):
             return False
-        return sum(1 for _ in self._done.glob("*.json")) < parts
+        return len(self.committed()) < parts
 
     def clear(self, *patterns: str) -> None:
         """Removes an earlier run, and only that: the manifest first."""

@@ -59,9 +59,7 @@ def run(
     plans = trial.plans(recipe, dataset.image, DTYPES)
     strategy = devices.strategy(virtual_devices=virtual_devices, cpu=cpu)
     here = machine.describe()
-    examples = {
-        name: dataset.split(name).examples for name in ("train", "validation")
-    }
+    examples = {name: dataset.split(name).examples for name in ("train", "validation")}
     print(
         machine.in_words(here),
         f"{examples['train']} train, {examples['validation']} validation; chance is "

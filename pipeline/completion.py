@@ -1,0 +1,130 @@
+"""The last step of the job: the ledger is balanced, and dataset.json written.
+
+It runs wherever the job runs, and knows nothing but the folder. The launcher leaves
+there what it knows:
+
+    _work/outset.json       what was listed, the classes, the images of every shard
+    _work/verdict.json      why the dataset cannot be completed, although shards are
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipeline import duplicates, files, ledger, manifest, shard
+from pipeline.console import RunError
+from pipeline.ledger import Ledger, Listed
+from pipeline.listing import Listing
+from pipeline.manifest import MANIFEST
+from pipeline.workfolder import WORK, WorkFolder
+
+
+def prepare(
+    dataset: Path,
+    listing: Listing,
+    planned: Mapping[str, int],
+    *,
+    max_reject_fraction: float,
+) -> None:
+    """Leaves what `complete` needs in a dataset that was started.
+
+    Args:
+        dataset: the folder.
+        listing: what there is.
+        planned: images by shard name, in order.
+        max_reject_fraction: more than this is a failure.
+    """
+    _verdict(dataset).unlink(missing_ok=True)
+    outset = {
+        "listed": Listed.of(listing).to_json(),
+        "classes": listing.classes,
+        "planned": list(planned.items()),
+        "max_reject_fraction": max_reject_fraction,
+    }
+    files.write_json(dataset / WORK / "outset.json", outset)
+
+
+def complete(dataset: Path) -> None:
+    """Completes a dataset whose shards are all committed; again does nothing.
+
+    Raises:
+        RunError: a shard is missing, the ledger does not balance, or too much was
+            rejected; `verdict` has the message, too.
+    """
+    folder = WorkFolder(dataset, manifest=MANIFEST)
+    if folder.manifest.is_file():
+        return
+    try:
+        _complete(folder, files.read_json(folder.work / "outset.json"))
+    except RunError as error:
+        files.write_json(_verdict(dataset), {"error": str(error)})
+        raise
+
+
+def verdict(dataset: Path) -> str | None:
+    """Why `complete` failed, wherever it ran; None where it did not."""
+    path = _verdict(dataset)
+    return str(files.read_json(path)["error"]) if path.is_file() else None
+
+
+def _complete(folder: WorkFolder, outset: Mapping[str, Any]) -> None:
+    dataset, planned = folder.folder, dict(outset["planned"])
+    account = ledger.balance(
+        Listed.from_json(outset["listed"]), _notes(dataset, planned)
+    )
+    folder.write_text(manifest.REJECTS, ledger.rejects_csv(account.rejects))
+    folder.write_text(manifest.CLASSES, manifest.classes_text(outset["classes"]))
+    _refuse_too_many(account, outset["max_reject_fraction"], dataset / manifest.REJECTS)
+    twins = duplicates.find(dataset, _images_by_shard(dataset, planned))
+    splits = {name: asdict(split) for name, split in account.splits.items()}
+    balance = {**account.to_json(), "duplicates": twins}
+    folder.finish({**folder.key(), "splits": splits, "ledger": balance})
+
+
+def _refuse_too_many(account: Ledger, fraction: float, rejects: Path) -> None:
+    if not account.written:
+        raise RunError(
+            f"none of the {account.listed.total()} images could be decoded; {rejects} "
+            "says why. Is IMAGES the right folder?"
+        )
+    if account.reject_fraction > fraction:
+        raise RunError(
+            f"{account.rejected.total()} of {account.listed.total()} images were "
+            f"rejected ({account.reject_fraction:.2%}); --max_reject_fraction allows "
+            f"{fraction:.2%}. {rejects} says which and why. Allow more and "
+            "run again: the shards are kept. Or mend the files and run again with "
+            "--overwrite."
+        )
+
+
+def _notes(dataset: Path, planned: Mapping[str, int]) -> dict[str, list[shard.Note]]:
+    """The sidecars of all shards by split."""
+    notes: dict[str, list[shard.Note]] = {}
+    for name in planned:
+        note = shard.read_note(dataset, name)
+        if note is None:
+            raise RunError(
+                f"shard {dataset / name} was not written. Run the same command again; "
+                "it makes only what is missing."
+            )
+        notes.setdefault(name.partition("-")[0], []).append(note)
+    return notes
+
+
+def _images_by_shard(
+    dataset: Path, planned: Mapping[str, int]
+) -> Iterator[tuple[str, Iterator[str]]]:
+    """The name of every shard, and `split/id` of its images."""
+    for name in planned:
+        yield name, _images(dataset, name)
+
+
+def _images(dataset: Path, name: str) -> Iterator[str]:
+    split = name.partition("-")[0]
+    for image in shard.read_plan(dataset, name):
+        yield f"{split}/{image.id}"
+
+
+def _verdict(dataset: Path) -> Path:
+    return dataset / WORK / "verdict.json"

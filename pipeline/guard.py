@@ -1,0 +1,104 @@
+"""One shard in a process of its own, for workers that others start and watch.
+
+A decoder that crashes or hangs ends that process, not the worker, and costs one image.
+And processes decode side by side where a worker has but threads.
+"""
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline import flight, inquest, shard, watch
+from pipeline.manifest import ImageContract
+
+_LOOK_SECONDS = 0.2
+_TRIES = 3
+
+
+class Task(NamedTuple):
+    """A planned shard of a dataset folder; see `shard.write`."""
+
+    name: str
+    folder: str
+    contract: ImageContract
+
+
+def write(
+    name: str, *, folder: str, contract: ImageContract, image_timeout: float
+) -> None:
+    """Does what `shard.write` does, whatever the decoder does.
+
+    Args:
+        name: of the shard.
+        folder: the dataset.
+        contract: of the stored images.
+        image_timeout: seconds that one image may take.
+
+    Raises:
+        RuntimeError: what `shard.write` raised; or its process was lost several times,
+            and no image is to blame.
+    """
+    dataset, fruitless = Path(folder), 0
+    watch.begin(dataset)
+    while lost := _try(Task(name, folder, contract), image_timeout):
+        condemned = inquest.hold(dataset, contract, image_timeout, only=name)
+        fruitless = 0 if condemned else fruitless + 1
+        if fruitless == _TRIES:
+            raise RuntimeError(
+                f"{lost} at shard {name}, {_TRIES} times in a row, and no image is to "
+                "blame. Is there enough memory for the workers of this machine?"
+            )
+
+
+def _try(task: Task, image_timeout: float) -> str | None:
+    """Writes the shard; or why its process was lost."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", __name__],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    assert process.stdin
+    assert process.stderr
+    try:
+        process.stdin.write(pickle.dumps(task))
+        process.stdin.flush()  # and not closed: it ends when this process does
+        while process.poll() is None:
+            time.sleep(_LOOK_SECONDS)
+            flights = flight.suspects(Path(task.folder), only=task.name)
+            if any(one.seconds > image_timeout for one in flights):
+                return f"no result in {image_timeout:g} s for an image"
+        said = process.stderr.read().decode(errors="replace").strip()
+        if process.returncode > 0:
+            raise RuntimeError(said.splitlines()[-1] if said else "no word of it")
+        return "a process died" if process.returncode else None
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _main() -> int:
+    """In the process: writes the shard of stdin, and ends with who asked for it."""
+    task = pickle.load(sys.stdin.buffer)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    try:
+        shard.write(*task)
+    except Exception:  # noqa: BLE001 (handed on, as text)
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _end_with_the_parent() -> None:
+    os.read(sys.stdin.fileno(), 1)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

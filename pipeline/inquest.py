@@ -1,0 +1,59 @@
+"""Which image ended a worker: every one that was in flight is tried alone."""
+
+import math
+import multiprocessing
+import signal
+import sys
+from pathlib import Path
+
+from pipeline import flight, shard
+from pipeline.manifest import ImageContract
+
+_SPAWN_SECONDS = 10.0  # for a process to start and import, on a busy machine
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+def hold(
+    dataset: Path,
+    contract: ImageContract,
+    image_timeout: float,
+    *,
+    only: str | None = None,
+) -> int:
+    """Condemns the images that crash or hang on their own, to be rejections.
+
+    Args:
+        dataset: the folder; whoever was at one of its shards is gone.
+        contract: of the stored images.
+        image_timeout: seconds that one image may take.
+        only: a shard, where others still have their workers.
+
+    Returns:
+        How many were condemned.
+    """
+    condemned = 0
+    for suspect in flight.suspects(dataset, only=only):
+        image = shard.planned_image(dataset, suspect.shard, suspect.position)
+        why = _try_alone(image.uri, contract, image_timeout)
+        if why:
+            flight.condemn(dataset, suspect, *why)
+            print(f"rejected: {image.id}: {why[0]} ({why[1]})", file=sys.stderr)
+            condemned += 1
+    flight.land(dataset, only=only)
+    return condemned
+
+
+def _try_alone(
+    uri: str, contract: ImageContract, seconds: float
+) -> tuple[str, str] | None:
+    """(reason, detail) of an image that crashes or hangs in a process of its own."""
+    process = _SPAWN.Process(target=shard.try_alone, args=(uri, contract))
+    process.start()
+    process.join(None if seconds == math.inf else seconds + _SPAWN_SECONDS)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+        return "timeout", f"no result in {seconds:g} s"
+    if process.exitcode < 0:
+        return "decoder_crash", signal.Signals(-process.exitcode).name
+    return None

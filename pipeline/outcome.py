@@ -1,0 +1,73 @@
+"""What a finished dataset is, in a few lines for people: dataset.json and no more."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.manifest import SPLITS
+
+
+def lines(dataset: Path, value: Mapping[str, Any], seconds: float) -> Iterator[str]:
+    """Yields the closing lines of a run.
+
+    Args:
+        dataset: the folder.
+        value: its dataset.json.
+        seconds: that the run took.
+    """
+    ledger = value["ledger"]
+    listed, written, rejected = (
+        sum(split[what] for split in ledger["splits"].values())
+        for what in ("listed", "written", "rejected")
+    )
+    yield (
+        f"DATASET {dataset}: {listed} images listed = {written} written + {rejected} "
+        "rejected"
+    )
+    for name in sorted(value["splits"], key=SPLITS.index):
+        yield _of_split(name, value["splits"][name], ledger["splits"][name]["reasons"])
+    if ledger["duplicates"]["images"]:
+        yield f"  {_of_twins(ledger['duplicates'])}"
+    if emptied := emptied_classes(value):
+        yield f"  classes without a training image: {', '.join(emptied)}"
+    yield (
+        f"{seconds:.1f} s, {listed / seconds:.0f} images/s, "
+        f"{ledger['bytes_read'] / seconds / 1e6:.1f} MB/s"
+    )
+
+
+def emptied_classes(value: Mapping[str, Any]) -> list[str]:
+    """Classes that the rejections left without a training image.
+
+    Args:
+        value: dataset.json.
+    """
+    train = value["ledger"]["splits"].get("train", {"classes": {}})
+    return sorted(
+        name
+        for name, counts in train["classes"].items()
+        if name and not counts["written"]
+    )
+
+
+def _of_split(name: str, split: Mapping[str, Any], reasons: Mapping[str, int]) -> str:
+    shards = split["shards"]
+    size = sum(part["bytes"] for part in shards) / 1e6
+    line = (
+        f"  {name:<10} {split['examples']} written in {len(shards)} shards "
+        f"({size:.1f} MB), {split['rejected']} rejected"
+    )
+    if not reasons:
+        return line
+    return f"{line}: {', '.join(f'{n} {reason}' for reason, n in reasons.items())}"
+
+
+def _of_twins(twins: Mapping[str, Any]) -> str:
+    line = f"{twins['images']} images are copies of another, byte for byte"
+    across = twins["across_splits"]
+    if not across:
+        return line
+    return (
+        f"{line}; {len(across)} sets of copies straddle splits, such as "
+        f"{' = '.join(across[0][:1] + across[0][-1:])}"
+    )

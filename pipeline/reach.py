@@ -1,0 +1,90 @@
+"""Whether a runner of Beam is there, before a job is handed to it.
+
+Beam would wait for ever for an endpoint where nobody is, download what is not
+installed, or ask for what was not said.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pipeline.console import RunError, UsageError
+
+_SECONDS = 5.0
+
+Options = Mapping[str, Any]
+
+
+def check(runner: str, options: Options) -> None:
+    """Refuses a runner that is not ready.
+
+    Args:
+        runner: the name of its class.
+        options: of Beam, by name.
+
+    Raises:
+        UsageError: an option is missing.
+        RunError: what an option names is not there.
+    """
+    if endpoint := options.get("job_endpoint"):
+        _listening(endpoint, "--job_endpoint")
+    _CHECKS.get(runner, lambda _: None)(options)
+
+
+def _portable(options: Options) -> None:
+    if not options.get("job_endpoint"):
+        raise UsageError(
+            "--runner=PortableRunner needs the address of a job service: "
+            "-- --job_endpoint=HOST:PORT"
+        )
+
+
+def _prism(options: Options) -> None:
+    path = options.get("prism_location")
+    if options.get("job_endpoint"):
+        return
+    if not path:
+        raise UsageError(
+            "--runner=PrismRunner needs the path of the prism binary: "
+            "-- --prism_location=PATH; `make prism` builds it with Go"
+        )
+    if not os.access(path, os.X_OK):
+        raise RunError(
+            f"there is no program at --prism_location={path}; `make prism` builds it "
+            "with Go"
+        )
+
+
+def _dataflow(options: Options) -> None:
+    missing = [
+        f"--{name}"
+        for name in ("project", "region", "temp_location")
+        if not options.get(name)
+    ]
+    if missing:
+        raise UsageError(
+            f"--runner=dataflow needs {' and '.join(missing)} after `--`: for example "
+            "-- --project=PROJECT --region=europe-west4 --temp_location=gs://BUCKET/tmp"
+        )
+
+
+def _listening(endpoint: str, flag: str) -> None:
+    """Refuses an address where nothing takes connections."""
+    host, _, port = endpoint.rpartition(":")
+    try:
+        socket.create_connection((host or "localhost", int(port)), _SECONDS).close()
+    except ValueError as error:
+        raise UsageError(f"{flag}={endpoint} is no HOST:PORT") from error
+    except OSError as error:
+        raise RunError(
+            f"nothing answers at {flag}={endpoint}: {error.strerror or error}. Is it "
+            "running, and can this machine reach it?"
+        ) from error
+
+
+_CHECKS: dict[str, Callable[[Options], None]] = {
+    "PortableRunner": _portable,
+    "PrismRunner": _prism,
+    "DataflowRunner": _dataflow,
+}

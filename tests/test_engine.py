@@ -1,0 +1,219 @@
+"""Jobs on other runners of Beam, on this machine: servers and workers are real.
+
+`sitecustomize` stands in for a defect of the decoder; see test_crew.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import HEIGHT, REPOSITORY, WIDTH, Program, children, jpeg, photo, tree
+from test_crew import DEFECT
+
+FLAGS = (f"--height={HEIGHT}", f"--width={WIDTH}", "--max_reject_fraction=0.5")
+BARE = Path(sys.base_prefix, "bin", "python3")
+POOL = "apache_beam.runners.worker.worker_pool_main"
+SERVICE = "apache_beam.runners.portability.local_job_service_main"
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    while True:
+        assert process.poll() is None
+        with socket.socket() as one:
+            if one.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def started(path: str) -> Iterator[tuple[str, ...]]:
+    """Beam options for a job service, whose workers a pool starts as processes.
+
+    Args:
+        path: where the pool looks for `python`.
+    """
+    service, pool = free_port(), free_port()
+    servers = [
+        subprocess.Popen(
+            [sys.executable, "-m", *words],
+            cwd=REPOSITORY,
+            env=os.environ | {"PATH": path},
+            stderr=subprocess.DEVNULL,
+        )
+        for words in ((SERVICE, f"--port={service}"), (POOL, f"--service_port={pool}"))
+    ]
+    try:
+        for port, server in zip((service, pool), servers, strict=True):
+            wait_for_port(port, server)
+        yield (
+            f"--job_endpoint=localhost:{service}",
+            "--environment_type=EXTERNAL",
+            f"--environment_config=localhost:{pool}",
+        )
+    finally:
+        for server in servers:
+            for child in children(server.pid):
+                os.kill(child, signal.SIGKILL)
+            server.kill()
+            server.wait()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[tuple[str, ...]]:
+    """A job service, whose workers have this Python with its packages."""
+    ours = Path(sys.executable).parent
+    with started(f"{ours}{os.pathsep}{os.environ['PATH']}") as options:
+        yield options
+
+
+def test_workers_of_a_job_service_write_the_same_bytes(
+    cluster: tuple[str, ...],
+    images: Path,
+    made_dataset: Path,
+    tmp_path: Path,
+    program: Program,
+) -> None:
+    words = ("pipeline", f"--images={images}", f"--dataset={tmp_path / 'made'}")
+    there = ("--runner=PortableRunner", "--", *cluster)
+    result = program(*words, *FLAGS, "--shards=2", *there)
+    assert result.returncode == 0, result.stderr
+    assert "42 images listed = 40 written + 2 rejected" in result.stdout
+    assert tree(tmp_path / "made") == tree(made_dataset)
+    result = program(*words, *FLAGS, "--shards=2", *there)
+    assert "complete already" in result.stdout
+
+
+def test_what_a_job_service_left_the_local_runner_goes_on_with(
+    cluster: tuple[str, ...], images: Path, tmp_path: Path, program: Program
+) -> None:
+    """Too much is rejected: all shards are there, but the last step refuses."""
+    words = ("pipeline", f"--images={images}", f"--dataset={tmp_path / 'made'}")
+    strict = program(
+        *words, *FLAGS[:2], "--shards=2", "--runner=PortableRunner", "--", *cluster
+    )
+    assert strict.returncode == 1
+    assert "error: 2 of 42 images were rejected (4.76%)" in strict.stderr
+    assert "--max_reject_fraction allows 1.00%" in strict.stderr
+    assert not (tmp_path / "made" / "dataset.json").exists()
+    result = program(*words, *FLAGS, "--shards=2")
+    assert result.returncode == 0, result.stderr
+    assert "going on: 6 of 6 shards are committed" in result.stdout
+
+
+@pytest.fixture
+def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """IMAGES with a photo that crashes the decoder and one that stops it."""
+    folder = tmp_path / "images" / "train" / "a"
+    folder.mkdir(parents=True)
+    for index in range(10):
+        (folder / f"{index}.jpg").write_bytes(jpeg(photo(0, index)))
+    for name, word in ((3, b"CRASH-ME"), (7, b"STOP-ME")):
+        with (folder / f"{name}.jpg").open("ab") as file:
+            file.write(word)
+    (tmp_path / "defect").mkdir()
+    (tmp_path / "defect" / "sitecustomize.py").write_text(DEFECT)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "defect"))
+    return folder.parent.parent
+
+
+def test_a_crash_and_a_hang_cost_an_image_each(faulty: Path, program: Program) -> None:
+    dataset = faulty.parent / "dataset"
+    words = ("pipeline", f"--images={faulty}", f"--dataset={dataset}", *FLAGS)
+    result = program(*words, "--runner=FnApiRunner", "--image_timeout=3")
+    assert result.returncode == 0, result.stderr
+    rejects = pd.read_csv(dataset / "rejects.csv").set_index("id")
+    assert rejects.reason.to_dict() == {
+        "a/3.jpg": "decoder_crash",
+        "a/7.jpg": "timeout",
+    }
+    assert (
+        json.loads((dataset / "dataset.json").read_text())["splits"]["train"][
+            "examples"
+        ]
+        == 8
+    )
+
+
+def test_a_failing_worker_is_quoted(
+    images: Path, tmp_path: Path, program: Program
+) -> None:
+    """A folder that stands where a shard should go: its commit fails."""
+    dataset = tmp_path / "made"
+    words = ("pipeline", f"--images={images}", f"--dataset={dataset}", *FLAGS)
+    assert program(*words, "--shards=2", "--max_reject_fraction=0").returncode == 1
+    shard = dataset / "train-00001-of-00002.tfrecord"
+    shard.unlink()
+    shard.mkdir()
+    (shard / "file").touch()
+    result = program(*words, "--shards=2", "--runner=FnApiRunner")
+    assert result.returncode == 1
+    assert "the job failed on FnApiRunner: " in result.stderr
+    assert "Is a directory" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--runner=fink",), "--runner=fink: "),
+        (
+            ("--runner=flink", "--", "--flink_mister=x"),
+            "knows no option --flink_mister",
+        ),
+        (("--runner=local", "--", "--runner=FlinkRunner"), "--runner goes before"),
+        (("--runner=PortableRunner",), "-- --job_endpoint=HOST:PORT"),
+        (("--runner=PrismRunner",), "-- --prism_location=PATH"),
+    ],
+)
+def test_wrong_usage(
+    images: Path, tmp_path: Path, program: Program, words: tuple[str, ...], message: str
+) -> None:
+    result = program(
+        "pipeline", f"--images={images}", f"--dataset={tmp_path / 'made'}", *words
+    )
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_job_service_that_is_not_there(
+    images: Path, tmp_path: Path, program: Program
+) -> None:
+    port = free_port()
+    words = ("pipeline", f"--images={images}", f"--dataset={tmp_path / 'made'}")
+    result = program(
+        *words, "--runner=PortableRunner", "--", f"--job_endpoint=localhost:{port}"
+    )
+    assert result.returncode == 1
+    assert f"nothing answers at --job_endpoint=localhost:{port}" in result.stderr
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.slow
+def test_a_worker_without_the_package(
+    images: Path, tmp_path: Path, program: Program
+) -> None:
+    """Its Python has no Beam: it ends at once, and Beam would wait for it."""
+    words = ("pipeline", f"--images={images}", f"--dataset={tmp_path / 'made'}")
+    (tmp_path / "python").write_text(f'#!/bin/sh\nexec {BARE} -I -S "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    with started(str(tmp_path)) as options:
+        result = program(*words, *FLAGS, "--runner=PortableRunner", "--", *options)
+    assert result.returncode == 1
+    assert "no worker has begun in 60 s" in result.stderr
+    assert "with this package and its requirements installed" in result.stderr
