@@ -4,7 +4,6 @@ It runs wherever the job runs, and knows nothing but the folder. The launcher le
 there what it knows:
 
     _work/outset.json       what was listed, the classes, the images of every shard
-    _work/verdict.json      why the dataset cannot be completed, although shards are
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from pipeline.console import RunError
 from pipeline.ledger import Ledger, Listed
 from pipeline.listing import Listing
 from pipeline.manifest import MANIFEST
+from pipeline.work import noting_verdict
 from pipeline.workfolder import WORK, WorkFolder
 
 
@@ -35,7 +35,6 @@ def prepare(
         planned: images by shard name, in order.
         max_reject_fraction: more than this is a failure.
     """
-    _verdict(dataset).unlink(missing_ok=True)
     outset = {
         "listed": Listed.of(listing).to_json(),
         "classes": listing.classes,
@@ -50,22 +49,13 @@ def complete(dataset: Path) -> None:
 
     Raises:
         RunError: a shard is missing, the ledger does not balance, or too much was
-            rejected; `verdict` has the message, too.
+            rejected.
     """
     folder = WorkFolder(dataset, manifest=MANIFEST)
     if folder.manifest.is_file():
         return
-    try:
+    with noting_verdict(dataset):
         _complete(folder, files.read_json(folder.work / "outset.json"))
-    except RunError as error:
-        files.write_json(_verdict(dataset), {"error": str(error)})
-        raise
-
-
-def verdict(dataset: Path) -> str | None:
-    """Why `complete` failed, wherever it ran; None where it did not."""
-    path = _verdict(dataset)
-    return str(files.read_json(path)["error"]) if path.is_file() else None
 
 
 def _complete(folder: WorkFolder, outset: Mapping[str, Any]) -> None:
@@ -124,7 +114,3 @@ def _images(dataset: Path, name: str) -> Iterator[str]:
     split = name.partition("-")[0]
     for image in shard.read_plan(dataset, name):
         yield f"{split}/{image.id}"
-
-
-def _verdict(dataset: Path) -> Path:
-    return dataset / WORK / "verdict.json"

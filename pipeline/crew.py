@@ -29,7 +29,8 @@ from pathlib import Path
 from pipeline import completion, flight, inquest, shard
 from pipeline.console import RunError
 from pipeline.manifest import ImageContract
-from pipeline.watch import Watch
+from pipeline.watch import ShardWatch, Watch
+from pipeline.work import Work, log_path
 
 _LOOK_SECONDS = 0.5
 _TRIES = 3
@@ -67,8 +68,8 @@ class Crew:
 
     def write(
         self, dataset: Path, planned: Mapping[str, int], contract: ImageContract
-    ) -> None:
-        """Writes what is not committed yet, and shows progress.
+    ) -> bool:
+        """Writes what is not committed yet, and shows progress; True at the end.
 
         Args:
             dataset: the folder, with a plan for every shard.
@@ -79,12 +80,13 @@ class Crew:
             RunError: a worker failed, or the dataset cannot be completed. What was
                 committed is kept.
         """
-        with Watch(dataset, planned) as watch:
+        with ShardWatch(dataset, planned) as watch:
             if watch.missing and self._in_memory:
                 _run_beam(self._job(watch.missing, dataset, contract))
             else:
                 self._write_in_children(dataset, contract, watch)
         completion.complete(dataset)  # unless a job has done it, as it ended
+        return True
 
     def _write_in_children(
         self, dataset: Path, contract: ImageContract, watch: Watch
@@ -120,11 +122,6 @@ class _WorkerLostError(Exception):
 
 
 _Job = tuple[Sequence[str], Path, ImageContract, int, Sequence[str]]
-
-
-def log_path(dataset: Path) -> Path:
-    """The log beside a dataset: nothing in DATASET itself depends on the run."""
-    return dataset.absolute().with_name(f"{dataset.name}.log")
 
 
 def _run_in_child(job: _Job, watch: Watch, image_timeout: float) -> None:
@@ -213,7 +210,7 @@ def _follow_the_launcher() -> None:
 
 
 def _run_beam(job: _Job) -> None:
-    from pipeline.job import Work, beam_options, run_here
+    from pipeline.job import beam_options, run_here
 
     names, dataset, contract, workers, arguments = job
     write = functools.partial(shard.write, folder=str(dataset), contract=contract)

@@ -1,18 +1,17 @@
 """A job on one of Beam's runners, watched from here: a cluster, or a cloud."""
 
-import functools
-import math
+import contextlib
+import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pipeline import completion, guard
 from pipeline.console import RunError
-from pipeline.manifest import ImageContract
 from pipeline.watch import Watch
+from pipeline.work import Work
 
 _LOOK_SECONDS = 2.0
 _PATIENCE_SECONDS = 60.0  # until a worker begins
@@ -20,70 +19,57 @@ _PATIENCE = {"dataflow": 1200.0}  # machines start, and install
 
 
 class Engine:
-    """Has the shards of a planned dataset written by a runner; see crew.Crew.
+    """A runner of Beam.
 
     Args:
         runner: `flink`, `dataflow`, or the name of any runner of Beam.
         workers: that the runner is asked for, where it can be asked.
-        image_timeout: seconds that one image may take; 0 for any time.
         beam_arguments: options for Beam.
 
     Raises:
-        UsageError: Beam does not know the runner, or an option.
-        RunError: the runner cannot be reached.
+        UsageError: Beam does not know the runner, or an option, or needs another.
+        RunError: the runner is not there.
     """
 
     def __init__(
-        self,
-        runner: str,
-        *,
-        workers: int,
-        image_timeout: float = 60,
-        beam_arguments: Sequence[str] = (),
+        self, runner: str, *, workers: int, beam_arguments: Sequence[str] = ()
     ) -> None:
-        from pipeline import job  # here: a run of the crew does without its 3 s
+        from pipeline import job  # here: local runs do without its 3 s
 
         self._runner = runner
-        self._image_timeout = image_timeout or math.inf
         self._options = job.engine_options(runner, beam_arguments, workers)
 
-    def write(
-        self, dataset: Path, planned: Mapping[str, int], contract: ImageContract
-    ) -> None:
-        """Has what is not committed yet written, and shows progress.
+    def run(self, work: Work, watch: Watch, log: Path) -> bool:
+        """Runs a job and shows its progress.
 
         Args:
-            dataset: a folder that the workers can reach under the same name.
-            planned: images by shard name.
-            contract: of the stored images.
+            work: on folders that the workers can reach under the same names.
+            watch: begun.
+            log: for what Beam says.
+
+        Returns:
+            Whether the job was run; False where Beam only built it.
 
         Raises:
-            RunError: the runner failed, or the dataset cannot be completed. What was
-                committed is kept.
+            RunError: the runner, or a worker, failed. What was committed is kept.
         """
-        from pipeline.job import Work
+        from pipeline.job import only_builds
 
-        with Watch(dataset, planned) as watch:
-            if not watch.missing:
-                completion.complete(dataset)
-                return
-            write = functools.partial(
-                guard.write,
-                folder=str(dataset),
-                contract=contract,
-                image_timeout=self._image_timeout,
-            )
-            complete = functools.partial(completion.complete, dataset)
-            self._run(Work(watch.missing, write, complete), watch)
+        with _logging_to(log):
+            self._run(work, watch, log)
+        if built := only_builds(self._options):
+            print(f"the job was built, and not run: {built}")
+        return not built
 
-    def _run(self, work: Any, watch: Watch) -> None:
+    def _run(self, work: Work, watch: Watch, log: Path) -> None:
         from pipeline import job
 
         lookout = _Lookout(watch, _PATIENCE.get(self._runner, _PATIENCE_SECONDS))
         try:
             with lookout:
                 lookout.running = job.run_there(work, self._options)
-                lookout.running.wait_until_finish()
+                if lookout.running is not None:  # as it is for a template
+                    lookout.running.wait_until_finish()
         except KeyboardInterrupt:
             print(f"asking {self._runner} to cancel the job …", flush=True)
             lookout.cancel()
@@ -91,10 +77,27 @@ class Engine:
         except Exception as error:
             last = (str(error).strip() or repr(error)).splitlines()[-1]
             raise RunError(
-                f"the job failed on {self._runner}: {lookout.complaint or last}. Its "
-                "own logs say more. What was committed is kept: mend the cause and run "
-                "the same command again."
+                f"the job failed on {self._runner}: {lookout.complaint or last}. {log} "
+                "says more, and the workers' own logs. What was committed is kept: mend "
+                "the cause and run the same command again."
             ) from error
+
+
+@contextlib.contextmanager
+def _logging_to(log: Path) -> Iterator[None]:
+    """What Beam and its runners say goes to a file, not between the progress."""
+    root = logging.getLogger()
+    before, level = root.handlers, root.level
+    handler = logging.FileHandler(log)
+    handler.setFormatter(logging.Formatter(logging.BASIC_FORMAT))
+    root.handlers = [handler]
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.handlers = before
+        root.setLevel(level)
+        handler.close()
 
 
 class _Lookout:

@@ -4,6 +4,7 @@ A decoder that crashes or hangs ends that process, not the worker, and costs one
 And processes decode side by side where a worker has but threads.
 """
 
+import functools
 import os
 import pickle
 import subprocess
@@ -14,8 +15,9 @@ import traceback
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline import flight, inquest, shard, watch
-from pipeline.manifest import ImageContract
+from pipeline import flight, image, inquest, shard, watch
+from pipeline.manifest import MANIFEST, ImageContract
+from pipeline.workfolder import WorkFolder, difference
 
 _LOOK_SECONDS = 0.2
 _TRIES = 3
@@ -46,6 +48,9 @@ def write(
     """
     dataset, fruitless = Path(folder), 0
     watch.begin(dataset)
+    _check_versions(dataset)
+    if shard.read_note(dataset, name):  # by a worker that was lost afterwards
+        return
     while lost := _try(Task(name, folder, contract), image_timeout):
         condemned = inquest.hold(dataset, contract, image_timeout, only=name)
         fruitless = 0 if condemned else fruitless + 1
@@ -54,6 +59,17 @@ def write(
                 f"{lost} at shard {name}, {_TRIES} times in a row, and no image is to "
                 "blame. Is there enough memory for the workers of this machine?"
             )
+
+
+@functools.cache
+def _check_versions(dataset: Path) -> None:
+    """Refuses a worker whose decoder would make other bytes than the launcher's."""
+    planned = WorkFolder(dataset, manifest=MANIFEST).key()["versions"]
+    if other := difference(planned, image.versions(), "versions"):
+        raise RuntimeError(
+            f"a worker has other packages than the plan of {dataset} (there) asks for: "
+            f"{other}. Let workers install constraints.txt, or use an image that has"
+        )
 
 
 def _try(task: Task, image_timeout: float) -> str | None:

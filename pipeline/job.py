@@ -4,7 +4,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from pathlib import Path
 
 logging.basicConfig(level=logging.ERROR)  # Beam warns of every extra that is not there
 
@@ -28,27 +28,29 @@ from apache_beam.transforms.environments import (  # noqa: E402
 
 from pipeline import reach  # noqa: E402
 from pipeline.console import UsageError  # noqa: E402
+from pipeline.work import Work  # noqa: E402
 
 _WORKER = "apache_beam.runners.worker.sdk_worker_main"
 _FOR_EVER = 10**8  # seconds
 RUNNERS = {"flink": "FlinkRunner", "dataflow": "DataflowRunner"}
+_SETUP = Path(__file__).parent.parent / "setup.py"
 _DEFAULTS: dict[str, Callable[[int], Sequence[str]]] = {
-    "FlinkRunner": lambda workers: (f"--parallelism={workers}",),
+    "FlinkRunner": lambda workers: (
+        "--flink_master=localhost:8081",
+        "--environment_type=LOOPBACK",
+        f"--parallelism={workers}",
+    ),
+    "PrismRunner": lambda _: ("--prism_log_level=error",),
+    "DataflowRunner": lambda _: (
+        "--no_save_main_session",  # it would pickle absl's flags
+        f"--setup_file={_SETUP}",  # what workers install, beside their image
+        "--machine_type=n2d-standard-4",
+        "--disk_size_gb=50",
+        "--max_num_workers=32",
+        "--number_of_worker_harness_threads=1",  # of a process for each vCPU
+        "--experiments=disable_logging_submission_environment",
+    ),
 }
-
-
-class Work(NamedTuple):
-    """What a job does; all of it can be pickled, by reference to our modules.
-
-    Attributes:
-        parts: names, each of them one element.
-        make: makes and commits one of them; tried again where a worker was lost.
-        complete: the last step, once all are made; may be tried again, too.
-    """
-
-    parts: Sequence[str]
-    make: Callable[[str], None]
-    complete: Callable[[], None]
 
 
 def run_here(work: Work, options: PipelineOptions) -> None:
@@ -149,6 +151,14 @@ def _options(arguments: Sequence[str], *defaults: str) -> PipelineOptions:
         names = ", ".join(f"--{name}" for name in sorted(unknown))
         raise UsageError(f"Beam {beam.__version__} knows no option {names}")
     return options
+
+
+def only_builds(options: PipelineOptions) -> str:
+    """What becomes of a job that is not run: words, or "" where it is."""
+    given = options.get_all_options()
+    if template := given.get("template_location"):
+        return f"the template {template}; `gcloud dataflow jobs run` runs it"
+    return "a dry run" if given.get("dry_run") else ""
 
 
 def in_memory(options: PipelineOptions) -> bool:

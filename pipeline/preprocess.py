@@ -9,12 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline import completion, crew, image, manifest, outcome, shard, sources
+from pipeline import completion, image, manifest, outcome, shard, sources
 from pipeline.console import RunError
 from pipeline.crew import Crew
-from pipeline.engine import Engine
+from pipeline.fleet import Fleet
 from pipeline.listing import Listing
 from pipeline.manifest import ImageContract
+from pipeline.work import log_path, with_verdict
 from pipeline.workfolder import WorkFolder
 
 
@@ -60,7 +61,7 @@ def run(
         UsageError: Beam does not know the runner, or an option.
     """
     started = time.monotonic()
-    make = Crew if runner == "local" else functools.partial(Engine, runner)
+    make = Crew if runner == "local" else functools.partial(Fleet, runner)
     workforce = make(
         workers=workers, image_timeout=image_timeout, beam_arguments=beam_arguments
     )
@@ -90,11 +91,10 @@ def run(
     completion.prepare(
         dataset, listing, planned, max_reject_fraction=max_reject_fraction
     )
-    try:
-        workforce.write(dataset, planned, contract)
-    except RunError as error:
-        raise RunError(completion.verdict(dataset) or str(error)) from error
-    _report(dataset, time.monotonic() - started)
+    with with_verdict(dataset):
+        complete = workforce.write(dataset, planned, contract)
+    if complete:
+        _report(dataset, time.monotonic() - started)
 
 
 def _refuse_inside(dataset: Path, listing: Listing) -> None:
@@ -147,5 +147,5 @@ def _report(dataset: Path, seconds: float) -> None:
     """Prints the closing summary, and logs it beside the dataset."""
     text = "\n".join(outcome.lines(dataset, manifest.read(dataset), seconds))
     print(text)
-    with crew.log_path(dataset).open("a") as log:
+    with log_path(dataset).open("a") as log:
         print(time.strftime("%Y-%m-%d %H:%M:%S"), text, file=log)

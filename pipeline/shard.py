@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 from pipeline import duplicates, files, image, origin, record
 from pipeline.flight import Flight
@@ -54,6 +54,15 @@ class Note(NamedTuple):
 
     shard: Shard
     tally: Tally
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """What `to_json` made a value of."""
+        return cls(Shard(**value["shard"]), Tally(**value["tally"]))
+
+    def to_json(self) -> dict[str, Any]:
+        """For WorkFolder.done."""
+        return {"shard": asdict(self.shard), "tally": asdict(self.tally)}
 
 
 def default_count(images: int) -> int:
@@ -112,9 +121,7 @@ def _planned(ref: ImageRef, labels: Mapping[str, int]) -> PlannedImage:
 def read_note(folder: Path, name: str) -> Note | None:
     """What is known of a committed shard; None where it is missing or cut short."""
     value = WorkFolder(folder, manifest=MANIFEST).note(name)
-    if value is None:
-        return None
-    return Note(Shard(**value["shard"]), Tally(**value["tally"]))
+    return Note.from_json(value) if value else None
 
 
 def write(name: str, folder: str, contract: ImageContract) -> None:
@@ -146,7 +153,7 @@ def write(name: str, folder: str, contract: ImageContract) -> None:
             tally.written[ref.text] = tally.written.get(ref.text, 0) + 1
     duplicates.note_sources(output.folder, name, sources)
     entry = Shard(name, sum(tally.written.values()), length, digest.hexdigest())
-    output.done(name, {"shard": asdict(entry), "tally": asdict(tally)})
+    output.done(name, Note(entry, tally).to_json())
 
 
 def try_alone(uri: str, contract: ImageContract) -> None:

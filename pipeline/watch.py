@@ -1,4 +1,4 @@
-"""Progress of a job, wherever it runs: from the sidecars that appear in the dataset."""
+"""Progress of a job, wherever it runs: from the sidecars that appear in its folder."""
 
 import functools
 import os
@@ -7,42 +7,50 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tqdm import tqdm
 
-from pipeline import files, shard
+from pipeline import files
 from pipeline.console import progress
 from pipeline.manifest import MANIFEST
+from pipeline.shard import Note
 from pipeline.workfolder import WORK, WorkFolder
 
 _WORKERS = "workers"
 
 
 @functools.cache
-def begin(dataset: Path) -> None:
+def begin(folder: Path) -> None:
     """What a worker of a job says once: there it is."""
-    folder = dataset / WORK / _WORKERS
-    folder.mkdir(exist_ok=True)
-    files.write_text(folder / f"{platform.node()}-{os.getpid()}", "")
+    workers = folder / WORK / _WORKERS
+    workers.mkdir(exist_ok=True)
+    files.write_text(workers / f"{platform.node()}-{os.getpid()}", "")
 
 
 class Watch:
     """Shows what is committed; in a `with`.
 
     Args:
-        dataset: the folder.
-        planned: images by shard name.
+        output: that the job completes; it removes the sidecars then.
+        parts: where they are committed, often the same.
+        planned: images by part.
+        what: is done, in a word.
 
     Attributes:
-        missing: the shards that are not committed yet, by the last look.
+        missing: the parts that are not committed yet, by the last look.
     """
 
-    def __init__(self, dataset: Path, planned: Mapping[str, int]) -> None:
-        self._folder = WorkFolder(dataset, manifest=MANIFEST)
-        self._planned = planned
-        self._bytes_read = 0
-        self._rejected = 0
+    def __init__(
+        self,
+        output: WorkFolder,
+        parts: WorkFolder,
+        planned: Mapping[str, int],
+        *,
+        what: str,
+    ) -> None:
+        self._output, self._parts = output, parts
+        self._planned, self._what = planned, what
         self.missing = list(planned)
         self._take()
 
@@ -54,7 +62,7 @@ class Watch:
                 f"going on: {skipped} of {len(self._planned)} shards are committed, "
                 f"with {there} of {total} images"
             )
-        self._bar: tqdm = progress(total, "shards", done=there)
+        self._bar: tqdm = progress(total, self._what, done=there)
         self._started = time.monotonic()
         return self
 
@@ -68,36 +76,60 @@ class Watch:
         self._bar.close()
 
     def look(self) -> None:
-        """Counts the shards that were committed since the last look."""
+        """Counts the parts that were committed since the last look."""
         for name, note in self._take().items():
             if note:
-                self._bytes_read += note.tally.bytes_read
-                self._rejected += len(note.tally.rejects)
-            rate = self._bytes_read / 1e6 / (time.monotonic() - self._started)
-            self._bar.set_postfix_str(
-                f"{rate:,.1f} MB/s, {self._rejected} rejected", refresh=False
-            )
+                seconds = time.monotonic() - self._started
+                self._bar.set_postfix_str(self.describe(note, seconds), refresh=False)
             self._bar.update(self._planned[name])
+
+    def describe(self, note: Mapping[str, Any], seconds: float) -> str:
+        """What is shown behind the rate.
+
+        Args:
+            note: of one more part.
+            seconds: since the beginning.
+        """
+        return ""
 
     def begun(self) -> bool:
         """Whether any worker has said `begin`, or all is done."""
-        return self._folder.manifest.is_file() or any(
-            (self._folder.work / _WORKERS).glob("*")
+        return self._output.manifest.is_file() or any(
+            (self._output.work / _WORKERS).glob("*")
         )
 
-    def _take(self) -> dict[str, shard.Note | None]:
-        """Takes the newly committed shards out of `missing`.
+    def _take(self) -> dict[str, dict[str, Any] | None]:
+        """Takes the newly committed parts out of `missing`.
 
-        The last step of a job removes the sidecars: then all are there, without one.
+        Once the job is complete all are there, without a note.
         """
-        committed = self._folder.committed()
-        found: dict[str, shard.Note | None] = {}
+        committed = self._parts.committed()
+        found: dict[str, dict[str, Any] | None] = {}
         for name in self.missing:
-            if name in committed and (
-                note := shard.read_note(self._folder.folder, name)
-            ):
+            if name in committed and (note := self._parts.note(name)):
                 found[name] = note
-        if len(found) < len(self.missing) and self._folder.manifest.is_file():
+        if len(found) < len(self.missing) and self._output.manifest.is_file():
             found = {name: found.get(name) for name in self.missing}
         self.missing = [name for name in self.missing if name not in found]
         return found
+
+
+class ShardWatch(Watch):
+    """Of the shards of a dataset.
+
+    Args:
+        dataset: the folder.
+        planned: images by shard name.
+    """
+
+    def __init__(self, dataset: Path, planned: Mapping[str, int]) -> None:
+        folder = WorkFolder(dataset, manifest=MANIFEST)
+        super().__init__(folder, folder, planned, what="shards")
+        self._bytes_read = self._rejected = 0
+
+    def describe(self, note: Mapping[str, Any], seconds: float) -> str:
+        tally = Note.from_json(note).tally
+        self._bytes_read += tally.bytes_read
+        self._rejected += len(tally.rejects)
+        rate = self._bytes_read / 1e6 / seconds
+        return f"{rate:,.1f} MB/s, {self._rejected} rejected"

@@ -40,7 +40,16 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_bool("cpu", False, "Predict on the CPU, even where there are GPUs.")
 flags.DEFINE_integer(
-    "workers", len(os.sched_getaffinity(0)), "Of verify: processes.", lower_bound=1
+    "workers",
+    len(os.sched_getaffinity(0)),
+    "Of verify: processes. Of another --runner: workers.",
+    lower_bound=1,
+)
+flags.DEFINE_string(
+    "runner",
+    "local",
+    "Where predict runs: local, flink, dataflow, any Beam runner; what follows `--` "
+    "goes to Beam.",
 )
 flags.DEFINE_string("labels", None, "Of evaluate: CSV `id,label` of PREDICTIONS.")
 flags.DEFINE_string("evaluation", "evaluation", "Of evaluate: folder to make.")
@@ -50,7 +59,8 @@ flags.DEFINE_string("json", None, "Of bench: where its figures go, too.")
 
 def predict(passed_on: Sequence[str]) -> None:
     """Writes PREDICTIONS of MODEL on a split of DATASET, or on photos."""
-    console.nothing_passed_on(passed_on)
+    if FLAGS.runner == "local":
+        console.nothing_passed_on(passed_on)
     console.required(model=FLAGS.model, predictions=FLAGS.predictions)
     if bool(FLAGS.dataset) == bool(FLAGS.images):
         raise UsageError("give one of --dataset and --images: what is to be predicted")
@@ -58,10 +68,11 @@ def predict(passed_on: Sequence[str]) -> None:
         raise UsageError("--sample_submission goes with --format=submission")
     from predictor import predict  # here: TensorFlow takes seconds that --help need not
     from predictor.formats import Format
+    from predictor.order import Order
 
-    predict.run(
-        console.path(FLAGS.model),
-        console.path(FLAGS.predictions),
+    order = Order(
+        model=console.path(FLAGS.model),
+        folder=console.path(FLAGS.predictions),
         format=Format(
             kind=FLAGS.format,
             top_k=FLAGS.top_k,
@@ -72,6 +83,20 @@ def predict(passed_on: Sequence[str]) -> None:
         images=_path(FLAGS.images),
         split=FLAGS.split,
         sample_submission=_path(FLAGS.sample_submission),
+    )
+    if FLAGS.runner != "local":
+        from predictor import fleet
+
+        fleet.run(
+            order,
+            runner=FLAGS.runner,
+            workers=FLAGS.workers,
+            batch_size=FLAGS.batch_size,
+            beam_arguments=passed_on,
+        )
+        return
+    predict.run(
+        order,
         batch_size=FLAGS.batch_size,
         writers=FLAGS.writers,
         virtual_devices=FLAGS.virtual_devices,

@@ -1,14 +1,18 @@
 """The model on all replicas."""
 
+import contextlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from pipeline.console import RunError
 from predictor.inputs import Batch
+
+_TOLD = 10  # ids in a message
 
 
 class Forward:
@@ -63,3 +67,35 @@ class Forward:
         parts = [part.numpy() for part in results]
         probabilities = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return batch, probabilities[: len(batch.ids)]
+
+
+@contextlib.contextmanager
+def naming_shortage(batch_size: int) -> Iterator[None]:
+    """Says that a batch is too large for the device's memory."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise RunError(
+            f"a batch of {batch_size} images does not fit into the memory of the "
+            f"device (TensorFlow: {error.message.splitlines()[0]}). What was committed "
+            "is kept: run the same command again with a smaller --batch_size."
+        ) from error
+
+
+def refuse_infinite(ids: Sequence[str], probabilities: np.ndarray) -> None:
+    """Stops at a row that is no probabilities.
+
+    A sum is finite where all that is summed is, and takes less time than a look.
+
+    Raises:
+        RunError: with the first ids.
+    """
+    finite = np.isfinite(probabilities.sum(axis=1))
+    if not finite.all():
+        bad = [name for name, good in zip(ids, finite, strict=True) if not good]
+        raise RunError(
+            f"the model's output is not finite for {len(bad)} of {len(ids)} images: "
+            f"{', '.join(bad[:_TOLD])}. MODEL is broken; nothing of this shard was "
+            "kept. Predict with a snapshot of it, or train again with a lower "
+            "--learning_rate."
+        )

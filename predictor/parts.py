@@ -35,7 +35,8 @@ class Parts:
         sizes: images of every input shard.
 
     Attributes:
-        folder: where they are.
+        work: where they are committed.
+        folder: of that.
         format: of the shards.
         names: of the shards.
     """
@@ -47,13 +48,13 @@ class Parts:
         format: Format,
         sizes: Sequence[int],
     ) -> None:
-        self._work, self.format, self._sizes = output, format, sizes
+        self.work, self.format, self._sizes = output, format, sizes
         if format.kind == "submission":
             self.format = replace(format, compression="none")
             inner = output.work / _PARTS
-            self._work = WorkFolder(inner, manifest=csv_shards.MANIFEST)
-            self._work.start(key)
-        self.folder = self._work.folder
+            self.work = WorkFolder(inner, manifest=csv_shards.MANIFEST)
+            self.work.start(key)
+        self.folder = self.work.folder
         count, extension = len(sizes), self.format.extension
         self.names = [
             csv_shards.shard_name(position, count, extension)
@@ -66,7 +67,7 @@ class Parts:
         return [
             position
             for position, name in enumerate(self.names)
-            if self._work.note(name) is None
+            if self.work.note(name) is None
         ]
 
     def done(self) -> int:
@@ -87,7 +88,7 @@ class Parts:
         """
         entries, rejected = [], list(rejects)
         for name, images in zip(self.names, self._sizes, strict=True):
-            note = self._work.note(name)
+            note = self.work.note(name)
             found = note["entry"]["rows"] + len(note["rejects"]) if note else 0
             if note is None or found != images:
                 raise RunError(

@@ -192,7 +192,7 @@ class _Files:
     ) -> None:
         self._folder = WorkFolder(folder, manifest=MANIFEST)
         self._format, self._classes, self._slots = format, classes, slots
-        self._open: dict[str, _File] = {}
+        self._open: dict[str, File] = {}
         self._thread = ThreadPoolExecutor(1)
         self._committing: Future[None] = self._thread.submit(lambda: None)
 
@@ -205,20 +205,23 @@ class _Files:
         if isinstance(request, End):
             file = self._file(request.name)
             del self._open[request.name]
-            self._committing = self._thread.submit(self._commit, file, request)
+            self._committing = self._thread.submit(file.commit, request.rejects)
 
-    def _file(self, name: str) -> "_File":
+    def _file(self, name: str) -> "File":
         if name not in self._open:
-            self._open[name] = _File(self._folder, name, self._format, self._classes)
+            self._open[name] = File(self._folder, name, self._format, self._classes)
         return self._open[name]
 
-    def _commit(self, file: "_File", request: End) -> None:
-        entry = file.commit(rejected=len(request.rejects))
-        self._folder.done(request.name, Note(entry, request.rejects).to_json())
 
+class File:
+    """A file that gets its name when it is committed; in a `with`, or to be committed.
 
-class _File:
-    """A file that gets its name when it is whole."""
+    Args:
+        folder: PREDICTIONS, started.
+        name: of the file.
+        format: of the file.
+        classes: of the model.
+    """
 
     def __init__(
         self,
@@ -227,26 +230,45 @@ class _File:
         format: Format,
         classes: tuple[str, ...],
     ) -> None:
-        self._name, self._rows, self._ids = name, 0, hashlib.sha256()
+        self._folder, self._name = folder, name
+        self._rows, self._ids = 0, hashlib.sha256()
         with contextlib.ExitStack() as stack:
             self._output = formats.Output(stack.enter_context(folder.commit(name)))
             table = formats.table(format, classes, self._output)
             self._table = stack.enter_context(table)
             self._stack = stack.pop_all()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
     def write(self, ids: Sequence[str], probabilities: np.ndarray) -> None:
+        """Adds rows: float32[rows, classes]."""
         self._table.write(ids, probabilities)
         self._rows += len(ids)
         for image_id in ids:
             self._ids.update(image_id.encode() + b"\0")
 
-    def commit(self, *, rejected: int) -> Entry:
+    def commit(self, rejects: list[Reject]) -> None:
+        """Commits the file, and then notes what is to be known of it.
+
+        Args:
+            rejects: images that have no row in it.
+        """
         self._stack.close()
-        return Entry(
+        entry = Entry(
             file=self._name,
             rows=self._rows,
             bytes=self._output.length,
             crc32c=self._output.crc32c,
             ids_sha256=self._ids.hexdigest(),
-            rejected=rejected,
+            rejected=len(rejects),
         )
+        self._folder.done(self._name, Note(entry, rejects).to_json())

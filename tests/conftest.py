@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +131,16 @@ def made_dataset(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path
         beam_arguments=["--direct_running_mode=in_memory"],
     )
     return folder
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[tuple[str, ...]]:
+    """Options of Beam for a job service, whose workers have this Python's packages."""
+    from services import started
+
+    ours = Path(sys.executable).parent
+    with started(f"{ours}{os.pathsep}{os.environ['PATH']}") as options:
+        yield options
 
 
 @pytest.fixture

@@ -3,83 +3,18 @@
 `sitecustomize` stands in for a defect of the decoder; see test_crew.
 """
 
-import contextlib
 import json
-import os
-import signal
-import socket
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import HEIGHT, REPOSITORY, WIDTH, Program, children, jpeg, photo, tree
+from conftest import HEIGHT, WIDTH, Program, jpeg, photo, tree
+from services import free_port, started
 from test_crew import DEFECT
 
 FLAGS = (f"--height={HEIGHT}", f"--width={WIDTH}", "--max_reject_fraction=0.5")
 BARE = Path(sys.base_prefix, "bin", "python3")
-POOL = "apache_beam.runners.worker.worker_pool_main"
-SERVICE = "apache_beam.runners.portability.local_job_service_main"
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
-
-
-def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
-    while True:
-        assert process.poll() is None
-        with socket.socket() as one:
-            if one.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-
-
-@contextlib.contextmanager
-def started(path: str) -> Iterator[tuple[str, ...]]:
-    """Beam options for a job service, whose workers a pool starts as processes.
-
-    Args:
-        path: where the pool looks for `python`.
-    """
-    service, pool = free_port(), free_port()
-    servers = [
-        subprocess.Popen(
-            [sys.executable, "-m", *words],
-            cwd=REPOSITORY,
-            env=os.environ | {"PATH": path},
-            stderr=subprocess.DEVNULL,
-        )
-        for words in ((SERVICE, f"--port={service}"), (POOL, f"--service_port={pool}"))
-    ]
-    try:
-        for port, server in zip((service, pool), servers, strict=True):
-            wait_for_port(port, server)
-        yield (
-            f"--job_endpoint=localhost:{service}",
-            "--environment_type=EXTERNAL",
-            f"--environment_config=localhost:{pool}",
-        )
-    finally:
-        for server in servers:
-            for child in children(server.pid):
-                os.kill(child, signal.SIGKILL)
-            server.kill()
-            server.wait()
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[tuple[str, ...]]:
-    """A job service, whose workers have this Python with its packages."""
-    ours = Path(sys.executable).parent
-    with started(f"{ours}{os.pathsep}{os.environ['PATH']}") as options:
-        yield options
 
 
 def test_workers_of_a_job_service_write_the_same_bytes(

@@ -166,10 +166,12 @@ def test_a_model_and_its_predictions_are_the_same(
     form: Format,
 ) -> None:
     from predictor import predict
+    from predictor.order import Order
 
     folder = tmp_path / "predictions"
-    options = {"dataset": made_dataset, "split": "validation", "cpu": True}
-    predict.run(model, folder, format=form, batch_size=4, **options)
+    source = {"dataset": made_dataset, "split": "validation"}
+    order = Order(model=model, folder=folder, format=form, **source)
+    predict.run(order, batch_size=4, cpu=True)
     found = run(dataset=made_dataset, predictions=folder)
     expected = json.loads((of_model / "evaluation.json").read_text())
     for value in (found, expected):

@@ -34,6 +34,7 @@ ALLOWED = {
         "pipeline": {
             "audit",
             "console",
+            "engine",
             "figures",
             "files",
             "image",
@@ -47,6 +48,8 @@ ALLOWED = {
             "resources",
             "shard",
             "unlabelled",
+            "watch",
+            "work",
             "workfolder",
         },
         "trainer": {"dataset", "devices", "history", "model", "recipe", "stop"},

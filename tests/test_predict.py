@@ -45,10 +45,14 @@ def make_model(parent: Path, dataset_folder: Path, *, seed: int) -> Path:
 def run_fixture(tf, model: Path):
     from predictor import predict
     from predictor.formats import Format
+    from predictor.order import Order
 
     def run(dataset: Path | None, folder: Path, **options: object) -> pd.DataFrame:
+        how = {"batch_size", "writers", "virtual_devices", "cpu"}
         settings = {"cpu": True, "model": model, "format": Format(), **options}
-        predict.run(settings.pop("model"), folder, dataset=dataset, **settings)
+        wanted = {name: settings.pop(name) for name in settings.keys() - how}
+        order = Order(folder=folder, dataset=dataset, **wanted)
+        predict.run(order, **settings)
         shards = sorted(folder.glob("predictions-*.csv"))
         return pd.concat([pd.DataFrame(), *map(pd.read_csv, shards)])
 

@@ -34,6 +34,7 @@ def predict(model: Path, folder: Path, source: dict, environment: dict) -> None:
     from pipeline.console import RunError
     from predictor import predict
     from predictor.formats import Format
+    from predictor.order import Order
 
     log = os.open(folder.parent / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (sys.stdout, sys.stderr):
@@ -41,9 +42,9 @@ def predict(model: Path, folder: Path, source: dict, environment: dict) -> None:
     os.environ.update(environment)
     if step := environment.get("KILL_PARENT_BEFORE"):
         kill_before_step(int(step))
-    options = {"format": Format(), "batch_size": 2, "writers": 2, "cpu": True}
+    order = Order(model=model, folder=folder, format=Format(), **source)
     try:
-        predict.run(model, folder, **options, **source)
+        predict.run(order, batch_size=2, writers=2, cpu=True)
     except KeyboardInterrupt:
         sys.exit(130)
     except RunError:

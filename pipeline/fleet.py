@@ -1,0 +1,63 @@
+"""The workers that write the shards on other machines, or that others start here."""
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pipeline import completion, guard
+from pipeline.engine import Engine
+from pipeline.manifest import ImageContract
+from pipeline.watch import ShardWatch
+from pipeline.work import Work, log_path
+
+
+class Fleet:
+    """Has the shards of a planned dataset written by a runner of Beam; see crew.Crew.
+
+    Args:
+        runner, workers, beam_arguments: see engine.Engine, and for what is raised.
+        image_timeout: seconds that one image may take; 0 for any time.
+    """
+
+    def __init__(
+        self,
+        runner: str,
+        *,
+        workers: int,
+        image_timeout: float = 60,
+        beam_arguments: Sequence[str] = (),
+    ) -> None:
+        self._image_timeout = image_timeout or math.inf
+        self._engine = Engine(runner, workers=workers, beam_arguments=beam_arguments)
+
+    def write(
+        self, dataset: Path, planned: Mapping[str, int], contract: ImageContract
+    ) -> bool:
+        """Has what is not committed yet written, and shows progress.
+
+        Args:
+            dataset: a folder that the workers can reach under the same name.
+            planned: images by shard name.
+            contract: of the stored images.
+
+        Returns:
+            Whether the dataset is complete; False where Beam only built the job.
+
+        Raises:
+            RunError: the runner failed, or the dataset cannot be completed. What was
+                committed is kept.
+        """
+        with ShardWatch(dataset, planned) as watch:
+            if not watch.missing:
+                completion.complete(dataset)
+                return True
+            write = functools.partial(
+                guard.write,
+                folder=str(dataset),
+                contract=contract,
+                image_timeout=self._image_timeout,
+            )
+            complete = functools.partial(completion.complete, dataset)
+            work = Work(watch.missing, write, complete)
+            return self._engine.run(work, watch, log_path(dataset))

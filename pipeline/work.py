@@ -1,0 +1,59 @@
+"""What a job does, whatever it makes and wherever it runs.
+
+_work/verdict.json      why its last step refused to complete the folder
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline import files
+from pipeline.console import RunError
+from pipeline.workfolder import WORK
+
+
+class Work(NamedTuple):
+    """Parts to make; all of it can be pickled, by reference to our modules.
+
+    Attributes:
+        parts: names, each of them one element of the job.
+        make: makes and commits one of them; again, where a worker was lost.
+        complete: the last step, once all are made; perhaps again, too.
+    """
+
+    parts: Sequence[str]
+    make: Callable[[str], None]
+    complete: Callable[[], None]
+
+
+def log_path(folder: Path) -> Path:
+    """The log beside a folder, for nothing in it depends on the run."""
+    return folder.absolute().with_name(f"{folder.name}.log")
+
+
+@contextlib.contextmanager
+def noting_verdict(folder: Path) -> Iterator[None]:
+    """Leaves the message of a RunError for the launcher, which may be far away."""
+    _verdict(folder).unlink(missing_ok=True)
+    try:
+        yield
+    except RunError as error:
+        files.write_json(_verdict(folder), {"error": str(error)})
+        raise
+
+
+@contextlib.contextmanager
+def with_verdict(folder: Path) -> Iterator[None]:
+    """Raises what a last step has noted, in place of what a runner made of it."""
+    _verdict(folder).unlink(missing_ok=True)
+    try:
+        yield
+    except RunError as error:
+        if not _verdict(folder).is_file():
+            raise
+        raise RunError(files.read_json(_verdict(folder))["error"]) from error
+
+
+def _verdict(folder: Path) -> Path:
+    return folder / WORK / "verdict.json"

@@ -1,0 +1,111 @@
+"""Predictions made by workers of a Beam job: the same shards, the same bytes.
+
+One element is one input shard. A worker process checks the order, and loads the model,
+once; its shards come one after another, for a shard has all of the device.
+"""
+
+import contextlib
+import functools
+import threading
+import time
+from collections.abc import Sequence
+
+from pipeline import resources
+from pipeline.engine import Engine
+from pipeline.listing import Reject
+from pipeline.watch import Watch, begin
+from pipeline.work import Work, log_path, noting_verdict, with_verdict
+from predictor import order, writers
+from predictor.forward import Forward, naming_shortage, refuse_infinite
+from predictor.order import Begun, Order
+from trainer import devices, model
+
+_TURN = threading.Lock()  # of the threads of a worker
+
+
+def run(
+    wanted: Order,
+    *,
+    runner: str,
+    workers: int,
+    batch_size: int = 64,
+    beam_arguments: Sequence[str] = (),
+) -> None:
+    """Has every image predicted once, or goes on where an earlier run stopped.
+
+    Args:
+        wanted: what is predicted, and where it goes: the workers reach all of it under
+            the same names.
+        runner, workers, beam_arguments: see engine.Engine.
+        batch_size: over all replicas of a worker.
+
+    Raises:
+        RunError: as `predict.run`; or the runner failed.
+        UsageError: the model has fewer classes than the format asks for; or Beam does
+            not know the runner, or an option, or needs another.
+    """
+    started = time.monotonic()
+    engine = Engine(runner, workers=workers, beam_arguments=beam_arguments)
+    begun = Begun(wanted)
+    if begun.complete:
+        print(f"PREDICTIONS {wanted.folder} is complete already; nothing to do.")
+        return
+    begun.announce(begun.parts.missing(), writers=workers)
+    planned = dict(zip(begun.parts.names, begun.source.sizes, strict=True))
+    make = functools.partial(_make, wanted=wanted, batch_size=batch_size)
+    complete = functools.partial(_complete, wanted)
+    with (
+        with_verdict(wanted.folder),
+        Watch(begun.output, begun.parts.work, planned, what="predict") as watch,
+    ):
+        work = Work(watch.missing, make, complete)
+        if not watch.missing:
+            begun.finish()
+        elif not engine.run(work, watch, log_path(wanted.folder)):
+            return
+    print(order.in_words(wanted.folder, time.monotonic() - started))
+
+
+class _Worker:
+    """What a worker process keeps from shard to shard."""
+
+    def __init__(self, wanted: Order) -> None:
+        resources.limit_arenas()
+        begin(wanted.folder)
+        self.begun = Begun(wanted)
+        strategy = devices.strategy()
+        with strategy.scope():
+            self.forward = Forward(model.load(wanted.model), strategy)
+
+
+_worker = functools.cache(_Worker)
+
+
+def _make(name: str, *, wanted: Order, batch_size: int) -> None:
+    """Predicts one input shard, and commits the output shard of this name."""
+    with _TURN:
+        worker = _worker(wanted)
+        parts, source = worker.begun.parts, worker.begun.source
+        position = parts.names.index(name)
+        if parts.work.note(name):  # by a worker that was lost afterwards
+            return
+        rejects: list[Reject] = []
+        batches = source.batches([position], batch_size=batch_size, at_once=1)
+        file = writers.File(
+            parts.work, name, parts.format, worker.begun.contract.classes
+        )
+        with file, contextlib.closing(batches), naming_shortage(batch_size):
+            for batch, probabilities in worker.forward.stream(batches):
+                refuse_infinite(batch.ids, probabilities)
+                if batch.ids:
+                    file.write(batch.ids, probabilities)
+                rejects += batch.rejects
+            file.commit(rejects)
+
+
+def _complete(wanted: Order) -> None:
+    """The last step of the job; again does nothing."""
+    with noting_verdict(wanted.folder):
+        begun = Begun(wanted)
+        if not begun.complete:
+            begun.finish()
