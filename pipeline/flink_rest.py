@@ -1,0 +1,76 @@
+"""What a Flink cluster says of itself, by its REST API."""
+
+import json
+import urllib.request
+from typing import Any
+
+from pipeline.console import RunError
+
+_SECONDS = 5
+
+
+def check(address: str, *, version: str) -> None:
+    """Whether jobs can be sent to a cluster, before anything is sent.
+
+    Args:
+        address: `host:port`, with or without http://.
+        version: the Flink that the job server was made for, such as 2.2.
+
+    Raises:
+        RunError: nothing answers there, it is another Flink, or it has no task slot.
+    """
+    found = config(address)["flink-version"]
+    if found != version and not found.startswith(f"{version}."):
+        raise RunError(
+            f"the cluster at {address} runs Flink {found}, and the job server was made "
+            f"for {version}; they must agree. Take the jar beam-runners-flink-"
+            f"{'.'.join(found.split('.')[:2])}-job-server by --flink_version and "
+            "--flink_job_server_jar, or a cluster of that version."
+        )
+    if not slots(address):
+        raise RunError(
+            f"the cluster at {address} has no task slot: no task manager runs, or "
+            "none has found it. `make flink-up` starts what is missing."
+        )
+
+
+def config(address: str) -> dict[str, Any]:
+    """The version and the like."""
+    return dict(_get(address, "config"))
+
+
+def slots(address: str) -> int:
+    """How many task slots are registered, busy or free."""
+    return int(_get(address, "overview")["slots-total"])
+
+
+def jobs(address: str) -> dict[str, str]:
+    """The state of every job that the cluster remembers, by name and id, oldest first.
+
+    Of a job that has ended it is FINISHED, FAILED or CANCELED.
+    """
+    found = sorted(_get(address, "jobs/overview")["jobs"], key=_start)
+    return {f"{job['name']} {job['jid']}": job["state"] for job in found}
+
+
+def task_managers(address: str) -> dict[str, int]:
+    """The slots of every task manager that is registered, by its id."""
+    found = _get(address, "taskmanagers")["taskmanagers"]
+    return {manager["id"]: manager["slotsNumber"] for manager in found}
+
+
+def _start(job: dict[str, Any]) -> int:
+    return int(job["start-time"])
+
+
+def _get(address: str, path: str) -> Any:
+    url = f"{address if '://' in address else f'http://{address}'}/{path}"
+    try:
+        with urllib.request.urlopen(url, timeout=_SECONDS) as reply:
+            return json.load(reply)
+    except (OSError, ValueError) as error:
+        why = str(error).strip("<>")
+        raise RunError(
+            f"no Flink cluster answers at {address}: {why}. `make flink-up` starts "
+            "one on this machine; --flink_master=HOST:PORT names another."
+        ) from error
