@@ -25,7 +25,6 @@ from pipeline.daemon import Daemon
 
 _LOOK_SECONDS = 0.5
 _START_SECONDS = 120  # three JVMs on two busy cores take 26
-_ANY = -1
 
 # What differs from Flink's own conf/config.yaml, which has the flags for Java 17.
 _COMMON = {
@@ -37,7 +36,11 @@ _COMMON = {
     "slot.request.timeout": "60000",  # ms; more slots than there are is an error then
     "taskmanager.load-balance.mode": "TASKS",  # else one task manager gets them all
 }
-_JOB_MANAGER = {"jobmanager.memory.process.size": "1g"}
+_JOB_MANAGER = {
+    "jobmanager.memory.process.size": "1g",
+    # Names of shards are so few bytes that Flink would have one task do them all.
+    "execution.batch.adaptive.auto-parallelism.avg-data-volume-per-task": "1b",
+}
 _TASK_MANAGER = {
     "taskmanager.memory.process.size": "1536m",
     "taskmanager.memory.managed.fraction": "0.2",
@@ -256,8 +259,8 @@ def _start(cluster: Cluster, missing: Sequence[Daemon]) -> None:
 def _wait(cluster: Cluster) -> None:
     """Until all slots are registered and the pool listens."""
     wanted = cluster.task_managers * cluster.slots
-    deadline = time.monotonic() + _START_SECONDS
-    while _slots(cluster) < wanted or not _listens(cluster.pool_port):
+    since, deadline = time.time(), time.monotonic() + _START_SECONDS
+    while _slots(cluster, since) < wanted or not _listens(cluster.pool_port):
         for daemon in cluster.daemons():
             if not daemon.pid:
                 raise RunError(
@@ -266,18 +269,18 @@ def _wait(cluster: Cluster) -> None:
                 )
         if time.monotonic() > deadline:
             raise RunError(
-                f"after {_START_SECONDS} s {max(_slots(cluster), 0)} of {wanted} slots "
+                f"after {_START_SECONDS} s {_slots(cluster, since)} of {wanted} slots "
                 f"are registered. {cluster.log_folder} has the logs; is there enough "
                 "memory? `make flink-down` ends what runs."
             )
         time.sleep(_LOOK_SECONDS)
 
 
-def _slots(cluster: Cluster) -> int:
+def _slots(cluster: Cluster, since: float) -> int:
     try:
-        return flink_rest.slots(cluster.master)
+        return flink_rest.slots(cluster.master, since=since)
     except RunError:
-        return _ANY  # it does not answer yet
+        return 0  # it does not answer yet
 
 
 def _listens(port: int) -> bool:

@@ -39,9 +39,20 @@ def config(address: str) -> dict[str, Any]:
     return dict(_get(address, "config"))
 
 
-def slots(address: str) -> int:
-    """How many task slots are registered, busy or free."""
-    return int(_get(address, "overview")["slots-total"])
+def slots(address: str, *, since: float = 0) -> int:
+    """How many task slots are registered, busy or free.
+
+    Args:
+        address: as in `check`.
+        since: counts task managers that were heard from since then, in seconds of
+            the epoch: one that was killed stays registered for seconds.
+    """
+    managers = _get(address, "taskmanagers")["taskmanagers"]
+    return sum(
+        manager["slotsNumber"]
+        for manager in managers
+        if manager["timeSinceLastHeartbeat"] >= since * 1000  # it is a time, in ms
+    )
 
 
 def jobs(address: str) -> dict[str, str]:

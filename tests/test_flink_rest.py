@@ -15,6 +15,13 @@ import pytest
 from pipeline import flink_rest
 from pipeline.console import RunError
 
+TWO = {
+    "taskmanagers": [
+        {"id": "a", "slotsNumber": 2, "timeSinceLastHeartbeat": 1_795_614_282_516},
+        {"id": "b", "slotsNumber": 3, "timeSinceLastHeartbeat": 1_795_614_290_000},
+    ]
+}
+
 
 @pytest.fixture
 def answers(tmp_path):
@@ -49,7 +56,7 @@ def closed_port():
 def test_a_cluster_that_agrees(answers, scheme: str) -> None:
     address, answer = answers
     answer("config", {"flink-version": "2.2.1"})
-    answer("overview", {"slots-total": 4})
+    answer("taskmanagers", TWO)
     flink_rest.check(f"{scheme}{address}", version="2.2")
     flink_rest.check(f"{scheme}{address}", version="2.2.1")
 
@@ -58,17 +65,26 @@ def test_a_cluster_that_agrees(answers, scheme: str) -> None:
 def test_versions_that_differ(answers, version: str) -> None:
     address, answer = answers
     answer("config", {"flink-version": "2.2.1"})
-    answer("overview", {"slots-total": 4})
+    answer("taskmanagers", TWO)
     with pytest.raises(
         RunError, match=rf"runs Flink 2\.2\.1, .* made for {version};.*flink-2\.2-job"
     ):
         flink_rest.check(address, version=version)
 
 
+def test_a_task_manager_that_fell_silent_does_not_count(answers) -> None:
+    address, answer = answers
+    answer("taskmanagers", TWO)
+    assert flink_rest.slots(address) == 5
+    assert flink_rest.slots(address, since=1_795_614_282) == 5
+    assert flink_rest.slots(address, since=1_795_614_285) == 3
+    assert flink_rest.slots(address, since=1_795_614_291) == 0
+
+
 def test_a_cluster_without_slots(answers) -> None:
     address, answer = answers
     answer("config", {"flink-version": "2.2.1"})
-    answer("overview", {"slots-total": 0})
+    answer("taskmanagers", {"taskmanagers": []})
     with pytest.raises(RunError, match=rf"{address} has no task slot.*make flink-up"):
         flink_rest.check(address, version="2.2")
 
