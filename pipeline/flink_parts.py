@@ -146,20 +146,28 @@ def job_server(folder: Path) -> Path:
     return jar
 
 
-def own_job_server(jar: Path) -> Path:
-    """A jar that the user has, held to the versions in its name.
+def own_job_server(jar: Path, *, flink: str = short(FLINK)) -> Path:
+    """A jar that the user has, held to the versions in its name, if it has any.
+
+    Args:
+        jar: Beam's job server.
+        flink: that it must be made for, such as 2.2.
 
     Raises:
         RunError: it is not there, or was made for other versions.
     """
+    wanted = f"beam-runners-flink-{flink}-job-server-{BEAM}.jar"
     if not zipfile.is_zipfile(jar):
-        raise RunError(f"{jar} is no jar. --jar takes the file of Beam's job server.")
+        raise RunError(
+            f"{jar} is {'no jar' if jar.exists() else 'not there'}. Beam's job server "
+            f"is the file {wanted} of Maven Central; `make flink-up` fetches it."
+        )
     made_for = _JAR.fullmatch(jar.name)
-    if made_for and (made_for["flink"], made_for["beam"]) != (short(FLINK), BEAM):
+    if made_for and (made_for["flink"], made_for["beam"]) != (flink, BEAM):
         raise RunError(
             f"{jar} was made for Flink {made_for['flink']} and Beam "
-            f"{made_for['beam']}; here are Flink {short(FLINK)} and Beam {BEAM}. Take "
-            f"beam-runners-flink-{short(FLINK)}-job-server-{BEAM}.jar."
+            f"{made_for['beam']}; here are Flink {flink} and Beam {BEAM}. Take "
+            f"{wanted}."
         )
     return jar
 

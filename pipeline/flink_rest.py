@@ -9,28 +9,36 @@ from pipeline.console import RunError
 _SECONDS = 5
 
 
-def check(address: str, *, version: str) -> None:
+def check(address: str, *, version: str, parallelism: int = 1) -> None:
     """Whether jobs can be sent to a cluster, before anything is sent.
 
     Args:
         address: `host:port`, with or without http://.
         version: the Flink that the job server was made for, such as 2.2.
+        parallelism: task slots that the job wants.
 
     Raises:
-        RunError: nothing answers there, it is another Flink, or it has no task slot.
+        RunError: nothing answers there, it is another Flink, or it has too few slots:
+            Flink would wait a minute or five for more.
     """
     found = config(address)["flink-version"]
     if found != version and not found.startswith(f"{version}."):
         raise RunError(
             f"the cluster at {address} runs Flink {found}, and the job server was made "
-            f"for {version}; they must agree. Take the jar beam-runners-flink-"
-            f"{'.'.join(found.split('.')[:2])}-job-server by --flink_version and "
+            f"for {version}; they must agree. Take --flink_version and the jar "
+            f"beam-runners-flink-{'.'.join(found.split('.')[:2])}-job-server by "
             "--flink_job_server_jar, or a cluster of that version."
         )
-    if not slots(address):
+    there = slots(address)
+    if not there:
         raise RunError(
             f"the cluster at {address} has no task slot: no task manager runs, or "
             "none has found it. `make flink-up` starts what is missing."
+        )
+    if there < parallelism:
+        raise RunError(
+            f"the cluster at {address} has {there} task slots, and the job wants "
+            f"{parallelism}. Take --parallelism={there} or less, or more task managers."
         )
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, write_images
 
-from pipeline import flink, flink_parts, flink_rest
+from pipeline import flink, flink_parts, flink_rest, reach
 from pipeline.console import RunError
 from pipeline.daemon import Daemon
 from pipeline.flink import Cluster
@@ -104,6 +104,24 @@ def test_a_job_server_of_another_flink_is_refused(running: Cluster) -> None:
     found = flink_parts.FLINK
     with pytest.raises(RunError, match=rf"runs Flink {found}, .* made for 1\.20;"):
         flink_rest.check(running.master, version="1.20")
+
+
+def test_what_a_job_needs_there(running: Cluster) -> None:
+    """Where the cluster is here, its pool is, too."""
+    options = {
+        "flink_master": running.master,
+        "flink_version": "2.2",
+        "parallelism": 4,
+        "environment_type": "EXTERNAL",
+        "environment_config": f"localhost:{running.pool_port}",
+    }
+    reach.check("FlinkRunner", options)
+    reach.check("FlinkRunner", options | {"flink_master": f"http://{running.master}"})
+    with pytest.raises(RunError, match="has 4 task slots, and the job wants 5"):
+        reach.check("FlinkRunner", options | {"parallelism": 5})
+    closed = f"localhost:{free_port()}"
+    with pytest.raises(RunError, match=f"at --environment_config={closed}: .*refused"):
+        reach.check("FlinkRunner", options | {"environment_config": closed})
 
 
 def test_up_twice_starts_nothing(running: Cluster, capsys) -> None:

@@ -136,9 +136,12 @@ def test_a_job_server_of_ones_own(tmp_path: Path) -> None:
         assert flink_parts.own_job_server(jar) == jar
     text = tmp_path / "text.jar"
     text.write_text("no jar")
-    for path in (text, tmp_path / "missing.jar"):
-        with pytest.raises(RunError, match=f"{path.name} is no jar"):
-            flink_parts.own_job_server(path)
+    with pytest.raises(RunError, match=rf"text.jar is no jar\. .* the file {JAR} of"):
+        flink_parts.own_job_server(text)
+    with pytest.raises(RunError, match=r"missing.jar is not there\."):
+        flink_parts.own_job_server(tmp_path / "missing.jar")
+    with pytest.raises(RunError, match=r"for Flink 2\.2 .*here are Flink 1\.20 and"):
+        flink_parts.own_job_server(zipped(tmp_path / JAR, "a"), flink="1.20")
 
 
 def test_the_job_server_is_of_the_pinned_beam() -> None:

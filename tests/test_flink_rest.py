@@ -89,6 +89,15 @@ def test_a_cluster_without_slots(answers) -> None:
         flink_rest.check(address, version="2.2")
 
 
+def test_a_job_that_wants_more_slots_than_there_are(answers) -> None:
+    address, answer = answers
+    answer("config", {"flink-version": "2.2.1"})
+    answer("taskmanagers", TWO)
+    flink_rest.check(address, version="2.2", parallelism=5)
+    with pytest.raises(RunError, match=r"has 5 task slots, .* wants 6.*lelism=5 or"):
+        flink_rest.check(address, version="2.2", parallelism=6)
+
+
 def test_nobody_answers(closed_port: int) -> None:
     with pytest.raises(
         RunError, match=rf"localhost:{closed_port}: .*refused.*flink-up"
