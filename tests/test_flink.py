@@ -12,16 +12,24 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY, write_images
 
-from pipeline import flink, flink_parts, flink_rest, reach
+from pipeline import (
+    completion,
+    flink,
+    flink_parts,
+    flink_rest,
+    preprocess,
+    reach,
+)
 from pipeline.console import RunError
 from pipeline.daemon import Daemon
 from pipeline.flink import Cluster
+from pipeline.manifest import ImageContract
 
 pytestmark = pytest.mark.flink
 
@@ -185,13 +193,12 @@ def test_down_ends_its_own_and_nobody_else(running: Cluster, capsys) -> None:
 
 
 @pytest.fixture(scope="module")
-def naps(tmp_path_factory) -> Path:
+def each(tmp_path_factory) -> Path:
     """A jar of Flink's own API: a batch job in the shape of ours."""
-    folder = tmp_path_factory.mktemp("naps")
-    source = REPOSITORY / "tests" / "testdata" / "Naps.java"
+    folder = tmp_path_factory.mktemp("each")
+    source = REPOSITORY / "tests" / "testdata" / "Each.java"
     libraries = f"{flink_parts.home_path(FLINK)}/lib/*"
-    jar = folder / "naps.jar"
-    classes = str(folder / "classes")
+    jar, classes = folder / "each.jar", str(folder / "classes")
     compile_it = ["javac", "-d", classes, "-cp", libraries, str(source)]
     pack = [
         "jar",
@@ -199,7 +206,7 @@ def naps(tmp_path_factory) -> Path:
         "--file",
         str(jar),
         "--main-class",
-        "Naps",
+        "Each",
         "-C",
         classes,
     ]
@@ -208,32 +215,38 @@ def naps(tmp_path_factory) -> Path:
     return jar
 
 
-def test_a_job_outlives_a_task_manager(
-    running: Cluster, naps: Path, tmp_path: Path
-) -> None:
-    """Both task managers work; one of them is killed; every file is there, once."""
-    count = 80
-    submit = [str(running.home / "bin" / "flink"), "run", "--detached"]
+def submit(cluster: Cluster, jar: Path, *words: object) -> None:
+    """Has a job of `each` run on all slots."""
+    client = [str(cluster.home / "bin" / "flink"), "run", "--detached"]
+    where = ["-m", cluster.master, "-p", str(cluster.task_managers * cluster.slots)]
     subprocess.run(
-        [
-            *submit,
-            "-m",
-            running.master,
-            "-p",
-            "4",
-            str(naps),
-            str(tmp_path),
-            str(count),
-        ],
-        env=running.environment(),
+        [*client, *where, str(jar), *map(str, words)],
+        env=cluster.environment(),
         check=True,
     )
-    until(lambda: len({path.read_text() for path in written(tmp_path)}) == 2)
-    assert len(written(tmp_path)) < count
+
+
+def finish(cluster: Cluster) -> None:
+    """Waits for the latest job; it must not fail."""
+    until(lambda: states(cluster)[-1] not in ("CREATED", "RUNNING", "RESTARTING"))
+    assert states(cluster)[-1] == "FINISHED"
+
+
+def test_a_job_outlives_a_task_manager(
+    running: Cluster, each: Path, tmp_path: Path
+) -> None:
+    """Both task managers work; one of them is killed; every file is there, once."""
+    count, made, nap = 80, tmp_path / "made", tmp_path / "nap"
+    made.mkdir()
+    nap.write_text(
+        f'sleep 0.2; echo $PPID > "{made}/.$1-$$"; mv "{made}/.$1-$$" "{made}/$1"\n'
+    )
+    submit(running, each, count, "bash", nap)
+    until(lambda: len({path.read_text() for path in written(made)}) == 2)
+    assert len(written(made)) < count
     kill_task_manager(running, 1)
-    until(lambda: states(running)[-1] not in ("CREATED", "RUNNING", "RESTARTING"))
-    assert states(running)[-1] == "FINISHED"
-    assert {path.name for path in tmp_path.iterdir()} == {
+    finish(running)
+    assert {path.name for path in written(made)} == {
         str(number) for number in range(1, count + 1)
     }
 
@@ -289,6 +302,64 @@ def locally(photos: Path, tmp_path_factory) -> dict[str, str]:
     dataset = tmp_path_factory.mktemp("locally") / "dataset"
     run(shards(photos, dataset))
     return checksums(dataset)
+
+
+SHARD = """
+import json, sys
+from pathlib import Path
+from pipeline import guard
+from pipeline.manifest import ImageContract
+
+dataset, number = sys.argv[1:]
+planned = json.loads(Path(dataset, "_work", "outset.json").read_text())["planned"]
+contract = ImageContract(height=32, width=40)
+name, _ = planned[int(number) - 1]
+guard.write(name, folder=dataset, contract=contract, image_timeout=60)
+"""
+
+
+def test_our_shards_outlive_a_task_manager(
+    running: Cluster,
+    each: Path,
+    photos: Path,
+    tmp_path: Path,
+    locally: dict[str, str],
+    monkeypatch,
+) -> None:
+    """What a worker of ours does, on Flink without Beam: no job server is needed.
+
+    Processes of the task manager that was killed go on, beside those of its heir.
+    """
+    program = tmp_path / "shard.py"
+    program.write_text(SHARD)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    flink.down(running)  # so that its processes find our package
+    flink.up(running, "none")
+
+    class OnFlink:
+        def __init__(self, **_: object) -> None:
+            pass
+
+        def write(self, dataset: Path, planned: Mapping[str, int], _: object) -> None:
+            command = (sys.executable, program, dataset)
+            submit(running, each, len(planned), *command)
+            until(lambda: len(list(dataset.glob("*.tfrecord"))) > 3)
+            assert len(list(dataset.glob("*.tfrecord"))) < len(planned)
+            kill_task_manager(running, 1)
+            finish(running)
+            completion.complete(dataset)
+
+    monkeypatch.setattr(preprocess, "Crew", OnFlink)
+    dataset = tmp_path / "dataset"
+    preprocess.run(
+        photos,
+        dataset,
+        contract=ImageContract(height=32, width=40),
+        shards=8,
+        max_reject_fraction=0.1,
+        workers=1,
+    )
+    assert checksums(dataset) == locally
 
 
 @pytest.mark.parametrize("environment", ["LOOPBACK", "EXTERNAL"])
