@@ -38,6 +38,7 @@ OLDEST_JAVA = 11
 _KEPT = ("bin", "conf", "lib", "licenses", "plugins")  # of what the wheels hold
 _TARGET = ("--platform=manylinux2014_x86_64", "--python-version=3.11")
 _COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy"
+_OTHERWISE = "--jar=PATH takes one that you have, --jar=none does without Beam."
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
 _JAR = re.compile(r"beam-runners-flink-(?P<flink>[\d.]+)-job-server-(?P<beam>.+)\.jar")
 
@@ -204,13 +205,13 @@ def _fetch_jar(coordinates: str, folder: Path) -> None:
     mvn = shutil.which("mvn")
     if mvn is None:
         raise RunError(
-            f"there is no `mvn` here to fetch {coordinates}. Install Maven, or give "
-            "the jar with --jar=PATH."
+            f"there is no `mvn` here to fetch {coordinates}. Install Maven. "
+            f"{_OTHERWISE}"
         )
     options = ["--batch-mode", "--quiet", "--update-snapshots", "--strict-checksums"]
     what = [f"-Dartifact={coordinates}", f"-DoutputDirectory={folder.absolute()}"]
     with contextlib.chdir(folder):  # no project's settings
-        _run([mvn, *options, _COPY, *what], coordinates, "Or give it with --jar=PATH. ")
+        _run([mvn, *options, _COPY, *what], coordinates, _OTHERWISE)
 
 
 def _run(command: Sequence[str], what: str, otherwise: str = "") -> str:
@@ -228,6 +229,6 @@ def _run(command: Sequence[str], what: str, otherwise: str = "") -> str:
     reason = (errors or lines[-1:] or ["nothing"])[0]
     raise RunError(
         f"{what} could not be had: `{Path(command[0]).name}` says {reason!r}. Is there "
-        f"a network, and does the registry have it? {otherwise}Then run the same "
-        "command again."
+        "a network, and does the registry have it? Then run the same command again. "
+        f"{otherwise}".rstrip()
     )
