@@ -15,6 +15,7 @@ RECIPE ?= article
 SPLIT ?= test
 BENCH ?= bench
 EVALUATION ?= evaluation
+FLINK ?= .flink
 ARGS ?=
 BEAM ?=
 
@@ -110,13 +111,25 @@ evaluate: SPLIT = validation
 evaluate: install  ## How good MODEL is: numbers, tables, a page (MODEL= DATASET= SPLIT=validation, or PREDICTIONS=; EVALUATION=evaluation ARGS=)
 	$(RUN) predictor evaluate $(if $(MODEL),--model="$(MODEL)") $(if $(DATASET),--dataset="$(DATASET)") $(if $(PREDICTIONS),--predictions="$(PREDICTIONS)") --split="$(SPLIT)" --evaluation="$(EVALUATION)" $(ARGS)
 
+.PHONY: flink-up
+flink-up: install  ## A Flink cluster on this machine, for ARGS=--runner=flink (FLINK=.flink ARGS=)
+	$(RUN) pipeline.flink up --folder="$(FLINK)" $(ARGS)
+
+.PHONY: flink-down
+flink-down: install  ## End what flink-up has started (FLINK=.flink)
+	$(RUN) pipeline.flink down --folder="$(FLINK)" $(ARGS)
+
 .PHONY: test
 test: install  ## The tests that take seconds
-	$(RUN) pytest -m "not slow" $(ARGS)
+	$(RUN) pytest -m "not slow and not flink" $(ARGS)
 
 .PHONY: test-all
-test-all: install  ## Every test
-	$(RUN) pytest $(ARGS)
+test-all: install  ## Every test but those of a Flink cluster
+	$(RUN) pytest -m "not flink" $(ARGS)
+
+.PHONY: test-flink
+test-flink: install  ## The tests on a Flink cluster, which they start and end: Java, 300 MB once
+	$(RUN) pytest -m flink $(ARGS)
 
 .PHONY: check
 check: install  ## Lint, format and types, without writing

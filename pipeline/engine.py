@@ -78,8 +78,8 @@ class Engine:
             last = (str(error).strip() or repr(error)).splitlines()[-1]
             raise RunError(
                 f"the job failed on {self._runner}: {lookout.complaint or last}. {log} "
-                "says more, and the workers' own logs. What was committed is kept: mend "
-                "the cause and run the same command again."
+                "says more, and so may the workers' own. What was committed is kept: "
+                "mend the cause and run the same command again."
             ) from error
 
 

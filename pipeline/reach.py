@@ -7,11 +7,16 @@ installed, or ask for what was not said.
 import os
 import socket
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from pipeline import flink_parts, flink_rest
 from pipeline.console import RunError, UsageError
 
 _SECONDS = 5.0
+_FLINK_WITHIN = ("[auto]", "[local]")
+_HERE = ("localhost", "127.0.0.1")
 
 Options = Mapping[str, Any]
 
@@ -30,6 +35,30 @@ def check(runner: str, options: Options) -> None:
     if endpoint := options.get("job_endpoint"):
         _listening(endpoint, "--job_endpoint")
     _CHECKS.get(runner, lambda _: None)(options)
+
+
+def _flink(options: Options) -> None:
+    """A cluster of that version with room for the job, its workers, the job server.
+
+    Not where a job service takes care of all that, nor where the job server is to be
+    Flink itself.
+    """
+    master, version = options["flink_master"], options["flink_version"]
+    if options.get("job_endpoint") or master in _FLINK_WITHIN:
+        return
+    if not options.get("environment_type"):
+        raise UsageError(
+            "--runner=flink needs to know where workers run, after `--`: "
+            "--environment_type=LOOPBACK where Flink is on this machine, EXTERNAL with "
+            "--environment_config=HOST:PORT of a worker pool, or DOCKER"
+        )
+    if jar := options.get("flink_job_server_jar"):
+        flink_parts.own_job_server(Path(jar), flink=version)
+    flink_rest.check(master, version=version, parallelism=options["parallelism"])
+    pool = options.get("environment_config")
+    here = urlsplit(f"//{master.rpartition('//')[2]}").hostname in _HERE
+    if options["environment_type"] == "EXTERNAL" and pool and here:
+        _listening(pool, "--environment_config")
 
 
 def _portable(options: Options) -> None:
@@ -84,6 +113,7 @@ def _listening(endpoint: str, flag: str) -> None:
 
 
 _CHECKS: dict[str, Callable[[Options], None]] = {
+    "FlinkRunner": _flink,
     "PortableRunner": _portable,
     "PrismRunner": _prism,
     "DataflowRunner": _dataflow,

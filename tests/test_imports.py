@@ -61,8 +61,10 @@ PROGRAMS = {
     "benchmark",
     "estimate",
     "evaluate",
+    "flink",
     "preprocess",
     "verify",
+    "worker_pool",
     "train",
     "curves",
     "doctor",
@@ -113,9 +115,9 @@ def test_only_main_defines_flags(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=ids)
-def test_only_job_imports_beam(path: Path) -> None:
+def test_only_job_and_the_worker_pool_import_beam(path: Path) -> None:
     uses = any(top == "apache_beam" for top, _ in imports(path))
-    assert uses == (ids(path) == "pipeline.job")
+    assert uses == (ids(path) in {"pipeline.job", "pipeline.worker_pool"})
 
 
 def test_the_arrows_are_seen() -> None:

@@ -1,0 +1,54 @@
+"""What `--runner=flink` is refused for, before Beam is asked."""
+
+import socket
+from pathlib import Path
+
+import pytest
+from conftest import Program
+
+from pipeline import reach
+from pipeline.console import RunError, UsageError
+
+OPTIONS = {
+    "flink_master": "localhost:1",
+    "flink_version": "2.2",
+    "parallelism": 2,
+    "environment_type": "LOOPBACK",
+}
+
+
+def test_a_cluster_that_is_not_there(
+    images: Path, tmp_path: Path, program: Program
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]  # free again in a moment
+    words = ("pipeline", f"--images={images}", f"--dataset={tmp_path / 'made'}")
+    there = (f"--flink_master=localhost:{port}", "--environment_type=LOOPBACK")
+    result = program(*words, "--runner=flink", "--", *there)
+    assert result.returncode == 1
+    assert f"no Flink cluster answers at localhost:{port}: " in result.stderr
+    assert "Connection refused" in result.stderr
+    assert "`make flink-up`" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "made").exists()
+
+
+def test_workers_must_be_somewhere() -> None:
+    with pytest.raises(UsageError, match=r"--environment_type=LOOPBACK .*EXTERNAL"):
+        reach.check("FlinkRunner", OPTIONS | {"environment_type": None})
+
+
+def test_a_jar_that_is_not_there() -> None:
+    with pytest.raises(RunError, match=r"/nowhere\.jar is not there"):
+        reach.check("FlinkRunner", OPTIONS | {"flink_job_server_jar": "/nowhere.jar"})
+
+
+@pytest.mark.parametrize("master", ["[auto]", "[local]"])
+def test_a_job_server_that_is_flink_itself(master: str) -> None:
+    reach.check("FlinkRunner", OPTIONS | {"flink_master": master})
+
+
+def test_a_job_service_knows_its_cluster() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as service:
+        endpoint = f"127.0.0.1:{service.getsockname()[1]}"
+        reach.check("FlinkRunner", OPTIONS | {"job_endpoint": endpoint})
