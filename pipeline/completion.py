@@ -44,6 +44,12 @@ def prepare(
     files.write_json(dataset / WORK / "outset.json", outset)
 
 
+def missing(dataset: Path) -> list[str]:
+    """The planned shards that are not committed, in order."""
+    planned = files.read_json(dataset / WORK / "outset.json")["planned"]
+    return [name for name, _ in planned if shard.read_note(dataset, name) is None]
+
+
 def complete(dataset: Path) -> None:
     """Completes a dataset whose shards are all committed; again does nothing.
 

@@ -82,7 +82,7 @@ class Crew:
         """
         with ShardWatch(dataset, planned) as watch:
             if watch.missing and self._in_memory:
-                _run_beam(self._job(watch.missing, dataset, contract))
+                _run_beam(self._job(dataset, contract))
             else:
                 self._write_in_children(dataset, contract, watch)
         completion.complete(dataset)  # unless a job has done it, as it ended
@@ -96,7 +96,7 @@ class Crew:
         while watch.missing:
             before = len(watch.missing)
             try:
-                job = self._job(watch.missing, dataset, contract)
+                job = self._job(dataset, contract)
                 _run_in_child(job, watch, self._image_timeout)
             except _WorkerLostError as lost:
                 print(f"{lost}; going on with what is left", file=sys.stderr)
@@ -111,22 +111,20 @@ class Crew:
                         "the same command again, perhaps with fewer --workers."
                     ) from lost
 
-    def _job(
-        self, names: Sequence[str], dataset: Path, contract: ImageContract
-    ) -> "_Job":
-        return tuple(names), dataset, contract, self._workers, self._arguments
+    def _job(self, dataset: Path, contract: ImageContract) -> "_Job":
+        return dataset, contract, self._workers, self._arguments
 
 
 class _WorkerLostError(Exception):
     """A worker process died or hung; which image it was at, `flight` knows."""
 
 
-_Job = tuple[Sequence[str], Path, ImageContract, int, Sequence[str]]
+_Job = tuple[Path, ImageContract, int, Sequence[str]]
 
 
 def _run_in_child(job: _Job, watch: Watch, image_timeout: float) -> None:
     """Runs Beam in a child until it is done; nothing of it is left afterwards."""
-    dataset = job[1]
+    dataset = job[0]
     flight.land(dataset)  # what a killed run left
     here, problem = _SPAWN.Pipe(duplex=False)
     said, output = _SPAWN.Pipe(duplex=False)
@@ -212,7 +210,8 @@ def _follow_the_launcher() -> None:
 def _run_beam(job: _Job) -> None:
     from pipeline.job import beam_options, run_here
 
-    names, dataset, contract, workers, arguments = job
+    dataset, contract, workers, arguments = job
+    missing = functools.partial(completion.missing, dataset)
     write = functools.partial(shard.write, folder=str(dataset), contract=contract)
     complete = functools.partial(completion.complete, dataset)
-    run_here(Work(names, write, complete), beam_options(arguments, workers))
+    run_here(Work(missing, write, complete), beam_options(arguments, workers))

@@ -59,5 +59,6 @@ class Fleet:
                 image_timeout=self._image_timeout,
             )
             complete = functools.partial(completion.complete, dataset)
-            work = Work(watch.missing, write, complete)
+            missing = functools.partial(completion.missing, dataset)
+            work = Work(missing, write, complete)
             return self._engine.run(work, watch, log_path(dataset))

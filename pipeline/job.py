@@ -75,10 +75,11 @@ def run_there(work: Work, options: PipelineOptions) -> PipelineResult:
 
 
 def _build(pipeline: beam.Pipeline, work: Work) -> None:
-    make, complete = work.make, work.complete
+    parts, make, complete = work  # each pickled alone
     _ = (
         pipeline
-        | "Parts" >> beam.Create(work.parts)  # str, a few bytes each
+        | "Start" >> beam.Impulse()
+        | "Parts" >> beam.FlatMap(lambda _: parts())  # str: the graph does not grow
         | "Spread" >> beam.Reshuffle()  # else one worker gets them all
         | "Make" >> beam.Map(lambda part: make(part))
         | "All made" >> beam.combiners.Count.Globally()  # int, one

@@ -17,12 +17,12 @@ class Work(NamedTuple):
     """Parts to make; all of it can be pickled, by reference to our modules.
 
     Attributes:
-        parts: names, each of them one element of the job.
+        parts: says which, by name, when the job begins; each is one element.
         make: makes and commits one of them; again, where a worker was lost.
         complete: the last step, once all are made; perhaps again, too.
     """
 
-    parts: Sequence[str]
+    parts: Callable[[], Sequence[str]]
     make: Callable[[str], None]
     complete: Callable[[], None]
 

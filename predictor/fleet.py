@@ -58,7 +58,7 @@ def run(
         with_verdict(wanted.folder),
         Watch(begun.output, begun.parts.work, planned, what="predict") as watch,
     ):
-        work = Work(watch.missing, make, complete)
+        work = Work(functools.partial(list, watch.missing), make, complete)
         if not watch.missing:
             begun.finish()
         elif not engine.run(work, watch, log_path(wanted.folder)):

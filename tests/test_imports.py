@@ -123,7 +123,7 @@ def test_only_job_and_the_worker_pool_import_beam(path: Path) -> None:
 def test_the_arrows_are_seen() -> None:
     """The tests above would pass on a parser that finds no import at all."""
     found = set(imports(REPOSITORY / "predictor" / "predict.py"))
-    assert {("trainer", "model"), ("pipeline", "manifest")} <= found
+    assert {("trainer", "model"), ("pipeline", "console")} <= found
 
 
 def test_a_shard_worker_imports_no_tensorflow(dataset: Path) -> None:
