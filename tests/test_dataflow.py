@@ -207,6 +207,7 @@ WORK = """
 import importlib.util
 import sys
 from pipeline import job, shard
+from pipeline.manifest import ImageContract
 
 name, folder, height, width = sys.argv[1:]
 shard.write(name, folder, ImageContract(height=int(height), width=int(width)))
