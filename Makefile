@@ -10,6 +10,8 @@ RUN := $(BIN)/python -m
 GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo ,gpu)
 INSTALLED := .venv/installed-train,dev$(GPU)
 
+BEAM_VERSION := $(shell sed -n 's/^apache-beam==//p' constraints.txt)
+
 DEMO ?= demo
 RECIPE ?= article
 SPLIT ?= test
@@ -130,6 +132,17 @@ test-all: install  ## Every test but those of a Flink cluster
 .PHONY: test-flink
 test-flink: install  ## The tests on a Flink cluster, which they start and end: Java, 300 MB once
 	$(RUN) pytest -m flink $(ARGS)
+
+.PHONY: test-prism
+test-prism: install prism  ## The tests on Beam's Prism runner (needs Go)
+	$(RUN) pytest -m prism $(ARGS)
+
+.PHONY: prism
+prism: .prism/prism  ## Build Prism, for --runner=PrismRunner (needs Go)
+
+.prism/prism: constraints.txt
+	GOBIN="$(CURDIR)/.prism" go install github.com/apache/beam/sdks/v2/go/cmd/prism@v$(BEAM_VERSION)
+	@touch $@
 
 .PHONY: check
 check: install  ## Lint, format and types, without writing

@@ -25,6 +25,11 @@ TRAIN = [
     "zstandard",  # predictions as .csv.zst, which pandas reads by it, too
 ]
 
+GCP = [
+    "apache-beam[gcp]",  # Dataflow, gs://
+    "setuptools",  # makes the package that is sent to Dataflow's workers
+]
+
 DEV = [
     "mypy",  # make check: types
     "pytest",  # make test
@@ -43,7 +48,7 @@ setup(
     extras_require={
         "train": TRAIN,
         "gpu": [*TRAIN, "tensorflow[and-cuda]"],  # CUDA, cuDNN and NCCL as wheels
-        "gcp": ["apache-beam[gcp]"],  # Dataflow, gs://
+        "gcp": GCP,
         "aws": ["apache-beam[aws]"],  # s3://
         "dev": DEV,
     },
