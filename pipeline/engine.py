@@ -4,7 +4,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,7 +15,10 @@ from pipeline.work import Work
 
 _LOOK_SECONDS = 2.0
 _PATIENCE_SECONDS = 60.0  # until a worker begins
-_PATIENCE = {"dataflow": 1200.0}  # machines start, and install
+_PATIENCE = {
+    "dataflow": 1200.0,
+    "dataflowrunner": 1200.0,
+}  # machines start, and install
 
 
 class Engine:
@@ -24,6 +27,7 @@ class Engine:
     Args:
         runner: `flink`, `dataflow`, or the name of any runner of Beam.
         workers: that the runner is asked for, where it can be asked.
+        folders: that the workers have to reach, by flag.
         beam_arguments: options for Beam.
 
     Raises:
@@ -32,12 +36,17 @@ class Engine:
     """
 
     def __init__(
-        self, runner: str, *, workers: int, beam_arguments: Sequence[str] = ()
+        self,
+        runner: str,
+        *,
+        workers: int,
+        folders: Mapping[str, Sequence[Path]],
+        beam_arguments: Sequence[str] = (),
     ) -> None:
         from pipeline import job  # here: local runs do without its 3 s
 
         self._runner = runner
-        self._options = job.engine_options(runner, beam_arguments, workers)
+        self._options = job.engine_options(runner, beam_arguments, workers, folders)
 
     def run(self, work: Work, watch: Watch, log: Path) -> bool:
         """Runs a job and shows its progress.
@@ -64,7 +73,9 @@ class Engine:
     def _run(self, work: Work, watch: Watch, log: Path) -> None:
         from pipeline import job
 
-        lookout = _Lookout(watch, _PATIENCE.get(self._runner, _PATIENCE_SECONDS))
+        lookout = _Lookout(
+            watch, _PATIENCE.get(self._runner.lower(), _PATIENCE_SECONDS)
+        )
         try:
             with lookout:
                 lookout.running = job.run_there(work, self._options)

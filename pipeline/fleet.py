@@ -16,7 +16,8 @@ class Fleet:
     """Has the shards of a planned dataset written by a runner of Beam; see crew.Crew.
 
     Args:
-        runner, workers, beam_arguments: see engine.Engine, and for what is raised.
+        runner, workers, folders, beam_arguments: see engine.Engine, and for what is
+            raised.
         image_timeout: seconds that one image may take; 0 for any time.
     """
 
@@ -25,11 +26,14 @@ class Fleet:
         runner: str,
         *,
         workers: int,
+        folders: Mapping[str, Sequence[Path]],
         image_timeout: float = 60,
         beam_arguments: Sequence[str] = (),
     ) -> None:
         self._image_timeout = image_timeout or math.inf
-        self._engine = Engine(runner, workers=workers, beam_arguments=beam_arguments)
+        self._engine = Engine(
+            runner, workers=workers, folders=folders, beam_arguments=beam_arguments
+        )
 
     def write(
         self, dataset: Path, planned: Mapping[str, int], contract: ImageContract

@@ -3,7 +3,7 @@
 import logging
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 logging.basicConfig(level=logging.ERROR)  # Beam warns of every extra that is not there
@@ -26,14 +26,13 @@ from apache_beam.transforms.environments import (  # noqa: E402
     SubprocessSDKEnvironment,
 )
 
-from pipeline import reach  # noqa: E402
+from pipeline import dataflow, reach  # noqa: E402
 from pipeline.console import UsageError  # noqa: E402
 from pipeline.work import Work  # noqa: E402
 
 _WORKER = "apache_beam.runners.worker.sdk_worker_main"
 _FOR_EVER = 10**8  # seconds
 RUNNERS = {"flink": "FlinkRunner", "dataflow": "DataflowRunner"}
-_SETUP = Path(__file__).parent.parent / "setup.py"
 _DEFAULTS: dict[str, Callable[[int], Sequence[str]]] = {
     "FlinkRunner": lambda workers: (
         "--flink_master=localhost:8081",
@@ -41,15 +40,7 @@ _DEFAULTS: dict[str, Callable[[int], Sequence[str]]] = {
         f"--parallelism={workers}",
     ),
     "PrismRunner": lambda _: ("--prism_log_level=error",),
-    "DataflowRunner": lambda _: (
-        "--no_save_main_session",  # it would pickle absl's flags
-        f"--setup_file={_SETUP}",  # what workers install, beside their image
-        "--machine_type=n2d-standard-4",
-        "--disk_size_gb=50",
-        "--max_num_workers=32",
-        "--number_of_worker_harness_threads=1",  # of a process for each vCPU
-        "--experiments=disable_logging_submission_environment",
-    ),
+    "DataflowRunner": lambda _: dataflow.DEFAULTS,
 }
 
 
@@ -112,7 +103,10 @@ def beam_options(arguments: Sequence[str], workers: int) -> PipelineOptions:
 
 
 def engine_options(
-    runner: str, arguments: Sequence[str], workers: int
+    runner: str,
+    arguments: Sequence[str],
+    workers: int,
+    folders: Mapping[str, Sequence[Path]],
 ) -> PipelineOptions:
     """Beam's options for one of its runners, with ours as defaults.
 
@@ -120,6 +114,7 @@ def engine_options(
         runner: `flink`, `dataflow`, or the name of any runner of Beam.
         arguments: options for Beam.
         workers: that the user wants, where the runner can be told.
+        folders: that the workers have to reach, by flag.
 
     Raises:
         UsageError: Beam does not know the runner, or an option, or needs another.
@@ -136,7 +131,7 @@ def engine_options(
         f"--job_server_timeout={_FOR_EVER}",  # after it Beam would end the job
         *_DEFAULTS.get(name, lambda _: ())(workers),
     )
-    reach.check(name, options.get_all_options())
+    reach.check(name, options.get_all_options(), folders)
     return options
 
 

@@ -61,7 +61,11 @@ def run(
         UsageError: Beam does not know the runner, or an option.
     """
     started = time.monotonic()
-    make = Crew if runner == "local" else functools.partial(Fleet, runner)
+    roots = [images] if isinstance(images, Path) else images
+    folders = {"images": roots, "dataset": [dataset]}
+    make = (
+        Crew if runner == "local" else functools.partial(Fleet, runner, folders=folders)
+    )
     workforce = make(
         workers=workers, image_timeout=image_timeout, beam_arguments=beam_arguments
     )

@@ -6,12 +6,12 @@ installed, or ask for what was not said.
 
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipeline import flink_parts, flink_rest
+from pipeline import dataflow, flink_parts, flink_rest
 from pipeline.console import RunError, UsageError
 
 _SECONDS = 5.0
@@ -21,19 +21,22 @@ _HERE = ("localhost", "127.0.0.1")
 Options = Mapping[str, Any]
 
 
-def check(runner: str, options: Options) -> None:
+def check(runner: str, options: Options, folders: Mapping[str, Sequence[Path]]) -> None:
     """Refuses a runner that is not ready.
 
     Args:
         runner: the name of its class.
         options: of Beam, by name.
+        folders: that the workers have to reach, by flag.
 
     Raises:
-        UsageError: an option is missing.
+        UsageError: an option is missing, or the workers cannot reach a folder.
         RunError: what an option names is not there.
     """
     if endpoint := options.get("job_endpoint"):
         _listening(endpoint, "--job_endpoint")
+    if runner == "DataflowRunner":
+        dataflow.refuse_local(**folders)
     _CHECKS.get(runner, lambda _: None)(options)
 
 
@@ -85,19 +88,6 @@ def _prism(options: Options) -> None:
         )
 
 
-def _dataflow(options: Options) -> None:
-    missing = [
-        f"--{name}"
-        for name in ("project", "region", "temp_location")
-        if not options.get(name)
-    ]
-    if missing:
-        raise UsageError(
-            f"--runner=dataflow needs {' and '.join(missing)} after `--`: for example "
-            "-- --project=PROJECT --region=europe-west4 --temp_location=gs://BUCKET/tmp"
-        )
-
-
 def _listening(endpoint: str, flag: str) -> None:
     """Refuses an address where nothing takes connections."""
     host, _, port = endpoint.rpartition(":")
@@ -116,5 +106,5 @@ _CHECKS: dict[str, Callable[[Options], None]] = {
     "FlinkRunner": _flink,
     "PortableRunner": _portable,
     "PrismRunner": _prism,
-    "DataflowRunner": _dataflow,
+    "DataflowRunner": dataflow.check,
 }

@@ -45,7 +45,15 @@ def run(
             not know the runner, or an option, or needs another.
     """
     started = time.monotonic()
-    engine = Engine(runner, workers=workers, beam_arguments=beam_arguments)
+    folders = {
+        "model": [wanted.model],
+        "predictions": [wanted.folder],
+        **({"dataset": [wanted.dataset]} if wanted.dataset else {}),
+        **({"images": [wanted.images]} if wanted.images else {}),
+    }
+    engine = Engine(
+        runner, workers=workers, folders=folders, beam_arguments=beam_arguments
+    )
     begun = Begun(wanted)
     if begun.complete:
         print(f"PREDICTIONS {wanted.folder} is complete already; nothing to do.")
