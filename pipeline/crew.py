@@ -27,11 +27,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pipeline import flight, shard
+from pipeline import files, flight, shard
 from pipeline.console import RunError, progress
 from pipeline.manifest import ImageContract
+from pipeline.objects import AnyPath
 
-_LOOK_SECONDS = 0.5
 _SPAWN_SECONDS = 10.0  # for a process to start and import, on a busy machine
 _TRIES = 3
 _LOST = "a worker process died"
@@ -67,7 +67,7 @@ class Crew:
             self._in_memory = job.in_memory(job.beam_options(beam_arguments, workers))
 
     def write(
-        self, dataset: Path, planned: Mapping[str, int], contract: ImageContract
+        self, dataset: AnyPath, planned: Mapping[str, int], contract: ImageContract
     ) -> None:
         """Writes the shards that are not committed yet, and shows progress.
 
@@ -79,7 +79,8 @@ class Crew:
         Raises:
             RunError: a worker failed. What was committed is kept.
         """
-        missing = [name for name in planned if shard.read_note(dataset, name) is None]
+        notes = shard.read_notes(dataset, planned)
+        missing = [name for name, note in notes.items() if note is None]
         if not missing:
             return
         with _Watch(dataset, planned, missing) as watch:
@@ -89,7 +90,7 @@ class Crew:
                 self._write_in_children(dataset, contract, watch)
 
     def _write_in_children(
-        self, dataset: Path, contract: ImageContract, watch: "_Watch"
+        self, dataset: AnyPath, contract: ImageContract, watch: "_Watch"
     ) -> None:
         """Starts children until one gets to the end."""
         fruitless = 0
@@ -112,11 +113,11 @@ class Crew:
                     ) from lost
 
     def _job(
-        self, names: Sequence[str], dataset: Path, contract: ImageContract
+        self, names: Sequence[str], dataset: AnyPath, contract: ImageContract
     ) -> "_Job":
         return tuple(names), dataset, contract, self._workers, self._arguments
 
-    def _try_suspects(self, dataset: Path, contract: ImageContract) -> int:
+    def _try_suspects(self, dataset: AnyPath, contract: ImageContract) -> int:
         """Condemns the images that crash or hang on their own; returns how many."""
         condemned = 0
         for suspect in flight.suspects(dataset):
@@ -138,7 +139,7 @@ class _Watch:
     """Progress, from the sidecars that appear."""
 
     def __init__(
-        self, dataset: Path, planned: Mapping[str, int], missing: Sequence[str]
+        self, dataset: AnyPath, planned: Mapping[str, int], missing: Sequence[str]
     ) -> None:
         self._dataset = dataset
         self._planned = planned
@@ -165,7 +166,7 @@ class _Watch:
 
     def look(self) -> None:
         """Counts the shards that were committed since the last look."""
-        notes = {name: shard.read_note(self._dataset, name) for name in self.missing}
+        notes = shard.read_notes(self._dataset, self.missing)
         self.missing = [name for name, note in notes.items() if note is None]
         for name, note in notes.items():
             if note is not None:
@@ -178,12 +179,12 @@ class _Watch:
                 self._bar.update(self._planned[name])
 
 
-_Job = tuple[Sequence[str], Path, ImageContract, int, Sequence[str]]
+_Job = tuple[Sequence[str], AnyPath, ImageContract, int, Sequence[str]]
 
 
-def log_path(dataset: Path) -> Path:
+def log_path(dataset: AnyPath) -> Path:
     """The log beside a dataset: nothing in DATASET itself depends on the run."""
-    return dataset.absolute().with_name(f"{dataset.name}.log")
+    return files.beside(dataset, ".log")
 
 
 def _run_in_child(job: _Job, watch: _Watch, image_timeout: float) -> None:
@@ -199,7 +200,7 @@ def _run_in_child(job: _Job, watch: _Watch, image_timeout: float) -> None:
     threading.Thread(target=_log, args=(said, log_path(dataset)), daemon=True).start()
     try:
         while child.exitcode is None:
-            child.join(_LOOK_SECONDS)
+            child.join(shard.look_seconds(dataset))
             watch.look()
             if any(s.seconds > image_timeout for s in flight.suspects(dataset)):
                 raise _WorkerLostError(f"no result in {image_timeout:g} s for an image")

@@ -2,17 +2,23 @@
 
 _work/flight/SHARD          position in the plan, and since when; written in place
 _work/condemned/SHARD.json  {position: [reason, detail]}: not to be tried again
+
+An object is not written in place: the flights of a DATASET in a store are in a folder
+for temporary files, where the launcher and the workers of one machine find them.
 """
 
 import contextlib
+import hashlib
 import os
 import struct
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
 from pipeline import files
+from pipeline.objects import AnyPath
 from pipeline.workfolder import WORK
 
 REASONS = {
@@ -34,9 +40,9 @@ class Suspect(NamedTuple):
 class Flight:
     """Notes where a shard is; 2 µs an image, and it outlives a `kill -9`."""
 
-    def __init__(self, folder: Path, shard: str) -> None:
+    def __init__(self, folder: AnyPath, shard: str) -> None:
         self._folder, self._shard = folder, shard
-        self._path = folder / WORK / "flight" / shard
+        self._path = _folder(folder) / shard
         self._path.parent.mkdir(exist_ok=True)
 
     def __enter__(self) -> "Flight":
@@ -61,10 +67,10 @@ class Flight:
         self._path.unlink(missing_ok=True)
 
 
-def suspects(folder: Path) -> list[Suspect]:
+def suspects(folder: AnyPath) -> list[Suspect]:
     """The images that are in flight, or were when their processes died."""
     contents = []
-    for path in sorted((folder / WORK / "flight").glob("*")):
+    for path in sorted(_folder(folder).glob("*")):
         with contextlib.suppress(FileNotFoundError):  # the shard has just landed
             contents.append((path.name, path.read_bytes()))
     now = time.monotonic()
@@ -76,13 +82,13 @@ def suspects(folder: Path) -> list[Suspect]:
     ]
 
 
-def land(folder: Path) -> None:
+def land(folder: AnyPath) -> None:
     """Forgets all flights; for when no worker is left."""
-    for path in (folder / WORK / "flight").glob("*"):
+    for path in _folder(folder).glob("*"):
         path.unlink(missing_ok=True)
 
 
-def condemn(folder: Path, suspect: Suspect, reason: str, detail: str) -> None:
+def condemn(folder: AnyPath, suspect: Suspect, reason: str, detail: str) -> None:
     """Makes one image a rejection, without another try."""
     verdicts = _condemned(folder, suspect.shard) | {suspect.position: [reason, detail]}
     path = _condemned_path(folder, suspect.shard)
@@ -90,11 +96,19 @@ def condemn(folder: Path, suspect: Suspect, reason: str, detail: str) -> None:
     files.write_json(path, {str(index): why for index, why in verdicts.items()})
 
 
-def _condemned(folder: Path, shard: str) -> dict[int, list[str]]:
+def _folder(folder: AnyPath) -> Path:
+    """Where the flights of a dataset are noted."""
+    if isinstance(folder, Path):
+        return folder / WORK / "flight"
+    name = hashlib.sha256(f"{os.getuid()} {folder}".encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir(), f"vgg16-flight-{name}")
+
+
+def _condemned(folder: AnyPath, shard: str) -> dict[int, list[str]]:
     path = _condemned_path(folder, shard)
     verdicts = files.read_json(path) if path.is_file() else {}
     return {int(index): why for index, why in verdicts.items()}
 
 
-def _condemned_path(folder: Path, shard: str) -> Path:
+def _condemned_path(folder: AnyPath, shard: str) -> AnyPath:
     return folder / WORK / "condemned" / f"{shard}.json"

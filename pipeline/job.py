@@ -4,7 +4,6 @@ import logging
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 logging.basicConfig(level=logging.ERROR)  # Beam warns of every extra that is not there
 
@@ -24,13 +23,14 @@ from apache_beam.transforms.environments import (  # noqa: E402
 
 from pipeline.console import UsageError  # noqa: E402
 from pipeline.manifest import ImageContract  # noqa: E402
+from pipeline.objects import AnyPath  # noqa: E402
 
 _WORKER = "apache_beam.runners.worker.sdk_worker_main"
 
 
 def write_shards(
     names: Sequence[str],
-    dataset: Path,
+    dataset: AnyPath,
     contract: ImageContract,
     options: PipelineOptions,
 ) -> None:

@@ -5,26 +5,26 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from pipeline import crew, duplicates, image, ledger, manifest, shard, sources
 from pipeline.console import RunError
 from pipeline.listing import Listing
 from pipeline.manifest import ImageContract
+from pipeline.objects import AnyPath
 from pipeline.workfolder import WorkFolder
 
 
 def run(
-    images: Path | Sequence[Path],
-    dataset: Path,
+    images: AnyPath | Sequence[AnyPath],
+    dataset: AnyPath,
     *,
     contract: ImageContract,
-    csv: Path | None = None,
+    csv: AnyPath | None = None,
     shards: int | None = None,
     validation_fraction: float = 0.1,
     labelled_test: bool = False,
-    classes: Path | None = None,
+    classes: AnyPath | None = None,
     seed: int = 0,
     max_reject_fraction: float = 0.01,
     workers: int,
@@ -87,7 +87,7 @@ def run(
     _report(dataset, account, twins, time.monotonic() - started)
 
 
-def _refuse_inside(dataset: Path, listing: Listing) -> None:
+def _refuse_inside(dataset: AnyPath, listing: Listing) -> None:
     """A dataset among the images would be listed by the next run."""
     for root in listing.roots:
         if root.resolve() in dataset.resolve().parents:
@@ -174,11 +174,10 @@ def _images_by_shard(
         yield name, (f"{ref.split}/{ref.id}" for ref in refs)
 
 
-def _notes(dataset: Path, planned: Mapping[str, int]) -> dict[str, list[shard.Note]]:
+def _notes(dataset: AnyPath, planned: Mapping[str, int]) -> dict[str, list[shard.Note]]:
     """The sidecars of all shards by split."""
     notes: dict[str, list[shard.Note]] = {}
-    for name in planned:
-        note = shard.read_note(dataset, name)
+    for name, note in shard.read_notes(dataset, planned).items():
         if note is None:
             raise RunError(
                 f"shard {dataset / name} was not written. Run the same command again; "
@@ -189,7 +188,7 @@ def _notes(dataset: Path, planned: Mapping[str, int]) -> dict[str, list[shard.No
 
 
 def _report(
-    dataset: Path, account: ledger.Ledger, twins: Mapping[str, Any], seconds: float
+    dataset: AnyPath, account: ledger.Ledger, twins: Mapping[str, Any], seconds: float
 ) -> None:
     """Prints the closing summary, and logs it beside the dataset."""
     images = account.listed.total()

@@ -10,24 +10,27 @@ The manifest is written last and `_work` is then removed.
 """
 
 import contextlib
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Generic, TypeVar, cast
 
-from pipeline import files
+from pipeline import files, objects
 from pipeline.console import RunError
+from pipeline.objects import AnyPath
 
 WORK = "_work"
 
 
-class WorkFolder:
+_Folder = TypeVar("_Folder", bound=AnyPath)
+
+
+class WorkFolder(Generic[_Folder]):
     """The output folder of a run that can be stopped anywhere."""
 
-    def __init__(self, folder: Path, *, manifest: str) -> None:
+    def __init__(self, folder: _Folder, *, manifest: str) -> None:
         self.folder = folder
         self.manifest = folder / manifest
-        self.work = folder / WORK
+        self.work = cast(_Folder, folder / WORK)
         self._done = self.work / "done"
         self._key = self.work / "run.json"
 
@@ -46,7 +49,8 @@ class WorkFolder:
                 "of that run, another folder, or remove this one."
             )
         if self.manifest.is_file():
-            shutil.rmtree(self.work, ignore_errors=True)  # killed just before its end
+            with contextlib.suppress(OSError):
+                files.remove_tree(self.work)  # killed just before its end
             return True
         if self._key.is_file():
             files.remove_scratch(self.work)
@@ -88,6 +92,22 @@ class WorkFolder:
             return None
         return sidecar["note"] if length == sidecar["bytes"] else None
 
+    def notes(self, parts: Collection[str]) -> dict[str, dict[str, Any] | None]:
+        """What `note` returns of each part; of a store, by two listings beforehand."""
+        if isinstance(self.folder, Path):
+            return {part: self.note(part) for part in parts}
+        noted = {path.name for path in self._done.iterdir()}
+        sizes = files.sizes(self.folder)  # a part comes before its sidecar
+        there = [p for p in parts if p in sizes and self._sidecar(p).name in noted]
+        paths = [self._sidecar(part) for part in there]
+        sidecars = objects.at_once(self.folder, files.read_json, paths)
+        whole = {
+            part: sidecar["note"]
+            for part, sidecar in zip(there, sidecars, strict=True)
+            if sidecar["bytes"] == sizes[part]
+        }
+        return {part: whole.get(part) for part in parts}
+
     def write_text(self, name: str, text: str) -> None:
         """Commits a small file of the folder."""
         files.write_text(self.folder / name, text, scratch=self.work)
@@ -95,7 +115,7 @@ class WorkFolder:
     def finish(self, manifest: Mapping[str, Any]) -> None:
         """Writes the manifest and removes the work folder."""
         files.write_json(self.manifest, manifest, scratch=self.work)
-        shutil.rmtree(self.work)
+        files.remove_tree(self.work)
 
     def resumes(self, key: Mapping[str, Any], *, parts: int) -> bool:
         """Whether the folder holds a run of that key that has parts left to make."""
@@ -112,9 +132,9 @@ class WorkFolder:
         for pattern in patterns:
             for path in self.folder.glob(pattern):
                 path.unlink()
-        shutil.rmtree(self.work)
+        files.remove_tree(self.work)
 
-    def _sidecar(self, part: str) -> Path:
+    def _sidecar(self, part: str) -> AnyPath:
         return self._done / f"{part}.json"
 
     def _note_key(self, key: Mapping[str, Any]) -> None:

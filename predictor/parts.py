@@ -63,10 +63,9 @@ class Parts:
 
     def missing(self) -> list[int]:
         """The positions of those that are not committed yet."""
+        notes = self._work.notes(self.names)
         return [
-            position
-            for position, name in enumerate(self.names)
-            if self._work.note(name) is None
+            position for position, name in enumerate(self.names) if notes[name] is None
         ]
 
     def done(self) -> int:
@@ -86,8 +85,9 @@ class Parts:
             RunError: rows and rejects of a shard are not its images.
         """
         entries, rejected = [], list(rejects)
+        notes = self._work.notes(self.names)
         for name, images in zip(self.names, self._sizes, strict=True):
-            note = self._work.note(name)
+            note = notes[name]
             found = note["entry"]["rows"] + len(note["rejects"]) if note else 0
             if note is None or found != images:
                 raise RunError(

@@ -14,6 +14,7 @@ from pipeline import console, files, ledger, manifest, resources
 from pipeline.console import RunError, in_bytes
 from pipeline.listing import Reject
 from pipeline.manifest import ImageContract
+from pipeline.objects import AnyPath
 from pipeline.workfolder import WorkFolder
 from predictor import csv_shards, submission, volume
 from predictor.csv_shards import Entry
@@ -32,13 +33,13 @@ _TOLD = 10  # ids in a message
 
 def run(
     model_folder: Path,
-    folder: Path,
+    folder: AnyPath,
     *,
     format: Format,
-    dataset: Path | None = None,
-    images: Path | None = None,
+    dataset: AnyPath | None = None,
+    images: AnyPath | None = None,
     split: str = "test",
-    sample_submission: Path | None = None,
+    sample_submission: AnyPath | None = None,
     batch_size: int = 64,
     writers: int | None = None,
     virtual_devices: int | None = None,
@@ -161,7 +162,10 @@ def _naming_shortage(batch_size: int) -> Iterator[None]:
 
 
 def _source(
-    contract: model.Contract, dataset: Path | None, images: Path | None, split: str
+    contract: model.Contract,
+    dataset: AnyPath | None,
+    images: AnyPath | None,
+    split: str,
 ) -> Input:
     """What is predicted, held to what the model takes."""
     if images:
@@ -173,7 +177,7 @@ def _source(
 
 
 def _key(
-    contract: model.Contract, source: Input, format: Format, sample: Path | None
+    contract: model.Contract, source: Input, format: Format, sample: AnyPath | None
 ) -> dict[str, Any]:
     """Everything that decides the content; part of predictions.json."""
     return {
@@ -186,11 +190,12 @@ def _key(
     }
 
 
-def _refuse_missing(folder: Path) -> None:
+def _refuse_missing(folder: AnyPath) -> None:
     """A finished folder may have lost a file since."""
     entries = files.read_json(folder / csv_shards.MANIFEST)["files"]
     names = [entry["file"] for entry in entries]
-    if missing := [name for name in names if not (folder / name).is_file()]:
+    there = files.sizes(folder)
+    if missing := [name for name in names if name not in there]:
         raise RunError(
             f"{folder / missing[0]} is missing ({len(missing)} in all), though the "
             "predictions were complete. Restore it, or remove the folder and run again."
@@ -273,7 +278,7 @@ def _finish(
 
 
 def _summary(
-    folder: Path,
+    folder: AnyPath,
     entries: Sequence[Entry],
     account: Mapping[str, int],
     rejects: Sequence[Reject],

@@ -19,12 +19,14 @@ ALLOWED = {
     "trainer": {
         "pipeline": {
             "console",
+            "fetch",
             "figures",
             "files",
             "image",
             "machine",
             "manifest",
             "measure",
+            "objects",
             "record",
             "resources",
             "workfolder",
@@ -34,6 +36,7 @@ ALLOWED = {
         "pipeline": {
             "audit",
             "console",
+            "fetch",
             "figures",
             "files",
             "image",
@@ -41,6 +44,7 @@ ALLOWED = {
             "listing",
             "machine",
             "manifest",
+            "objects",
             "origin",
             "pool",
             "record",

@@ -6,14 +6,16 @@ memory (trainer.cache), whose epochs are full permutations.
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from pipeline import manifest, record, resources
+from pipeline import fetch, manifest, record, resources
 from pipeline.console import RunError
 from pipeline.manifest import Dataset, Shard
+from pipeline.objects import ObjectPath
 from trainer import order
 
 SHUFFLE_BYTES = 256 << 20  # of serialized records, whatever the machine has
@@ -24,6 +26,10 @@ AHEAD_BYTES = 64 << 20  # of serialized records: decoding goes on while a shuffl
 # Decoded in one call. More of them no longer pay, and take longer to build: a graph
 # has a node for each, and a batch of 1,024 at once would start 0.6 s later.
 DECODED_TOGETHER = 64
+
+# Why a shard could not be fetched, by the fingerprint of its dataset: out of a graph
+# comes an error of TensorFlow's.
+_NOT_FETCHED: dict[str, RunError] = {}
 
 
 class Store(Protocol):
@@ -297,6 +303,8 @@ def naming_damage(dataset: Dataset) -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
+        if problem := _NOT_FETCHED.pop(dataset.fingerprint, None):
+            raise problem from error
         damaged = manifest.find_damage(dataset)
         if damaged is None:
             raise
@@ -323,12 +331,14 @@ def _verified(dataset: Dataset, shards: Sequence[Shard]) -> Callable:
 
     A shard is compared with its checksum when it is opened for the first time: 9 µs
     per record, once in a run. Nothing less tells a shard of another dataset, with
-    other labels, from the one that was written.
+    other labels, from the one that was written. One of a store is fetched first.
     """
     whole: set[str] = set()
 
     def verify(position: np.int64) -> bytes:
         shard = shards[int(position)]
+        if isinstance(dataset.folder, ObjectPath):
+            return str(_fetched(dataset, shard)).encode()
         if shard.file not in whole:
             if damage := manifest.damage_of(dataset, shard):
                 raise RunError(damage)
@@ -340,6 +350,15 @@ def _verified(dataset: Dataset, shards: Sequence[Shard]) -> Callable:
         return tf.ensure_shape(path, [])
 
     return graph
+
+
+def _fetched(dataset: Dataset, shard: Shard) -> Path:
+    """A shard of a store as a file; keeps why there is none, for `naming_damage`."""
+    try:
+        return fetch.shard_file(dataset, shard)
+    except RunError as error:
+        _NOT_FETCHED[dataset.fingerprint] = error
+        raise
 
 
 def _read(path: tf.Tensor) -> tf.data.Dataset:
