@@ -261,7 +261,7 @@ class ObjectPath:
                 self._bucket,
                 self._prefix,
                 delimiter=delimiter,
-                limit=limit,
+                limit=limit or store.PAGE,
                 token=token,
             ),
         )

@@ -20,6 +20,7 @@ from pipeline.console import RunError
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 10.0  # without a byte
 CONNECTIONS = 16  # of a process, at once
+PAGE = 1000  # keys that come by one request at most
 
 _TRIES = 6
 _FIRST_WAIT = 0.25  # seconds; each further wait is twice as long
@@ -63,9 +64,9 @@ class Store(Protocol):
     """
 
     def page(
-        self, bucket: str, prefix: str, *, delimiter: str, limit: int | None, token: str
+        self, bucket: str, prefix: str, *, delimiter: str, limit: int, token: str
     ) -> Page:
-        """Lists keys with a prefix, in order; up to a delimiter, if there is one."""
+        """Lists so many keys with a prefix, in order; up to a delimiter, if any."""
 
     def size(self, bucket: str, key: str) -> int:
         """The bytes of an object."""

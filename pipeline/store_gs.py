@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+import urllib3
 from google.api_core import exceptions
 from google.auth import exceptions as auth
 from google.cloud import storage
@@ -33,10 +34,10 @@ class GoogleStorage:
 
     def __init__(self) -> None:
         self._of_thread = threading.local()  # requests shares no session
-        self._bucket("")
+        self._client()
 
     def page(
-        self, bucket: str, prefix: str, *, delimiter: str, limit: int | None, token: str
+        self, bucket: str, prefix: str, *, delimiter: str, limit: int, token: str
     ) -> Page:
         with _explained("list", bucket, prefix, of_object=False):
             found = self._client().list_blobs(
@@ -51,8 +52,7 @@ class GoogleStorage:
             blobs = next(found.pages, ())
             here = [Entry(blob.name, blob.size) for blob in blobs]
         below = [Entry(prefix, None) for prefix in found.prefixes]
-        more = limit is None and found.next_page_token
-        return Page(sorted(below + here), more or "")
+        return Page(sorted(below + here), found.next_page_token or "")
 
     def size(self, bucket: str, key: str) -> int:
         with _explained("look at", bucket, key):
@@ -76,7 +76,7 @@ class GoogleStorage:
         return content
 
     def upload(self, path: Path, bucket: str, key: str) -> int:
-        with _explained("write", bucket, key):
+        with _explained("write", bucket, key, of_object=False):
             blob = self._bucket(bucket).blob(key)
             blob.upload_from_filename(
                 str(path), content_type="application/octet-stream", **_TIMES
@@ -130,6 +130,7 @@ def _explained(what: str, *where: str, of_object: bool = True) -> Iterator[None]
         requests.exceptions.ConnectionError,
         requests.exceptions.Timeout,
         requests.exceptions.ChunkedEncodingError,
+        urllib3.exceptions.HTTPError,
     ) as error:
         raise TransientError(str(error)) from error
     except (auth.DefaultCredentialsError, auth.RefreshError) as error:

@@ -56,17 +56,14 @@ class S3:
             self._client = boto3.session.Session().client("s3", config=config)
 
     def page(
-        self, bucket: str, prefix: str, *, delimiter: str, limit: int | None, token: str
+        self, bucket: str, prefix: str, *, delimiter: str, limit: int, token: str
     ) -> Page:
-        asked = {
-            "Delimiter": delimiter,
-            "MaxKeys": limit,
-            "ContinuationToken": token,
-        }
+        asked = {"Delimiter": delimiter, "ContinuationToken": token}
         with _explained("list", bucket, prefix):
             found = self._client.list_objects_v2(
                 Bucket=bucket,
                 Prefix=prefix,
+                MaxKeys=limit,
                 **{name: value for name, value in asked.items() if value},
             )
         below = [Entry(p["Prefix"], None) for p in found.get("CommonPrefixes", ())]

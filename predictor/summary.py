@@ -54,7 +54,7 @@ def show(
 
 def read(folder: AnyPath) -> pd.DataFrame:
     """All rows of PREDICTIONS: float32 probabilities, the id as index."""
-    shards = sorted(folder.glob("predictions-*.csv"))
+    shards: list[AnyPath] = sorted(folder.glob("predictions-*.csv"))
     return pd.concat([_rows(shard) for shard in shards]).astype(np.float32)
 
 
