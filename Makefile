@@ -15,6 +15,7 @@ RECIPE ?= article
 SPLIT ?= test
 BENCH ?= bench
 EVALUATION ?= evaluation
+FAKE_GCS ?= v1.56.1
 ARGS ?=
 BEAM ?=
 
@@ -117,6 +118,12 @@ test: install  ## The tests that take seconds
 .PHONY: test-all
 test-all: install  ## Every test
 	$(RUN) pytest $(ARGS)
+
+.PHONY: gcs-emulator
+gcs-emulator: install $(BIN)/fake-gcs-server  ## A Google Cloud Storage for the tests, built by Go; without it tests of gs:// are skipped
+
+$(BIN)/fake-gcs-server:
+	GOBIN="$(CURDIR)/$(BIN)" go install github.com/fsouza/fake-gcs-server@$(FAKE_GCS)
 
 .PHONY: check
 check: install  ## Lint, format and types, without writing

@@ -26,6 +26,11 @@ TRAIN = [
 ]
 
 DEV = [
+    "boto3",  # tests of s3://
+    "flask",  # moto's S3 as a server; `moto[server]` brings 30 packages more
+    "flask-cors",  # the same
+    "google-cloud-storage",  # tests of gs://
+    "moto[s3]",  # an S3 server on this machine
     "mypy",  # make check: types
     "pytest",  # make test
     "ruff",  # make check, make format
@@ -43,8 +48,8 @@ setup(
     extras_require={
         "train": TRAIN,
         "gpu": [*TRAIN, "tensorflow[and-cuda]"],  # CUDA, cuDNN and NCCL as wheels
-        "gcp": ["apache-beam[gcp]"],  # Dataflow, gs://
-        "aws": ["apache-beam[aws]"],  # s3://
+        "gcp": ["apache-beam[gcp]", "google-cloud-storage"],  # Dataflow, gs://
+        "aws": ["boto3"],  # s3://
         "dev": DEV,
     },
 )

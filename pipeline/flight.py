@@ -3,8 +3,8 @@
 _work/flight/SHARD          position in the plan, and since when; written in place
 _work/condemned/SHARD.json  {position: [reason, detail]}: not to be tried again
 
-An object is not written in place: the flights of a DATASET in a store are in a folder
-for temporary files, where the launcher and the workers of one machine find them.
+An object is not written in place: the flights of a DATASET in a store are among the
+temporary files, where the launcher and the workers of one machine find them.
 """
 
 import contextlib
@@ -42,8 +42,9 @@ class Flight:
 
     def __init__(self, folder: AnyPath, shard: str) -> None:
         self._folder, self._shard = folder, shard
-        self._path = _folder(folder) / shard
-        self._path.parent.mkdir(exist_ok=True)
+        place, before = _place(folder)
+        self._path = place / f"{before}{shard}"
+        place.mkdir(exist_ok=True)
 
     def __enter__(self) -> "Flight":
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT)
@@ -70,9 +71,10 @@ class Flight:
 def suspects(folder: AnyPath) -> list[Suspect]:
     """The images that are in flight, or were when their processes died."""
     contents = []
-    for path in sorted(_folder(folder).glob("*")):
+    place, before = _place(folder)
+    for path in sorted(place.glob(f"{before}*")):
         with contextlib.suppress(FileNotFoundError):  # the shard has just landed
-            contents.append((path.name, path.read_bytes()))
+            contents.append((path.name.removeprefix(before), path.read_bytes()))
     now = time.monotonic()
     return [
         Suspect(name, position, now - since)
@@ -84,7 +86,8 @@ def suspects(folder: AnyPath) -> list[Suspect]:
 
 def land(folder: AnyPath) -> None:
     """Forgets all flights; for when no worker is left."""
-    for path in _folder(folder).glob("*"):
+    place, before = _place(folder)
+    for path in place.glob(f"{before}*"):
         path.unlink(missing_ok=True)
 
 
@@ -96,12 +99,12 @@ def condemn(folder: AnyPath, suspect: Suspect, reason: str, detail: str) -> None
     files.write_json(path, {str(index): why for index, why in verdicts.items()})
 
 
-def _folder(folder: AnyPath) -> Path:
-    """Where the flights of a dataset are noted."""
+def _place(folder: AnyPath) -> tuple[Path, str]:
+    """Where the flights of a dataset are, and what their names begin with."""
     if isinstance(folder, Path):
-        return folder / WORK / "flight"
-    name = hashlib.sha256(f"{os.getuid()} {folder}".encode()).hexdigest()[:16]
-    return Path(tempfile.gettempdir(), f"vgg16-flight-{name}")
+        return folder / WORK / "flight", ""
+    owner = hashlib.sha256(f"{os.getuid()} {folder}".encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()), f"vgg16-flight-{owner}-"
 
 
 def _condemned(folder: AnyPath, shard: str) -> dict[int, list[str]]:

@@ -6,10 +6,8 @@ names another server.
 """
 
 import contextlib
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import requests
 import urllib3
@@ -33,14 +31,19 @@ class GoogleStorage:
     """See pipeline.store.Store."""
 
     def __init__(self) -> None:
-        self._of_thread = threading.local()  # requests shares no session
-        self._client()
+        with _explained("connect to"):
+            self._first = storage.Client()
+        # A session of requests is for one thread at a time; credentials are for all.
+        self._idle = [self._first]
 
     def page(
         self, bucket: str, prefix: str, *, delimiter: str, limit: int, token: str
     ) -> Page:
-        with _explained("list", bucket, prefix, of_object=False):
-            found = self._client().list_blobs(
+        with (
+            _explained("list", bucket, prefix, of_object=False),
+            self._client() as client,
+        ):
+            found = client.list_blobs(
                 bucket,
                 prefix=prefix or None,
                 delimiter=delimiter or None,
@@ -55,29 +58,29 @@ class GoogleStorage:
         return Page(sorted(below + here), found.next_page_token or "")
 
     def size(self, bucket: str, key: str) -> int:
-        with _explained("look at", bucket, key):
-            blob = self._bucket(bucket).blob(key)
+        with _explained("look at", bucket, key), self._client() as client:
+            blob = client.bucket(bucket).blob(key)
             blob.reload(**_TIMES)
             return int(blob.size)
 
     def read(self, bucket: str, key: str, start: int, length: int | None) -> bytes:
         end = None if length is None else start + length - 1
         try:
-            with _explained("read", bucket, key):
-                content: bytes = (
-                    self._bucket(bucket)
-                    .blob(key)
-                    .download_as_bytes(
-                        start=start or None, end=end, raw_download=True, **_TIMES
-                    )
+            with _explained("read", bucket, key), self._client() as client:
+                blob = client.bucket(bucket).blob(key)
+                content: bytes = blob.download_as_bytes(
+                    start=start or None, end=end, raw_download=True, **_TIMES
                 )
         except exceptions.RequestRangeNotSatisfiable:
             return b""
         return content
 
     def upload(self, path: Path, bucket: str, key: str) -> int:
-        with _explained("write", bucket, key, of_object=False):
-            blob = self._bucket(bucket).blob(key)
+        with (
+            _explained("write", bucket, key, of_object=False),
+            self._client() as client,
+        ):
+            blob = client.bucket(bucket).blob(key)
             blob.upload_from_filename(
                 str(path), content_type="application/octet-stream", **_TIMES
             )
@@ -88,23 +91,28 @@ class GoogleStorage:
             with (
                 contextlib.suppress(FileNotFoundError),
                 _explained("delete", bucket, key),
+                self._client() as client,
             ):
-                self._bucket(bucket).delete_blob(key, **_TIMES)
+                client.bucket(bucket).delete_blob(key, **_TIMES)
 
-    def _client(self) -> storage.Client:
-        if not hasattr(self._of_thread, "client"):
-            with _explained("connect to"):
-                self._of_thread.client = storage.Client()
-        return self._of_thread.client
-
-    def _bucket(self, name: str) -> Any:
-        return self._client().bucket(name)
+    @contextlib.contextmanager
+    def _client(self) -> Iterator[storage.Client]:
+        """A client that nobody else uses meanwhile."""
+        try:
+            client = self._idle.pop()
+        except IndexError:
+            credentials = self._first._credentials
+            client = storage.Client(self._first.project, credentials)
+        try:
+            yield client
+        finally:
+            self._idle.append(client)
 
 
 @contextlib.contextmanager
 def _explained(what: str, *where: str, of_object: bool = True) -> Iterator[None]:
     """Turns the client's errors into those of pipeline.store.Store."""
-    uri = f"gs://{'/'.join(where)}"
+    uri = f"gs://{'/'.join(where)}".rstrip("/")
     try:
         yield
     except exceptions.RequestRangeNotSatisfiable:

@@ -116,7 +116,7 @@ class _BeyondEndError(Exception):
 @contextlib.contextmanager
 def _explained(what: str, *where: str) -> Iterator[None]:
     """Turns boto3's errors into those of pipeline.store.Store."""
-    uri = f"s3://{'/'.join(where)}"
+    uri = f"s3://{'/'.join(where)}".rstrip("/")
     try:
         yield
     except exceptions.ClientError as error:

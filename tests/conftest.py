@@ -20,6 +20,7 @@ from PIL import Image
 
 if TYPE_CHECKING:
     import servers
+
     from pipeline.objects import ObjectPath
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
@@ -150,6 +151,7 @@ def dataset(made_dataset: Path, tmp_path: Path) -> Path:
 def stores(request: pytest.FixtureRequest) -> Iterator[tuple[str, "servers.Proxy"]]:
     """An object store: its scheme, and the proxy before it."""
     import servers
+
     from pipeline import store
 
     with contextlib.ExitStack() as stack, pytest.MonkeyPatch.context() as patch:

@@ -78,8 +78,8 @@ class Fault:
     """What happens to requests.
 
     Attributes:
-        what: `reset` before an answer; `error`, a 503; `slow`, no answer; `cut_up`, half
-            of what is uploaded arrives; `cut_down`, half of an answer does.
+        what: `reset` before an answer; `error`, a 503; `slow`, no answer; `cut_up`,
+            half of what is uploaded arrives; `cut_down`, half of an answer does.
         times: how often.
         method: of the requests, or any.
         seen: how often it has happened.
@@ -200,7 +200,11 @@ class _Handler(BaseHTTPRequestHandler):
         content = answer.read()
         self.send_response(answer.status)
         for name, value in answer.getheaders():
-            if name.lower() not in ("transfer-encoding", "content-length", "connection"):
+            if name.lower() not in (
+                "transfer-encoding",
+                "content-length",
+                "connection",
+            ):
                 self.send_header(name, value)
         told = answer.getheader("Content-Length") if self.command == "HEAD" else None
         self.send_header("Content-Length", told or str(len(content)))

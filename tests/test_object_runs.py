@@ -5,14 +5,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import HEIGHT, REPOSITORY, WIDTH, Program, tree
-from servers import Proxy
 
-from pipeline import files, objects
+from pipeline import objects
 from pipeline.objects import ObjectPath
 
 SIZE = (f"--height={HEIGHT}", f"--width={WIDTH}", "--shards=2")
@@ -39,11 +37,11 @@ def get_tree(source: ObjectPath, folder: Path) -> Path:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def here(tmp_path: Path) -> Path:
     """A current folder of one's own, where logs of remote datasets go."""
     folder = tmp_path / "here"
     folder.mkdir()
-    yield folder
+    return folder
 
 
 @pytest.fixture
