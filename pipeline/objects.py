@@ -19,6 +19,7 @@ from pipeline.console import UsageError
 
 AHEAD = store.CONNECTIONS  # requests at once
 _PREFIXES = tuple(f"{scheme}://" for scheme in store.SCHEMES)
+_FOLDER = -1  # in place of a size, of what a listing ended at a `/`
 _READ_TOGETHER = 8 << 20  # bytes of an object that is read in order
 
 _T = TypeVar("_T")
@@ -38,7 +39,7 @@ class ObjectPath:
 
     Args:
         uri: `scheme://bucket/key`; a `/` at its end says nothing.
-        size: of the object, where a listing has just told it.
+        size: of the object, where a listing has just told it; it is believed.
 
     Raises:
         UsageError: it names no bucket.
@@ -136,11 +137,10 @@ class ObjectPath:
         Raises:
             FileNotFoundError: it is no object.
         """
-        if self._size is None:
-            if not self._key:
-                raise FileNotFoundError(2, "No such object", str(self))
-            self._size = self._insist("look at", "size")
-        return Status(self._size)
+        if self._size == _FOLDER or not self._key:
+            raise FileNotFoundError(2, "No such object", str(self))
+        size = self._insist("look at", "size") if self._size is None else self._size
+        return Status(size)
 
     def iterdir(self) -> Iterator["ObjectPath"]:
         """Yields what is in a folder, in order; a request for every thousand."""
@@ -274,7 +274,8 @@ class ObjectPath:
             more, token = bool(page.token), page.token
 
     def _at(self, entry: store.Entry) -> "ObjectPath":
-        return ObjectPath(f"{self._scheme}://{self._bucket}/{entry.key}", entry.size)
+        size = _FOLDER if entry.size is None else entry.size
+        return ObjectPath(f"{self._scheme}://{self._bucket}/{entry.key}", size)
 
 
 AnyPath = Path | ObjectPath

@@ -27,11 +27,16 @@ _CREDENTIALS = (
     exceptions.ProfileNotFound,
     exceptions.SSOError,
 )
-_REFUSED = (
+_PASSING_ERRORS = (
+    exceptions.ConnectionError,
+    exceptions.HTTPClientError,
+    exceptions.IncompleteReadError,
+)
+_REFUSED_CODES = (
     *("AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch"),
     *("ExpiredToken", "InvalidToken", "AllAccessDisabled", "AccountProblem"),
 )
-_PASSING = (
+_PASSING_CODES = (
     *("SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "IncompleteBody"),
     *("Throttling", "ThrottlingException", "OperationAborted", "BadDigest"),
 )
@@ -127,7 +132,7 @@ def _explained(what: str, *where: str) -> Iterator[None]:
             "line: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or the "
             "role of the machine."
         ) from error
-    except (exceptions.HTTPClientError, exceptions.IncompleteReadError) as error:
+    except _PASSING_ERRORS as error:
         raise TransientError(str(error)) from error
     except (exceptions.BotoCoreError, ValueError) as error:  # a name, a region, a URL
         raise StoreError(
@@ -148,9 +153,9 @@ def _explain(error: exceptions.ClientError, what: str, uri: str, bucket: str) ->
         ) from error
     if status == 404:
         raise FileNotFoundError(2, "No such object", uri) from error
-    if status >= 500 or status == 429 or code in _PASSING:
+    if status >= 500 or status == 429 or code in _PASSING_CODES:
         raise TransientError(str(error)) from error
-    if status in (401, 403) or code in _REFUSED:
+    if status in (401, 403) or code in _REFUSED_CODES:
         raise StoreError(
             f"cannot {what} {uri}: the store refuses ({code or status}). Allow these "
             f"credentials to list, read, write and delete in {bucket!r}, or use others."

@@ -4,14 +4,21 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import HEIGHT, REPOSITORY, WIDTH, Program, tree
+from servers import Proxy, s3_environment
+from test_predict import make_model
 
-from pipeline import objects
-from pipeline.objects import ObjectPath
+from pipeline import fetch, files, flight, manifest, objects, preprocess, verify
+from pipeline.console import RunError
+from pipeline.manifest import Dataset, ImageContract
+from pipeline.objects import AnyPath, ObjectPath
+from pipeline.workfolder import WorkFolder
 
 SIZE = (f"--height={HEIGHT}", f"--width={WIDTH}", "--shards=2")
 SHARDS = (*SIZE, "--max_reject_fraction=0.1", "--workers=2")
@@ -140,19 +147,277 @@ def test_a_killed_run_goes_on(
     assert tree(get_tree(dataset, tmp_path / "copy")) == tree(made_dataset)
 
 
-@pytest.mark.slow
+@pytest.fixture(scope="module")
+def model(tf, tmp_path_factory: pytest.TempPathFactory, made_dataset: Path) -> Path:
+    """MODEL of an untrained network; not to be changed."""
+    return make_model(tmp_path_factory.mktemp("made"), made_dataset, seed=1)
+
+
 def test_photos_of_a_store_are_predicted(
-    images: Path, bucket: ObjectPath, run: Program, trained: Path, tmp_path: Path
+    images: Path, bucket: ObjectPath, model: Path, tmp_path: Path
 ) -> None:
+    from predictor import predict
+    from predictor.formats import Format
+
     remote = put_tree(images / "test", bucket / "photos")
     for source, out in (
         (remote, bucket / "predictions"),
         (images / "test", tmp_path / "predictions"),
     ):
-        result = run(
-            *("predictor", f"--model={trained}", f"--images={source}"),
-            *(f"--predictions={out}", "--batch_size=4"),
-        )
-        assert result.returncode == 0, result.stderr
+        predict.run(model, out, images=source, format=Format(), cpu=True)
     copy = get_tree(bucket / "predictions", tmp_path / "copy")
     assert tree(copy) == tree(tmp_path / "predictions")
+    predict.run(model, bucket / "predictions", images=remote, format=Format(), cpu=True)
+
+
+def make(images: AnyPath, dataset: AnyPath) -> None:
+    """As `made_dataset`, in this process."""
+    preprocess.run(
+        images,
+        dataset,
+        contract=ImageContract(height=HEIGHT, width=WIDTH),
+        shards=2,
+        max_reject_fraction=0.1,
+        workers=1,
+        beam_arguments=["--direct_running_mode=in_memory"],
+    )
+
+
+def test_a_dataset_in_a_store(
+    images: Path,
+    made_dataset: Path,
+    bucket: ObjectPath,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    remote = put_tree(images, bucket / "images")
+    make(remote, bucket / "dataset")
+    assert tree(get_tree(bucket / "dataset", tmp_path / "copy")) == tree(made_dataset)
+    assert "images listed" in (tmp_path / "dataset.log").read_text()
+    verify.run(bucket / "dataset", workers=1)
+
+
+def test_a_damaged_dataset_in_a_store(
+    made_dataset: Path, bucket: ObjectPath, tmp_path: Path
+) -> None:
+    dataset = put_tree(made_dataset, bucket / "dataset")
+    victim = dataset / "train-00001-of-00002.tfrecord"
+    (tmp_path / "cut").write_bytes(victim.read_bytes()[:-5])
+    victim.upload(tmp_path / "cut")
+    with pytest.raises(RunError, match=f"shard {victim} has .* promises"):
+        manifest.load(dataset)
+    victim.unlink()
+    with pytest.raises(RunError, match=f"shard {victim} is missing"):
+        manifest.load(dataset)
+
+
+def test_a_store_that_fails_for_a_while_costs_nothing(
+    images: Path,
+    made_dataset: Path,
+    bucket: ObjectPath,
+    proxy: Proxy,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with proxy.failing("reset", times=2):
+        make(images, bucket / "dataset")
+    assert tree(get_tree(bucket / "dataset", tmp_path / "copy")) == tree(made_dataset)
+
+
+def test_a_store_that_fails_for_ever_ends_the_run(
+    images: Path,
+    bucket: ObjectPath,
+    proxy: Proxy,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing is complete that is not whole; the same command then goes on."""
+    monkeypatch.chdir(tmp_path)
+    dataset = bucket / "dataset"
+    with (
+        proxy.failing("cut_up", method="P"),
+        pytest.raises(RunError, match=r"cannot write .* run the same command again"),
+    ):
+        make(images, dataset)
+    assert not list(dataset.walk_files())
+    make(images, dataset)
+    assert (dataset / "dataset.json").is_file()
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[Path]:
+    """The folder that shards are fetched to."""
+    fetch.cache_at(tmp_path / "cache", 10**9)
+    yield tmp_path / "cache"
+    fetch.cache_at(None, None)
+
+
+def test_training_reads_what_was_fetched(
+    tf, made_dataset: Path, bucket: ObjectPath, cache: Path
+) -> None:
+    from trainer import dataset as data
+
+    local = manifest.load(made_dataset)
+    remote = manifest.load(put_tree(made_dataset, bucket / "dataset"))
+    assert remote.fingerprint == local.fingerprint
+
+    def some(dataset: Dataset) -> list[bytes]:
+        batches = data.for_training(dataset, batch_size=4, seed=1).take(8)
+        return [images.tobytes() for images, _ in batches.as_numpy_iterator()]
+
+    assert some(remote) == some(local)
+    shards = local.split("train").shards
+    assert {path.stem for path in cache.iterdir()} == {one.sha256 for one in shards}
+
+
+def test_training_says_what_the_store_does(
+    tf, made_dataset: Path, bucket: ObjectPath, cache: Path, proxy: Proxy
+) -> None:
+    from trainer import dataset as data
+
+    remote = manifest.load(put_tree(made_dataset, bucket / "dataset"))
+    batches = data.for_training(remote, batch_size=4, seed=1)
+    with (
+        proxy.failing("error"),
+        pytest.raises(RunError, match=r"cannot look at .* tried 4 times"),
+        data.naming_damage(remote),
+    ):
+        next(iter(batches))
+
+
+def test_one_listing_tells_which_shards_are_done(
+    made_dataset: Path, bucket: ObjectPath, proxy: Proxy
+) -> None:
+    names = [f"train-{index:05d}-of-00040.tfrecord" for index in range(40)]
+    output = WorkFolder(bucket, manifest="m")
+    assert output.start({"version": 1}) is False
+    for name in names[:2]:
+        with output.commit(name) as file:
+            file.write(b"x")
+        output.done(name, {"part": name})
+    proxy.requests.clear()
+    notes = output.notes(names)
+    assert len(proxy.requests) == 4  # two listings, and two that are done
+    assert [name for name in names if notes[name]] == names[:2]
+    assert notes[names[0]] == output.note(names[0]) == {"part": names[0]}
+    with output.commit(names[1]) as file:
+        file.write(b"another length")
+    assert output.notes(names)[names[1]] is None
+
+
+def test_a_folder_of_a_store_is_started_and_ended(bucket: ObjectPath) -> None:
+    output = WorkFolder(bucket / "out", manifest="m.json")
+    assert output.start({"version": 1}) is False
+    with pytest.raises(RunError, match=f"{bucket}/out belongs to another run: version"):
+        output.start({"version": 2})
+    output.write_text("a.txt", "a")
+    output.finish({"version": 1})
+    assert [path.name for path in (bucket / "out").iterdir()] == ["a.txt", "m.json"]
+    assert output.start({"version": 1}) is True
+    output.clear("*.txt")
+    assert not (bucket / "out").exists()
+    files.write_text(bucket / "out" / "mine", "")
+    with pytest.raises(RunError, match="is not empty"):
+        output.start({"version": 1})
+
+
+def test_flights_of_a_store_are_noted_here(
+    bucket: ObjectPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with flight.Flight(bucket, "shard-1") as one:
+        one.at(7)
+        (suspect,) = flight.suspects(bucket)
+        assert (suspect.shard, suspect.position) == ("shard-1", 7)
+        assert flight.suspects(bucket / "another") == []
+        flight.condemn(bucket, suspect, "timeout", "late")
+        assert one.condemned() == {7: ["timeout", "late"]}
+        flight.land(bucket)
+        assert flight.suspects(bucket) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def refused(program: Program, *words: object, **environment: str) -> str:
+    """What a program says when it ends with exit code 1, and no traceback."""
+    result = program(*words, env=os.environ | environment)
+    assert result.returncode == 1, result.stderr
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def test_no_such_bucket(
+    program: Program, images: Path, bucket: ObjectPath, tmp_path: Path
+) -> None:
+    scheme = str(bucket).partition(":")[0]
+    gone = f"{scheme}://no-such-bucket/a"
+    for words in (
+        (f"--images={gone}", f"--dataset={tmp_path / 'dataset'}"),
+        (f"--images={images}", f"--dataset={gone}"),
+        ("verify", f"--dataset={gone}"),
+    ):
+        said = refused(program, "pipeline", *words)
+        assert "there is no bucket 'no-such-bucket'" in said
+        assert "make it: `" in said
+
+
+def test_no_credentials(program: Program, tmp_path: Path) -> None:
+    empty = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "")
+    nowhere = {
+        "HOME": str(tmp_path),
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "STORAGE_EMULATOR_HOST": "",
+        "NO_GCE_CHECK": "true",
+        "GOOGLE_APPLICATION_CREDENTIALS": "",
+    }
+    for uri, advice in (
+        ("s3://bucket/a", "Give credentials as for the AWS command line"),
+        ("gs://bucket/a", "Give credentials: `gcloud auth application-default login`"),
+    ):
+        words = ("pipeline", "verify", f"--dataset={uri}")
+        assert advice in refused(program, *words, **empty, **nowhere)
+
+
+@pytest.mark.parametrize(
+    ("uri", "package", "extra"),
+    [("s3://bucket/a", "boto3", "aws"), ("gs://bucket/a", "requests", "gcp")],
+)
+def test_an_extra_that_is_not_installed(
+    program: Program, tmp_path: Path, uri: str, package: str, extra: str
+) -> None:
+    missing = f"raise ModuleNotFoundError('gone', name={package!r})"
+    (tmp_path / f"{package}.py").write_text(missing)
+    path = os.pathsep.join([str(tmp_path), str(REPOSITORY)])
+    words = ("pipeline", "verify", f"--dataset={uri}")
+    said = refused(program, *words, PYTHONPATH=path, PYTHONSAFEPATH="1")
+    assert f"({package}): `pip install 'vgg16-at-scale[{extra}]'`" in said
+
+
+def test_a_store_that_cannot_be_reached(program: Program) -> None:
+    said = refused(
+        program,
+        *("pipeline", "verify", "--dataset=s3://bucket/a"),
+        **(s3_environment(9)),
+    )
+    assert "cannot list s3://bucket/a: Could not connect" in said
+    assert "run the same command again" in said
+
+
+def test_local_runs_load_no_client(images: Path) -> None:
+    script = """
+import sys
+from pathlib import Path
+from pipeline import preprocess, sources, verify
+sources.list_images(Path(sys.argv[1]))
+print(sorted({"boto3", "google.cloud.storage", "apache_beam"} & set(sys.modules)))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", script, images],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        check=True,
+    )
+    assert result.stdout == "[]\n"
