@@ -19,8 +19,6 @@ from google.cloud.storage.exceptions import DataCorruption
 from pipeline import store
 from pipeline.store import Entry, Page, StoreError, TransientError
 
-_TIMES = {"retry": None, "timeout": (store.CONNECT_SECONDS, store.READ_SECONDS)}
-
 
 def connect() -> "GoogleStorage":
     """The client."""
@@ -31,6 +29,8 @@ class GoogleStorage:
     """See pipeline.store.Store."""
 
     def __init__(self) -> None:
+        times = (store.CONNECT_SECONDS, store.READ_SECONDS)
+        self._patience = {"retry": None, "timeout": times}  # store.insist tries again
         with _explained("connect to"):
             self._first = storage.Client()
         # A session of requests is for one thread at a time; credentials are for all.
@@ -50,7 +50,7 @@ class GoogleStorage:
                 max_results=limit,
                 page_token=token or None,
                 fields="items(name,size),prefixes,nextPageToken",
-                **_TIMES,
+                **self._patience,
             )
             blobs = next(found.pages, ())
             here = [Entry(blob.name, blob.size) for blob in blobs]
@@ -60,7 +60,7 @@ class GoogleStorage:
     def size(self, bucket: str, key: str) -> int:
         with _explained("look at", bucket, key), self._client() as client:
             blob = client.bucket(bucket).blob(key)
-            blob.reload(**_TIMES)
+            blob.reload(**self._patience)
             return int(blob.size)
 
     def read(self, bucket: str, key: str, start: int, length: int | None) -> bytes:
@@ -69,7 +69,7 @@ class GoogleStorage:
             with _explained("read", bucket, key), self._client() as client:
                 blob = client.bucket(bucket).blob(key)
                 content: bytes = blob.download_as_bytes(
-                    start=start or None, end=end, raw_download=True, **_TIMES
+                    start=start or None, end=end, raw_download=True, **self._patience
                 )
         except exceptions.RequestRangeNotSatisfiable:
             return b""
@@ -82,7 +82,7 @@ class GoogleStorage:
         ):
             blob = client.bucket(bucket).blob(key)
             blob.upload_from_filename(
-                str(path), content_type="application/octet-stream", **_TIMES
+                str(path), content_type="application/octet-stream", **self._patience
             )
             return int(blob.size)
 
@@ -93,7 +93,7 @@ class GoogleStorage:
                 _explained("delete", bucket, key),
                 self._client() as client,
             ):
-                client.bucket(bucket).delete_blob(key, **_TIMES)
+                client.bucket(bucket).delete_blob(key, **self._patience)
 
     @contextlib.contextmanager
     def _client(self) -> Iterator[storage.Client]:

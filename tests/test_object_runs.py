@@ -153,6 +153,7 @@ def model(tf, tmp_path_factory: pytest.TempPathFactory, made_dataset: Path) -> P
     return make_model(tmp_path_factory.mktemp("made"), made_dataset, seed=1)
 
 
+@pytest.mark.slow
 def test_photos_of_a_store_are_predicted(
     images: Path, bucket: ObjectPath, model: Path, tmp_path: Path
 ) -> None:
@@ -212,6 +213,7 @@ def test_a_damaged_dataset_in_a_store(
         manifest.load(dataset)
 
 
+@pytest.mark.slow
 def test_a_store_that_fails_for_a_while_costs_nothing(
     images: Path,
     made_dataset: Path,

@@ -185,6 +185,7 @@ def test_an_exception_publishes_nothing(bucket: ObjectPath) -> None:
 
 
 FAULTS = ["reset", "error", "slow"]
+LASTING = ["reset", "error", pytest.param("slow", marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("what", [*FAULTS, "cut_up"])
@@ -197,7 +198,7 @@ def test_an_upload_that_fails_twice(
     assert (bucket / "a").read_bytes() == DATA
 
 
-@pytest.mark.parametrize("what", [*FAULTS, "cut_up"])
+@pytest.mark.parametrize("what", [*LASTING, "cut_up"])
 def test_an_upload_that_fails_for_ever(
     bucket: ObjectPath, proxy: Proxy, what: str
 ) -> None:
@@ -228,7 +229,7 @@ def test_a_read_that_fails_twice(bucket: ObjectPath, proxy: Proxy, what: str) ->
     assert fault.seen == 2
 
 
-@pytest.mark.parametrize("what", [*FAULTS, "cut_down"])
+@pytest.mark.parametrize("what", [*LASTING, "cut_down"])
 def test_a_read_that_fails_for_ever(
     bucket: ObjectPath, proxy: Proxy, what: str
 ) -> None:

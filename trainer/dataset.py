@@ -27,6 +27,8 @@ AHEAD_BYTES = 64 << 20  # of serialized records: decoding goes on while a shuffl
 # has a node for each, and a batch of 1,024 at once would start 0.6 s later.
 DECODED_TOGETHER = 64
 
+_FETCHES = 4  # at once
+
 # Why a shard could not be fetched, by the fingerprint of its dataset: out of a graph
 # comes an error of TensorFlow's.
 _NOT_FETCHED: dict[str, RunError] = {}
@@ -222,11 +224,13 @@ def by_shard(
 
 def in_shard_order(dataset: Dataset, shards: Sequence[Shard]) -> tf.data.Dataset:
     """Every record of some shards once, serialized: elements string[]."""
-    positions = tf.data.Dataset.range(len(shards))
+    paths = tf.data.Dataset.range(len(shards)).map(
+        _verified(dataset, shards), num_parallel_calls=_fetched_together(dataset)
+    )
     examples = sum(shard.examples for shard in shards)
-    return tf.data.TFRecordDataset(
-        positions.map(_verified(dataset, shards)), buffer_size=READ_BYTES
-    ).apply(tf.data.experimental.assert_cardinality(examples))
+    return tf.data.TFRecordDataset(paths, buffer_size=READ_BYTES).apply(
+        tf.data.experimental.assert_cardinality(examples)
+    )
 
 
 def records(dataset: Dataset, *, seed: int, first_example: int = 0) -> tf.data.Dataset:
@@ -246,7 +250,7 @@ def records(dataset: Dataset, *, seed: int, first_example: int = 0) -> tf.data.D
         positions = tf.numpy_function(shards, [epoch], tf.int64, stateful=False)
         epoch_records = (
             tf.data.Dataset.from_tensor_slices(positions)
-            .map(verified)
+            .map(verified, num_parallel_calls=_fetched_together(dataset))
             .interleave(
                 _read,
                 cycle_length=min(READERS, len(split.shards)),
@@ -350,6 +354,11 @@ def _verified(dataset: Dataset, shards: Sequence[Shard]) -> Callable:
         return tf.ensure_shape(path, [])
 
     return graph
+
+
+def _fetched_together(dataset: Dataset) -> int | None:
+    """Shards of a store that are fetched while others are read; their order stays."""
+    return _FETCHES if isinstance(dataset.folder, ObjectPath) else None
 
 
 def _fetched(dataset: Dataset, shard: Shard) -> Path:
