@@ -147,6 +147,40 @@ def test_a_killed_run_goes_on(
     assert tree(get_tree(dataset, tmp_path / "copy")) == tree(made_dataset)
 
 
+@pytest.mark.slow
+def test_a_worker_says_what_the_store_does(
+    images: Path,
+    made_dataset: Path,
+    bucket: ObjectPath,
+    proxy: Proxy,
+    here: Path,
+    run: Program,
+    tmp_path: Path,
+) -> None:
+    dataset = bucket / "dataset"
+    words = ["pipeline", f"--images={images}", f"--dataset={dataset}", *SHARDS]
+    process = subprocess.Popen(
+        [sys.executable, "-m", *words],
+        cwd=here,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while len(list((dataset / "_work" / "plan").iterdir())) < 6:
+        assert process.poll() is None
+        time.sleep(0.02)
+    with proxy.failing("error", method="P"):
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "error: a shard worker failed: " in said
+    assert f"cannot write {dataset}/" in said
+    assert not (dataset / "dataset.json").exists()
+    result = run(*words)
+    assert result.returncode == 0, result.stderr
+    assert tree(get_tree(dataset, tmp_path / "copy")) == tree(made_dataset)
+
+
 @pytest.fixture(scope="module")
 def model(tf, tmp_path_factory: pytest.TempPathFactory, made_dataset: Path) -> Path:
     """MODEL of an untrained network; not to be changed."""
