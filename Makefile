@@ -18,6 +18,7 @@ SPLIT ?= test
 BENCH ?= bench
 EVALUATION ?= evaluation
 FLINK ?= .flink
+FAKE_GCS ?= v1.56.1
 ARGS ?=
 BEAM ?=
 
@@ -143,6 +144,12 @@ prism: .prism/prism  ## Build Prism, for --runner=PrismRunner (needs Go)
 .prism/prism: constraints.txt
 	GOBIN="$(CURDIR)/.prism" go install github.com/apache/beam/sdks/v2/go/cmd/prism@v$(BEAM_VERSION)
 	@touch $@
+
+.PHONY: gcs-emulator
+gcs-emulator: install $(BIN)/fake-gcs-server  ## A Google Cloud Storage for the tests, built by Go; without it tests of gs:// are skipped
+
+$(BIN)/fake-gcs-server:
+	GOBIN="$(CURDIR)/$(BIN)" go install github.com/fsouza/fake-gcs-server@$(FAKE_GCS)
 
 .PHONY: check
 check: install  ## Lint, format and types, without writing

@@ -26,11 +26,17 @@ TRAIN = [
 ]
 
 GCP = [
-    "apache-beam[gcp]",  # Dataflow, gs://
+    "apache-beam[gcp]",  # Dataflow
+    "google-cloud-storage",  # gs://
     "setuptools",  # makes the package that is sent to Dataflow's workers
 ]
 
 DEV = [
+    "boto3",  # tests of s3://
+    "flask",  # moto's S3 as a server; `moto[server]` brings 30 packages more
+    "flask-cors",  # the same
+    "google-cloud-storage",  # tests of gs://
+    "moto[s3]",  # an S3 server on this machine
     "mypy",  # make check: types
     "pytest",  # make test
     "ruff",  # make check, make format
@@ -49,7 +55,7 @@ setup(
         "train": TRAIN,
         "gpu": [*TRAIN, "tensorflow[and-cuda]"],  # CUDA, cuDNN and NCCL as wheels
         "gcp": GCP,
-        "aws": ["apache-beam[aws]"],  # s3://
+        "aws": ["boto3"],  # s3://
         "dev": DEV,
     },
 )

@@ -10,18 +10,22 @@ from absl import flags
 
 from pipeline import console
 from pipeline.manifest import CHROMAS, RESIZES, ImageContract
+from pipeline.objects import AnyPath
 
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_string(
     "images",
     None,
-    "Root of the photos: train/, validation/, test/, or class folders; or tars. "
+    "Root of the photos: train/, validation/, test/, or class folders; or tars; here, "
+    "or in a store (s3://BUCKET/PREFIX, gs://BUCKET/PREFIX). "
     "Several: with commas, or the flag repeated.",
 )
 flags.DEFINE_string(
     "manifest", None, "CSV `id,label[,split]` of the photos; IMAGES/id is the file."
 )
-flags.DEFINE_string("dataset", None, "Folder to make: TFRecord shards.")
+flags.DEFINE_string(
+    "dataset", None, "Folder to make: TFRecord shards; here or in a store."
+)
 flags.DEFINE_string(
     "classes", None, "classes.txt of another dataset, to have the same labels."
 )
@@ -131,7 +135,7 @@ def bench(beam_arguments: Sequence[str]) -> None:
         workers=FLAGS.workers,
         repeats=FLAGS.repeats,
         seed=FLAGS.seed,
-        output=console.path(FLAGS.json) if FLAGS.json else None,
+        output=console.local_path(FLAGS.json, "json") if FLAGS.json else None,
         beam_arguments=beam_arguments,
     )
 
@@ -151,7 +155,7 @@ def _job(beam_arguments: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _images() -> list[Path]:
+def _images() -> list[AnyPath]:
     return console.paths(FLAGS.images, "images")
 
 
@@ -160,7 +164,7 @@ def _single_root() -> Path:
         raise console.UsageError(
             f"--images names {len(roots)} roots; this verb takes one"
         )
-    return roots[0]
+    return console.local_path(str(roots[0]), "images")
 
 
 def _contract() -> ImageContract:

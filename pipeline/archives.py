@@ -187,7 +187,7 @@ def _members(path: str) -> Iterator[tarfile.TarInfo]:
     """Yields the headers of an archive; one is in memory at a time."""
     try:
         with (
-            open(path, "rb") as file,
+            origin.open_file(path) as file,
             _progress(path) as bar,
             tarfile.open(
                 fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape"
@@ -209,7 +209,7 @@ def _members(path: str) -> Iterator[tarfile.TarInfo]:
             "of IMAGES."
         ) from error
     except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
-        with open(path, "rb") as file:
+        with origin.open_file(path) as file:
             if _MAGIC.match(file.read(8)):
                 refuse_compressed(path)
         raise RunError(
@@ -219,9 +219,13 @@ def _members(path: str) -> Iterator[tarfile.TarInfo]:
 
 
 def _progress(path: str) -> tqdm:
-    """A bar for a long archive: headers take 35 µs each, and more on a slow disk."""
+    """A bar for a long archive: headers take 35 µs each, and more on a slow disk.
+
+    In a store they take all of the archive: between two of them lies less than what
+    comes while a request for the next one would be on its way.
+    """
     return progress(
-        os.path.getsize(path) // _MEGABYTE,
+        origin.size(path) // _MEGABYTE,
         f"listing {os.path.basename(path)}",
         unit="megabyte",
         delay=_PATIENCE,

@@ -6,12 +6,12 @@ import stat
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import simplejpeg
 
 from pipeline import files, pool, record
 from pipeline.manifest import MANIFEST, UNLABELLED, ImageContract, Shard
+from pipeline.objects import AnyPath
 from pipeline.record import BadRecordError, Record
 
 # Per id: 10 MB for 1.2 million, of which any two collide with a probability of 4e-8.
@@ -61,7 +61,7 @@ class Task:
         classes: their names; None where classes.txt cannot be trusted.
     """
 
-    folder: Path
+    folder: AnyPath
     split: str
     shard: Shard
     image: ImageContract
@@ -117,7 +117,7 @@ def check(task: Task) -> Report:
     return report
 
 
-def length_of(path: Path) -> int:
+def length_of(path: AnyPath) -> int:
     """The bytes of a file.
 
     Raises:

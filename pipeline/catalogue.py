@@ -6,13 +6,14 @@ import csv
 import itertools
 import posixpath
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
-from pipeline import origin
+from pipeline import objects, origin
 from pipeline.console import RunError
 from pipeline.listing import Found, Listing, is_utf8, printable
 from pipeline.manifest import SPLITS
+from pipeline.objects import AnyPath
 from pipeline.places import Place
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Row(NamedTuple):
 
 
 def list_named(
-    path: Path, places: Sequence[Place], *, labelled_test: bool = False
+    path: AnyPath, places: Sequence[Place], *, labelled_test: bool = False
 ) -> Listing:
     """Lists the files that a CSV names, under the ids that it gives them.
 
@@ -49,7 +50,7 @@ def list_named(
     Raises:
         RunError: the CSV is no such list, or an id is there twice in a split.
     """
-    listing = Listing("manifest", roots=[Path(place.where) for place in places])
+    listing = Listing("manifest", roots=[objects.at(place.where) for place in places])
     name = f"--manifest={path}"
     files = _Files(places, listing.ignored)
     seen: dict[str, dict[str, int]] = {}
@@ -68,7 +69,7 @@ def list_named(
     return listing
 
 
-def rows(path: Path, name: str, *, required: Sequence[str]) -> Iterator[Row]:
+def rows(path: AnyPath, name: str, *, required: Sequence[str]) -> Iterator[Row]:
     """Yields the rows of a CSV, a bounded number of which is in memory.
 
     Args:
@@ -98,7 +99,7 @@ def rows(path: Path, name: str, *, required: Sequence[str]) -> Iterator[Row]:
         raise RunError(f"{name} has a header and no row. Name another file.")
 
 
-def columns(path: Path, name: str) -> list[str]:
+def columns(path: AnyPath, name: str) -> list[str]:
     """The names in the header.
 
     Raises:
@@ -203,7 +204,9 @@ def _check(row: Row, name: str, labelled_test: bool) -> None:
         )
 
 
-def _chunks(path: Path, name: str, required: Sequence[str]) -> Iterator[pd.DataFrame]:
+def _chunks(
+    path: AnyPath, name: str, required: Sequence[str]
+) -> Iterator[pd.DataFrame]:
     """Yields the rows of a CSV, all of it text, _CHUNK at a time."""
     there = columns(path, name)
     if missing := [column for column in required if column not in there]:
@@ -219,15 +222,18 @@ def _chunks(path: Path, name: str, required: Sequence[str]) -> Iterator[pd.DataF
             f"{name} is read with pandas, which is not installed: `pip install pandas`."
         ) from error
     try:
-        with pd.read_csv(
-            path,
-            dtype=object,
-            keep_default_na=False,
-            index_col=False,
-            encoding=_ENCODING,
-            encoding_errors=_ERRORS,
-            chunksize=_CHUNK,
-        ) as chunks:
+        with (
+            path.open("rb") as file,
+            pd.read_csv(
+                file,
+                dtype=object,
+                keep_default_na=False,
+                index_col=False,
+                encoding=_ENCODING,
+                encoding_errors=_ERRORS,
+                chunksize=_CHUNK,
+            ) as chunks,
+        ):
             yield from chunks
     except ValueError as error:
         raise RunError(

@@ -8,7 +8,6 @@ there what it knows:
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from pipeline import duplicates, files, ledger, manifest, shard
@@ -16,12 +15,13 @@ from pipeline.console import RunError
 from pipeline.ledger import Ledger, Listed
 from pipeline.listing import Listing
 from pipeline.manifest import MANIFEST
+from pipeline.objects import AnyPath
 from pipeline.work import noting_verdict
 from pipeline.workfolder import WORK, WorkFolder
 
 
 def prepare(
-    dataset: Path,
+    dataset: AnyPath,
     listing: Listing,
     planned: Mapping[str, int],
     *,
@@ -44,13 +44,14 @@ def prepare(
     files.write_json(dataset / WORK / "outset.json", outset)
 
 
-def missing(dataset: Path) -> list[str]:
+def missing(dataset: AnyPath) -> list[str]:
     """The planned shards that are not committed, in order."""
-    planned = files.read_json(dataset / WORK / "outset.json")["planned"]
-    return [name for name, _ in planned if shard.read_note(dataset, name) is None]
+    planned = dict(files.read_json(dataset / WORK / "outset.json")["planned"])
+    notes = shard.read_notes(dataset, planned)
+    return [name for name, note in notes.items() if note is None]
 
 
-def complete(dataset: Path) -> None:
+def complete(dataset: AnyPath) -> None:
     """Completes a dataset whose shards are all committed; again does nothing.
 
     Raises:
@@ -78,7 +79,7 @@ def _complete(folder: WorkFolder, outset: Mapping[str, Any]) -> None:
     folder.finish({**folder.key(), "splits": splits, "ledger": balance})
 
 
-def _refuse_too_many(account: Ledger, fraction: float, rejects: Path) -> None:
+def _refuse_too_many(account: Ledger, fraction: float, rejects: AnyPath) -> None:
     if not account.written:
         raise RunError(
             f"none of the {account.listed.total()} images could be decoded; {rejects} "
@@ -94,11 +95,10 @@ def _refuse_too_many(account: Ledger, fraction: float, rejects: Path) -> None:
         )
 
 
-def _notes(dataset: Path, planned: Mapping[str, int]) -> dict[str, list[shard.Note]]:
+def _notes(dataset: AnyPath, planned: Mapping[str, int]) -> dict[str, list[shard.Note]]:
     """The sidecars of all shards by split."""
     notes: dict[str, list[shard.Note]] = {}
-    for name in planned:
-        note = shard.read_note(dataset, name)
+    for name, note in shard.read_notes(dataset, planned).items():
         if note is None:
             raise RunError(
                 f"shard {dataset / name} was not written. Run the same command again; "
@@ -109,14 +109,14 @@ def _notes(dataset: Path, planned: Mapping[str, int]) -> dict[str, list[shard.No
 
 
 def _images_by_shard(
-    dataset: Path, planned: Mapping[str, int]
+    dataset: AnyPath, planned: Mapping[str, int]
 ) -> Iterator[tuple[str, Iterator[str]]]:
     """The name of every shard, and `split/id` of its images."""
     for name in planned:
         yield name, _images(dataset, name)
 
 
-def _images(dataset: Path, name: str) -> Iterator[str]:
+def _images(dataset: AnyPath, name: str) -> Iterator[str]:
     split = name.partition("-")[0]
     for image in shard.read_plan(dataset, name):
         yield f"{split}/{image.id}"

@@ -5,10 +5,13 @@ import errno
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from pipeline.objects import AnyPath
 
 # What a disk says when it is full, read-only or not ours: no fault of the program.
 _DISK_ERRORS = {
@@ -90,12 +93,26 @@ def _parse(argv: Sequence[str], verbs: Mapping[str, Verb], default: str) -> str:
     return verb
 
 
-def path(text: str) -> Path:
-    """The path of a flag; `~` is the home folder, whatever the shell made of it."""
-    return Path(text).expanduser()
+def path(text: str) -> "AnyPath":
+    """The path of a flag, of a file or of an object; see objects.locate."""
+    from pipeline import objects  # here: it takes UsageError from this module
+
+    return objects.locate(text)
 
 
-def paths(texts: Sequence[str], flag: str) -> list[Path]:
+def local_path(text: str, flag: str) -> Path:
+    """The path of a flag that takes nothing but files of this machine.
+
+    Raises:
+        UsageError: it is one of an object.
+    """
+    found = path(text)
+    if not isinstance(found, Path):
+        raise UsageError(f"--{flag}={text} must be on this machine, in no object store")
+    return found
+
+
+def paths(texts: Sequence[str], flag: str) -> "list[AnyPath]":
     """The paths of a flag that may be repeated, or hold several with commas between.
 
     What exists is one path, whatever commas it has.
@@ -106,11 +123,15 @@ def paths(texts: Sequence[str], flag: str) -> list[Path]:
     parts = [
         part
         for text in texts
-        for part in ([text] if path(text).exists() else text.split(","))
+        for part in ([text] if _exists_here(text) else text.split(","))
     ]
     if "" in parts:
         raise UsageError(f"--{flag}={','.join(texts)} has an empty path")
     return [path(part) for part in parts]
+
+
+def _exists_here(text: str) -> bool:
+    return "://" not in text and Path(text).expanduser().exists()
 
 
 def required(**values: Any) -> None:

@@ -29,10 +29,10 @@ from pathlib import Path
 from pipeline import completion, flight, inquest, shard
 from pipeline.console import RunError
 from pipeline.manifest import ImageContract
+from pipeline.objects import AnyPath
 from pipeline.watch import ShardWatch, Watch
 from pipeline.work import Work, log_path
 
-_LOOK_SECONDS = 0.5
 _TRIES = 3
 _LOST = "a worker process died"
 _SPAWN = multiprocessing.get_context("spawn")
@@ -67,7 +67,7 @@ class Crew:
             self._in_memory = job.in_memory(job.beam_options(beam_arguments, workers))
 
     def write(
-        self, dataset: Path, planned: Mapping[str, int], contract: ImageContract
+        self, dataset: AnyPath, planned: Mapping[str, int], contract: ImageContract
     ) -> bool:
         """Writes what is not committed yet, and shows progress; True at the end.
 
@@ -89,7 +89,7 @@ class Crew:
         return True
 
     def _write_in_children(
-        self, dataset: Path, contract: ImageContract, watch: Watch
+        self, dataset: AnyPath, contract: ImageContract, watch: Watch
     ) -> None:
         """Starts children until one gets to the end."""
         fruitless = 0
@@ -111,7 +111,7 @@ class Crew:
                         "the same command again, perhaps with fewer --workers."
                     ) from lost
 
-    def _job(self, dataset: Path, contract: ImageContract) -> "_Job":
+    def _job(self, dataset: AnyPath, contract: ImageContract) -> "_Job":
         return dataset, contract, self._workers, self._arguments
 
 
@@ -119,7 +119,7 @@ class _WorkerLostError(Exception):
     """A worker process died or hung; which image it was at, `flight` knows."""
 
 
-_Job = tuple[Path, ImageContract, int, Sequence[str]]
+_Job = tuple[AnyPath, ImageContract, int, Sequence[str]]
 
 
 def _run_in_child(job: _Job, watch: Watch, image_timeout: float) -> None:
@@ -135,7 +135,7 @@ def _run_in_child(job: _Job, watch: Watch, image_timeout: float) -> None:
     threading.Thread(target=_log, args=(said, log_path(dataset)), daemon=True).start()
     try:
         while child.exitcode is None:
-            child.join(_LOOK_SECONDS)
+            child.join(watch.look_seconds)
             watch.look()
             if any(s.seconds > image_timeout for s in flight.suspects(dataset)):
                 raise _WorkerLostError(f"no result in {image_timeout:g} s for an image")

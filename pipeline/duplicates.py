@@ -8,18 +8,18 @@ that occur more than once. A million images take 64 MB.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline import files
+from pipeline.objects import AnyPath
 from pipeline.workfolder import WORK
 
 UNREAD = bytes(32)  # in place of the digest of a file that was not read
 
 
-def note_sources(folder: Path, shard: str, digests: Sequence[bytes]) -> None:
+def note_sources(folder: AnyPath, shard: str, digests: Sequence[bytes]) -> None:
     """Commits the SHA-256 of every source file of a shard, UNREAD where unknown."""
     path = _path(folder, shard)
     path.parent.mkdir(exist_ok=True)
@@ -27,7 +27,9 @@ def note_sources(folder: Path, shard: str, digests: Sequence[bytes]) -> None:
         file.write(b"".join(digests))
 
 
-def find(folder: Path, shards: Iterable[tuple[str, Iterable[str]]]) -> dict[str, Any]:
+def find(
+    folder: AnyPath, shards: Iterable[tuple[str, Iterable[str]]]
+) -> dict[str, Any]:
     """The `duplicates` entry of the ledger.
 
     Args:
@@ -69,14 +71,14 @@ def _repeated(digests: np.ndarray) -> set[bytes]:
     return {digest.tobytes() for digest in unique[counts > 1]} - {UNREAD}
 
 
-def _digests(folder: Path, shard: str) -> np.ndarray:
+def _digests(folder: AnyPath, shard: str) -> np.ndarray:
     """V32[images]: opaque 32-byte items, which NumPy can sort as they are."""
-    return np.fromfile(_path(folder, shard), dtype="V32")
+    return np.frombuffer(_path(folder, shard).read_bytes(), dtype="V32")
 
 
 def _splits(group: Sequence[str]) -> set[str]:
     return {image.partition("/")[0] for image in group}
 
 
-def _path(folder: Path, shard: str) -> Path:
+def _path(folder: AnyPath, shard: str) -> AnyPath:
     return folder / WORK / "sources" / f"{shard}.sha256"

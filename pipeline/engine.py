@@ -10,6 +10,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from pipeline.console import RunError
+from pipeline.objects import AnyPath
+from pipeline.store import StoreError
 from pipeline.watch import Watch
 from pipeline.work import Work
 
@@ -40,7 +42,7 @@ class Engine:
         runner: str,
         *,
         workers: int,
-        folders: Mapping[str, Sequence[Path]],
+        folders: Mapping[str, Sequence[AnyPath]],
         beam_arguments: Sequence[str] = (),
     ) -> None:
         from pipeline import job  # here: local runs do without its 3 s
@@ -147,14 +149,21 @@ class _Lookout:
             self.running.cancel()
 
     def _look(self) -> None:
-        started = time.monotonic()
-        while not self._done.wait(_LOOK_SECONDS):
-            self._watch.look()
-            late = time.monotonic() - started > self._patience
-            if late and not self.complaint and not self._watch.begun():
-                self.complaint = (
-                    f"no worker has begun in {self._patience:g} s. Are there any, with "
-                    "this package and its requirements installed, and can they reach "
-                    "the dataset under the same name?"
-                )
-                self.cancel()
+        begun, started = False, time.monotonic()
+        seconds = max(_LOOK_SECONDS, self._watch.look_seconds)
+        while not self._done.wait(seconds):
+            with contextlib.suppress(StoreError):  # a later look may see more
+                self._watch.look()
+                if time.monotonic() - started > self._patience:
+                    begun = begun or self._watch.begun()
+                    self._complain(begun)
+
+    def _complain(self, begun: bool) -> None:
+        if begun or self.complaint:
+            return
+        self.complaint = (
+            f"no worker has begun in {self._patience:g} s. Are there any, with this "
+            "package and its requirements installed, and can they reach the dataset "
+            "under the same name?"
+        )
+        self.cancel()

@@ -14,6 +14,7 @@ from pipeline import measure, shard, sources
 from pipeline.console import RunError, in_bytes, in_time
 from pipeline.listing import Listing
 from pipeline.manifest import MANIFEST, SHARD_PATTERN, ImageContract
+from pipeline.objects import AnyPath, ObjectPath
 from pipeline.workfolder import WorkFolder
 
 _SAMPLE = 480  # images
@@ -78,15 +79,15 @@ class Prediction:
 
 
 def run(
-    images: Path | Sequence[Path],
+    images: AnyPath | Sequence[AnyPath],
     *,
-    dataset: Path | None,
+    dataset: AnyPath | None,
     contract: ImageContract,
-    csv: Path | None = None,
+    csv: AnyPath | None = None,
     shards: int | None = None,
     validation_fraction: float = 0.1,
     labelled_test: bool = False,
-    classes: Path | None = None,
+    classes: AnyPath | None = None,
     seed: int = 0,
     workers: int,
     beam_arguments: Sequence[str] = (),
@@ -257,8 +258,10 @@ def _rejects(listing: Listing, prediction: Prediction) -> str:
     return "; ".join(words)
 
 
-def _look_at_disk(dataset: Path, size: Range) -> None:
-    """Prints what is free; refuses when the dataset does not fit."""
+def _look_at_disk(dataset: AnyPath, size: Range) -> None:
+    """Prints what is free; refuses when the dataset does not fit. A store has room."""
+    if isinstance(dataset, ObjectPath):
+        return
     folder = next(path for path in (dataset, *_parents(dataset)) if path.is_dir())
     free = shutil.disk_usage(folder).free
     there = sum(path.stat().st_size for path in dataset.glob(SHARD_PATTERN))

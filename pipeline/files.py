@@ -5,18 +5,22 @@ import csv
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from pipeline.console import RunError
+from pipeline.objects import AnyPath, ObjectPath
 
 _SCRATCH = ".scratch-"
+_CHUNK = 1 << 20  # bytes
 
 
 @contextlib.contextmanager
-def commit(path: Path, *, scratch: Path | None = None) -> Iterator[BinaryIO]:
+def commit(path: AnyPath, *, scratch: AnyPath | None = None) -> Iterator[BinaryIO]:
     """Opens a binary file that appears as `path` only once it is whole and on disk.
 
     Arguments and errors are those of `commit_path`.
@@ -29,19 +33,25 @@ def commit(path: Path, *, scratch: Path | None = None) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def commit_path(path: Path, *, scratch: Path | None = None) -> Iterator[Path]:
+def commit_path(path: AnyPath, *, scratch: AnyPath | None = None) -> Iterator[Path]:
     """A path to write to; what is there at the end appears as `path`, whole, on disk.
 
     Args:
         path: the final name; its extension is that of the unfinished file, too.
         scratch: the folder of the unfinished file, on the same file system; without
-            it the folder of `path`.
+            it the folder of `path`. An object is uploaded from a folder for temporary
+            files.
 
     When the body raises, nothing is left behind; after a `kill -9` a hidden file is,
     for `remove_scratch`.
     """
-    name = f"{_SCRATCH}{uuid.uuid4().hex[:12]}-{path.name}"
-    unfinished = (scratch or path.parent) / name
+    if isinstance(path, ObjectPath):
+        with tempfile.TemporaryDirectory(prefix="upload-") as name:
+            yield (finished := Path(name, path.name))
+            path.upload(finished)
+        return
+    folder = scratch if isinstance(scratch, Path) else path.parent
+    unfinished = folder / f"{_SCRATCH}{uuid.uuid4().hex[:12]}-{path.name}"
     try:
         yield unfinished
         _fsync(unfinished)
@@ -52,19 +62,19 @@ def commit_path(path: Path, *, scratch: Path | None = None) -> Iterator[Path]:
     _fsync(path.parent)
 
 
-def write_text(path: Path, text: str, *, scratch: Path | None = None) -> None:
+def write_text(path: AnyPath, text: str, *, scratch: AnyPath | None = None) -> None:
     """Commits `text` as UTF-8."""
     with commit(path, scratch=scratch) as file:
         file.write(text.encode())
 
 
-def write_json(path: Path, value: Any, *, scratch: Path | None = None) -> None:
+def write_json(path: AnyPath, value: Any, *, scratch: AnyPath | None = None) -> None:
     """Commits `value` as JSON: sorted keys, so that equal values are equal bytes."""
     text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
     write_text(path, text + "\n", scratch=scratch)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: AnyPath) -> dict[str, Any]:
     """Reads a JSON object.
 
     Raises:
@@ -101,16 +111,46 @@ class _Echo:
         return line
 
 
-def remove_scratch(folder: Path) -> None:
-    """Removes what a killed process left unfinished in `folder`."""
+def beside(folder: AnyPath, extension: str) -> Path:
+    """A file beside a folder, named after it; for one of a store, in the current one.
+
+    It may be written line by line, which no object can.
+    """
+    if isinstance(folder, ObjectPath):
+        return Path(f"{folder.name}{extension}").absolute()
+    return folder.absolute().with_name(f"{folder.name}{extension}")
+
+
+def remove_scratch(folder: AnyPath) -> None:
+    """Removes what a killed process left unfinished in `folder`; no object is that."""
+    if isinstance(folder, ObjectPath):
+        return
     for path in folder.glob(f"{_SCRATCH}*"):
         path.unlink(missing_ok=True)
 
 
-def sha256(path: Path) -> str:
+def remove_tree(folder: AnyPath) -> None:
+    """Removes a folder and all that is in it, or of a store all keys below it."""
+    if isinstance(folder, ObjectPath):
+        folder.delete(folder.walk_files())
+    else:
+        shutil.rmtree(folder)
+
+
+def sizes(folder: AnyPath) -> dict[str, int]:
+    """The bytes of every file in a folder, by name; one listing of a store."""
+    return {
+        path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()
+    }
+
+
+def sha256(path: AnyPath) -> str:
     """The hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def sha256_text(text: str) -> str:

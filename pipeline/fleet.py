@@ -3,11 +3,11 @@
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from pipeline import completion, guard
 from pipeline.engine import Engine
 from pipeline.manifest import ImageContract
+from pipeline.objects import AnyPath
 from pipeline.watch import ShardWatch
 from pipeline.work import Work, log_path
 
@@ -26,7 +26,7 @@ class Fleet:
         runner: str,
         *,
         workers: int,
-        folders: Mapping[str, Sequence[Path]],
+        folders: Mapping[str, Sequence[AnyPath]],
         image_timeout: float = 60,
         beam_arguments: Sequence[str] = (),
     ) -> None:
@@ -36,7 +36,7 @@ class Fleet:
         )
 
     def write(
-        self, dataset: Path, planned: Mapping[str, int], contract: ImageContract
+        self, dataset: AnyPath, planned: Mapping[str, int], contract: ImageContract
     ) -> bool:
         """Has what is not committed yet written, and shows progress.
 

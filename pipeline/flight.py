@@ -2,17 +2,23 @@
 
 _work/flight/SHARD          position in the plan, and since when; written in place
 _work/condemned/SHARD.json  {position: [reason, detail]}: not to be tried again
+
+An object is not written in place: the flights of a DATASET in a store are among the
+temporary files, where who watches and who writes find them: both are on one machine.
 """
 
 import contextlib
+import hashlib
 import os
 import struct
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
 from pipeline import files
+from pipeline.objects import AnyPath
 from pipeline.workfolder import WORK
 
 REASONS = {
@@ -34,10 +40,11 @@ class Suspect(NamedTuple):
 class Flight:
     """Notes where a shard is; 2 µs an image, and it outlives a `kill -9`."""
 
-    def __init__(self, folder: Path, shard: str) -> None:
+    def __init__(self, folder: AnyPath, shard: str) -> None:
         self._folder, self._shard = folder, shard
-        self._path = folder / WORK / "flight" / shard
-        self._path.parent.mkdir(exist_ok=True)
+        place, before = _place(folder)
+        self._path = place / f"{before}{shard}"
+        place.mkdir(exist_ok=True)
 
     def __enter__(self) -> "Flight":
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT)
@@ -61,7 +68,7 @@ class Flight:
         self._path.unlink(missing_ok=True)
 
 
-def suspects(folder: Path, *, only: str | None = None) -> list[Suspect]:
+def suspects(folder: AnyPath, *, only: str | None = None) -> list[Suspect]:
     """The images that are in flight, or were when their processes died.
 
     Args:
@@ -69,9 +76,10 @@ def suspects(folder: Path, *, only: str | None = None) -> list[Suspect]:
         only: the shard that is asked for.
     """
     contents = []
-    for path in sorted((folder / WORK / "flight").glob(only or "*")):
+    place, before = _place(folder)
+    for path in sorted(place.glob(f"{before}{only or '*'}")):
         with contextlib.suppress(FileNotFoundError):  # the shard has just landed
-            contents.append((path.name, path.read_bytes()))
+            contents.append((path.name.removeprefix(before), path.read_bytes()))
     now = time.monotonic()
     return [
         Suspect(name, position, now - since)
@@ -81,13 +89,14 @@ def suspects(folder: Path, *, only: str | None = None) -> list[Suspect]:
     ]
 
 
-def land(folder: Path, *, only: str | None = None) -> None:
+def land(folder: AnyPath, *, only: str | None = None) -> None:
     """Forgets all flights, or those of one shard; for when no worker is left."""
-    for path in (folder / WORK / "flight").glob(only or "*"):
+    place, before = _place(folder)
+    for path in place.glob(f"{before}{only or '*'}"):
         path.unlink(missing_ok=True)
 
 
-def condemn(folder: Path, suspect: Suspect, reason: str, detail: str) -> None:
+def condemn(folder: AnyPath, suspect: Suspect, reason: str, detail: str) -> None:
     """Makes one image a rejection, without another try."""
     verdicts = _condemned(folder, suspect.shard) | {suspect.position: [reason, detail]}
     path = _condemned_path(folder, suspect.shard)
@@ -95,11 +104,19 @@ def condemn(folder: Path, suspect: Suspect, reason: str, detail: str) -> None:
     files.write_json(path, {str(index): why for index, why in verdicts.items()})
 
 
-def _condemned(folder: Path, shard: str) -> dict[int, list[str]]:
+def _place(folder: AnyPath) -> tuple[Path, str]:
+    """Where the flights of a dataset are, and what their names begin with."""
+    if isinstance(folder, Path):
+        return folder / WORK / "flight", ""
+    owner = hashlib.sha256(f"{os.getuid()} {folder}".encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()), f"vgg16-flight-{owner}-"
+
+
+def _condemned(folder: AnyPath, shard: str) -> dict[int, list[str]]:
     path = _condemned_path(folder, shard)
     verdicts = files.read_json(path) if path.is_file() else {}
     return {int(index): why for index, why in verdicts.items()}
 
 
-def _condemned_path(folder: Path, shard: str) -> Path:
+def _condemned_path(folder: AnyPath, shard: str) -> AnyPath:
     return folder / WORK / "condemned" / f"{shard}.json"

@@ -1,7 +1,7 @@
 """Folders: the files below them, as the disk has them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from pipeline import archives
 from pipeline.console import RunError
@@ -38,18 +38,23 @@ class Folder:
                     level.compressed[name] = entry.path
             else:
                 packed.append(entry.path)
-        for path in sorted(packed):
-            name = archives.stem(path)
-            if name in level.below:
-                level.doubled.setdefault(name, []).append(path)
-            else:
-                level.below[name] = archives.Packed(path)
+        add_archives(level, packed)
         return level
 
     def files(self, ignored: list[str]) -> Iterator[Found]:
         """Yields every file below it; paths are relative to it."""
         for path, problem in _walk(self.where, ignored, self._above):
             yield Found(path[len(self.where) + 1 :], path, problem)
+
+
+def add_archives(level: Level, packed: Iterable[str]) -> None:
+    """Adds archives, each of which stands for a folder that is not there."""
+    for path in sorted(packed):
+        name = archives.stem(path)
+        if name in level.below:
+            level.doubled.setdefault(name, []).append(path)
+        else:
+            level.below[name] = archives.Packed(path)
 
 
 def _walk(

@@ -12,11 +12,11 @@ import sys
 import threading
 import time
 import traceback
-from pathlib import Path
 from typing import NamedTuple
 
-from pipeline import flight, image, inquest, shard, watch
+from pipeline import flight, image, inquest, objects, shard, watch
 from pipeline.manifest import MANIFEST, ImageContract
+from pipeline.objects import AnyPath
 from pipeline.workfolder import WorkFolder, difference
 
 _LOOK_SECONDS = 0.2
@@ -46,7 +46,7 @@ def write(
         RuntimeError: what `shard.write` raised; or its process was lost several times,
             and no image is to blame.
     """
-    dataset, fruitless = Path(folder), 0
+    dataset, fruitless = objects.at(folder), 0
     watch.begin(dataset)
     _check_versions(dataset)
     if shard.read_note(dataset, name):  # by a worker that was lost afterwards
@@ -62,7 +62,7 @@ def write(
 
 
 @functools.cache
-def _check_versions(dataset: Path) -> None:
+def _check_versions(dataset: AnyPath) -> None:
     """Refuses a worker whose decoder would make other bytes than the launcher's."""
     planned = WorkFolder(dataset, manifest=MANIFEST).key()["versions"]
     if other := difference(planned, image.versions(), "versions"):
@@ -87,7 +87,7 @@ def _try(task: Task, image_timeout: float) -> str | None:
         process.stdin.flush()  # and not closed: it ends when this process does
         while process.poll() is None:
             time.sleep(_LOOK_SECONDS)
-            flights = flight.suspects(Path(task.folder), only=task.name)
+            flights = flight.suspects(objects.at(task.folder), only=task.name)
             if any(one.seconds > image_timeout for one in flights):
                 return f"no result in {image_timeout:g} s for an image"
         said = process.stderr.read().decode(errors="replace").strip()

@@ -4,17 +4,17 @@ import math
 import multiprocessing
 import signal
 import sys
-from pathlib import Path
 
 from pipeline import flight, shard
 from pipeline.manifest import ImageContract
+from pipeline.objects import AnyPath
 
 _SPAWN_SECONDS = 10.0  # for a process to start and import, on a busy machine
 _SPAWN = multiprocessing.get_context("spawn")
 
 
 def hold(
-    dataset: Path,
+    dataset: AnyPath,
     contract: ImageContract,
     image_timeout: float,
     *,

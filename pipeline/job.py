@@ -4,7 +4,6 @@ import logging
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 logging.basicConfig(level=logging.ERROR)  # Beam warns of every extra that is not there
 
@@ -28,6 +27,7 @@ from apache_beam.transforms.environments import (  # noqa: E402
 
 from pipeline import dataflow, reach  # noqa: E402
 from pipeline.console import UsageError  # noqa: E402
+from pipeline.objects import AnyPath  # noqa: E402
 from pipeline.work import Work  # noqa: E402
 
 _WORKER = "apache_beam.runners.worker.sdk_worker_main"
@@ -106,7 +106,7 @@ def engine_options(
     runner: str,
     arguments: Sequence[str],
     workers: int,
-    folders: Mapping[str, Sequence[Path]],
+    folders: Mapping[str, Sequence[AnyPath]],
 ) -> PipelineOptions:
     """Beam's options for one of its runners, with ours as defaults.
 

@@ -4,13 +4,13 @@ import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 from pipeline import files
 from pipeline.console import RunError
 from pipeline.listing import Listing, Reject
 from pipeline.manifest import Split
+from pipeline.objects import AnyPath
 from pipeline.shard import Note
 
 Counts = Counter[tuple[str, str]]  # images by (split, class name)
@@ -155,7 +155,7 @@ def rejects_csv(rejects: Sequence[Reject]) -> str:
     return "".join(map(files.csv_line, [Reject._fields, *rejects]))
 
 
-def read_rejects(path: Path) -> list[Reject]:
+def read_rejects(path: AnyPath) -> list[Reject]:
     """Reads rejects.csv.
 
     Raises:

@@ -1,10 +1,10 @@
 """What a listing is made of: the files that were found, the images, the rejects."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.manifest import SPLITS
+from pipeline.objects import AnyPath
 
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx"}  # and every name with a dot first
 REASONS = {
@@ -77,7 +77,7 @@ class Listing:
     ignored: list[str] = field(default_factory=list)
     classes: tuple[str, ...] = ()
     carved: bool = False
-    roots: list[Path] = field(default_factory=list)
+    roots: list[AnyPath] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.refs) + len(self.rejects)

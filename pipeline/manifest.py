@@ -3,11 +3,11 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pipeline import files, record
 from pipeline.console import RunError
+from pipeline.objects import AnyPath
 
 VERSION = 1
 MANIFEST = "dataset.json"
@@ -91,7 +91,7 @@ class Dataset:
         fingerprint: SHA-256 of dataset.json, which holds that of every shard.
     """
 
-    folder: Path
+    folder: AnyPath
     image: ImageContract
     classes: tuple[str, ...]
     splits: Mapping[str, Split]
@@ -107,7 +107,7 @@ class Dataset:
             )
         return self.splits[name]
 
-    def paths(self, name: str) -> list[Path]:
+    def paths(self, name: str) -> list[AnyPath]:
         """The shards of a split, in order."""
         return [self.folder / shard.file for shard in self.split(name).shards]
 
@@ -128,7 +128,7 @@ def classes_entry(classes: tuple[str, ...]) -> dict[str, Any]:
     return {"count": len(classes), "sha256": files.sha256_text(text)}
 
 
-def read_classes(path: Path, entry: Mapping[str, Any]) -> tuple[str, ...]:
+def read_classes(path: AnyPath, entry: Mapping[str, Any]) -> tuple[str, ...]:
     """Reads classes.txt and holds it to the manifest's `classes` entry."""
     content = path.read_bytes() if path.is_file() else b""
     digest = hashlib.sha256(content).hexdigest()
@@ -141,7 +141,7 @@ def read_classes(path: Path, entry: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(content.decode().split("\n")[:-1])
 
 
-def load(folder: Path) -> Dataset:
+def load(folder: AnyPath) -> Dataset:
     """Reads a complete dataset.
 
     Raises:
@@ -160,7 +160,7 @@ def load(folder: Path) -> Dataset:
     return dataset
 
 
-def read(folder: Path) -> dict[str, Any]:
+def read(folder: AnyPath) -> dict[str, Any]:
     """Reads dataset.json and looks at nothing else.
 
     Raises:
@@ -218,7 +218,7 @@ def class_counts(dataset: Dataset, split: str) -> list[int]:
     return [counts.get(name, {}).get("written", 0) for name in dataset.classes]
 
 
-def _state(path: Path) -> str:
+def _state(path: AnyPath) -> str:
     """What is the matter with a shard of another checksum, in words."""
     try:
         count = sum(1 for _ in record.read(path))
@@ -234,10 +234,10 @@ def _split(entry: Mapping[str, Any]) -> Split:
 
 def _check_lengths(dataset: Dataset) -> None:
     """Stops at the first shard that is not there in full; reads no content."""
+    sizes = files.sizes(dataset.folder)
     for split in dataset.splits.values():
         for shard in split.shards:
-            path = dataset.folder / shard.file
-            found = path.stat().st_size if path.is_file() else None
+            path, found = dataset.folder / shard.file, sizes.get(shard.file)
             if found != shard.bytes:
                 state = "is missing" if found is None else f"has {found} bytes"
                 raise RunError(

@@ -1,9 +1,16 @@
-"""Where the bytes of an image are: a file, or a part of a tar archive."""
+"""Where the bytes of an image are: a file or an object, or a part of a tar archive."""
 
 import os
 import stat
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import BinaryIO
 
+from pipeline import objects
 from pipeline.image import BadImage
+from pipeline.objects import ObjectPath
 
 _CUT = "\0"  # no path has it
 
@@ -13,14 +20,19 @@ def in_tar(archive: str, offset: int, size: int) -> str:
     return f"{archive}{_CUT}{offset}{_CUT}{size}"
 
 
+def in_store(uri: str, size: int) -> str:
+    """The uri of an object whose size is known from a listing."""
+    return f"{uri}{_CUT}{size}"
+
+
 def path(uri: str) -> str:
-    """The file, or the archive that holds it."""
+    """The file or the object, or the archive that holds it."""
     return uri.partition(_CUT)[0]
 
 
 def is_file(uri: str) -> bool:
     """Whether it is a file of its own, in no archive."""
-    return _CUT not in uri
+    return uri.count(_CUT) < 2
 
 
 def in_order(uri: str) -> tuple[str, int]:
@@ -37,8 +49,10 @@ def size(uri: str) -> int:
     Raises:
         OSError: the file is not there, or is none.
     """
-    if not is_file(uri):
+    if _CUT in uri:
         return int(uri.rpartition(_CUT)[2])
+    if objects.is_remote(uri):
+        return ObjectPath(uri).stat().st_size
     status = os.stat(uri)
     if not stat.S_ISREG(status.st_mode):
         raise OSError(0, "not a regular file")
@@ -51,16 +65,51 @@ def read(uri: str) -> bytes:
     Raises:
         BadImage: `unreadable`; what the system said.
     """
-    archive, *place = uri.split(_CUT)
+    where, *numbers = uri.split(_CUT)
+    place = list(map(int, numbers))
     try:
-        with open(archive, "rb") as file:
-            if not place:
-                return file.read()
-            offset, length = map(int, place)
-            file.seek(offset)
-            content = file.read(length)
+        content = _content(where, place)
     except OSError as error:
         raise BadImage("unreadable", str(error.strerror)) from error
-    if len(content) < length:
-        raise BadImage("unreadable", f"{archive} ends within it")
+    if place and len(content) < place[-1]:
+        raise BadImage("unreadable", f"{where} ends within it")
     return content
+
+
+def read_ahead(uris: Iterable[str]) -> Iterator[Callable[[], bytes]]:
+    """Yields for every uri what returns its content, or raises, as `read` does.
+
+    A store answers after some 30 ms, however small the object: the next ones are under
+    way meanwhile.
+    """
+    pending: deque[Callable[[], bytes]] = deque()
+    threads = ThreadPoolExecutor(objects.AHEAD)
+    try:
+        for uri in uris:
+            if objects.is_remote(uri):
+                pending.append(threads.submit(read, uri).result)
+            else:
+                pending.append(partial(read, uri))
+            if len(pending) == objects.AHEAD:
+                yield pending.popleft()
+        yield from pending
+    finally:
+        threads.shutdown(cancel_futures=True)
+
+
+def open_file(where: str) -> BinaryIO:
+    """Opens a file or an object."""
+    return objects.at(where).open("rb")
+
+
+def _content(where: str, place: list[int]) -> bytes:
+    """Of a file or an object, or so many bytes of it from one on."""
+    if objects.is_remote(where):
+        offset, length = place if len(place) == 2 else (0, None)
+        return ObjectPath(where).read_part(offset, length)
+    with open(where, "rb") as file:
+        if not place:
+            return file.read()
+        offset, length = place
+        file.seek(offset)
+        return file.read(length)

@@ -1,13 +1,13 @@
 """What a finished dataset is, in a few lines for people: dataset.json and no more."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from pipeline.manifest import SPLITS
+from pipeline.objects import AnyPath
 
 
-def lines(dataset: Path, value: Mapping[str, Any], seconds: float) -> Iterator[str]:
+def lines(dataset: AnyPath, value: Mapping[str, Any], seconds: float) -> Iterator[str]:
     """Yields the closing lines of a run.
 
     Args:

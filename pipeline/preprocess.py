@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from pipeline import completion, image, manifest, outcome, shard, sources
@@ -15,20 +14,21 @@ from pipeline.crew import Crew
 from pipeline.fleet import Fleet
 from pipeline.listing import Listing
 from pipeline.manifest import ImageContract
+from pipeline.objects import AnyPath
 from pipeline.work import log_path, with_verdict
 from pipeline.workfolder import WorkFolder
 
 
 def run(
-    images: Path | Sequence[Path],
-    dataset: Path,
+    images: AnyPath | Sequence[AnyPath],
+    dataset: AnyPath,
     *,
     contract: ImageContract,
-    csv: Path | None = None,
+    csv: AnyPath | None = None,
     shards: int | None = None,
     validation_fraction: float = 0.1,
     labelled_test: bool = False,
-    classes: Path | None = None,
+    classes: AnyPath | None = None,
     seed: int = 0,
     max_reject_fraction: float = 0.01,
     workers: int,
@@ -61,7 +61,7 @@ def run(
         UsageError: Beam does not know the runner, or an option.
     """
     started = time.monotonic()
-    roots = [images] if isinstance(images, Path) else images
+    roots = images if isinstance(images, Sequence) else [images]
     folders = {"images": roots, "dataset": [dataset]}
     make = (
         Crew if runner == "local" else functools.partial(Fleet, runner, folders=folders)
@@ -101,7 +101,7 @@ def run(
         _report(dataset, time.monotonic() - started)
 
 
-def _refuse_inside(dataset: Path, listing: Listing) -> None:
+def _refuse_inside(dataset: AnyPath, listing: Listing) -> None:
     """A dataset among the images would be listed by the next run."""
     for root in listing.roots:
         if root.resolve() in dataset.resolve().parents:
@@ -147,7 +147,7 @@ def _sha256_json(values: Iterable[Sequence[str]]) -> str:
     return digest.hexdigest()
 
 
-def _report(dataset: Path, seconds: float) -> None:
+def _report(dataset: AnyPath, seconds: float) -> None:
     """Prints the closing summary, and logs it beside the dataset."""
     text = "\n".join(outcome.lines(dataset, manifest.read(dataset), seconds))
     print(text)

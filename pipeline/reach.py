@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from pipeline import dataflow, flink_parts, flink_rest
 from pipeline.console import RunError, UsageError
+from pipeline.objects import AnyPath
 
 _SECONDS = 5.0
 _FLINK_WITHIN = ("[auto]", "[local]")
@@ -21,7 +22,9 @@ _HERE = ("localhost", "127.0.0.1")
 Options = Mapping[str, Any]
 
 
-def check(runner: str, options: Options, folders: Mapping[str, Sequence[Path]]) -> None:
+def check(
+    runner: str, options: Options, folders: Mapping[str, Sequence[AnyPath]]
+) -> None:
     """Refuses a runner that is not ready.
 
     Args:

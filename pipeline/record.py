@@ -7,15 +7,15 @@ readers read ours.
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import google_crc32c
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
+
+from pipeline.objects import AnyPath
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -194,7 +194,7 @@ def frame(payload: bytes) -> bytes:
     return b"".join((length, _masked_crc(length), payload, _masked_crc(payload)))
 
 
-def read(path: Path) -> Iterator[Stored]:
+def read(path: AnyPath) -> Iterator[Stored]:
     """Yields the records of a shard, one in memory at a time, each CRC checked.
 
     Raises:
@@ -202,8 +202,8 @@ def read(path: Path) -> Iterator[Stored]:
             no record of ours. Nothing can be read beyond it.
     """
     number = 0
+    size = path.stat().st_size
     with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
         while (offset := file.tell()) < size:
             try:
                 payload = _read_frame(file, size)

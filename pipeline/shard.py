@@ -4,12 +4,11 @@ import contextlib
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from pipeline import duplicates, files, image, origin, record
+from pipeline import duplicates, files, image, objects, origin, record
 from pipeline.flight import Flight
 from pipeline.listing import ImageRef, Listing
 from pipeline.manifest import (
@@ -19,6 +18,7 @@ from pipeline.manifest import (
     Shard,
     shard_name,
 )
+from pipeline.objects import AnyPath
 from pipeline.split import order_key
 from pipeline.workfolder import WORK, WorkFolder
 
@@ -92,7 +92,7 @@ def plan(listing: Listing, *, count: int | None, seed: int) -> dict[str, Slices]
 
 
 def write_plan(
-    folder: Path, slices: Mapping[str, Slices], classes: Sequence[str]
+    folder: AnyPath, slices: Mapping[str, Slices], classes: Sequence[str]
 ) -> dict[str, int]:
     """Writes one plan file per shard, a JSON array per image.
 
@@ -101,15 +101,19 @@ def write_plan(
     """
     labels = {name: label for label, name in enumerate(classes)}
     (folder / WORK / "plan").mkdir(parents=True, exist_ok=True)
-    planned = {}
-    for split, parts in slices.items():
-        for index, refs in enumerate(parts):
-            name = shard_name(split, index, len(parts))
-            images = (_planned(ref, labels) for ref in refs)
-            text = "".join(f"{json.dumps(entry)}\n" for entry in images)
-            files.write_text(_plan_path(folder, name), text)
-            planned[name] = len(refs)
-    return planned
+    planned = {
+        shard_name(split, index, len(parts)): refs
+        for split, parts in slices.items()
+        for index, refs in enumerate(parts)
+    }
+
+    def write(name: str) -> None:
+        images = (_planned(ref, labels) for ref in planned[name])
+        text = "".join(f"{json.dumps(entry)}\n" for entry in images)
+        files.write_text(_plan_path(folder, name), text)
+
+    objects.at_once(folder, write, list(planned))
+    return {name: len(refs) for name, refs in planned.items()}
 
 
 def _planned(ref: ImageRef, labels: Mapping[str, int]) -> PlannedImage:
@@ -118,29 +122,41 @@ def _planned(ref: ImageRef, labels: Mapping[str, int]) -> PlannedImage:
     return PlannedImage(ref.id, ref.uri, labels[ref.label], ref.label)
 
 
-def read_note(folder: Path, name: str) -> Note | None:
+def read_note(folder: AnyPath, name: str) -> Note | None:
     """What is known of a committed shard; None where it is missing or cut short."""
     value = WorkFolder(folder, manifest=MANIFEST).note(name)
     return Note.from_json(value) if value else None
 
 
+def read_notes(folder: AnyPath, names: Collection[str]) -> dict[str, Note | None]:
+    """As `read_note`, of many shards: a store is asked for two listings beforehand."""
+    notes = WorkFolder(folder, manifest=MANIFEST).notes(names)
+    return {
+        name: Note.from_json(value) if value else None for name, value in notes.items()
+    }
+
+
 def write(name: str, folder: str, contract: ImageContract) -> None:
     """Writes the shard `name` of a dataset folder, then its sidecars.
 
-    One image is in memory at a time, whatever the size of the shard.
+    One image is in memory at a time, whatever the size of the shard; of a store a few
+    encoded ones more.
     """
-    output = WorkFolder(Path(folder), manifest=MANIFEST)
+    output = WorkFolder(objects.at(folder), manifest=MANIFEST)
     images = list(read_plan(output.folder, name))
     tally, sources = Tally(), [duplicates.UNREAD] * len(images)
     digest, length = hashlib.sha256(), 0
     with Flight(output.folder, name) as flight, output.commit(name) as file:
         condemned = flight.condemned()
+        contents = origin.read_ahead(
+            ref.uri for index, ref in enumerate(images) if index not in condemned
+        )
         for index, ref in enumerate(images):
             flight.at(index)
             try:
                 if index in condemned:
                     raise image.BadImage(*condemned[index])
-                source = origin.read(ref.uri)
+                source = next(contents)()
                 tally.bytes_read += len(source)
                 sources[index] = hashlib.sha256(source).digest()
                 framed = _frame(ref, image.convert(source, contract), contract)
@@ -162,12 +178,12 @@ def try_alone(uri: str, contract: ImageContract) -> None:
         image.convert(origin.read(uri), contract)
 
 
-def planned_image(folder: Path, name: str, index: int) -> PlannedImage:
+def planned_image(folder: AnyPath, name: str, index: int) -> PlannedImage:
     """The image at a position of a shard's plan."""
     return next(itertools.islice(read_plan(folder, name), index, None))
 
 
-def read_plan(folder: Path, name: str) -> Iterator[PlannedImage]:
+def read_plan(folder: AnyPath, name: str) -> Iterator[PlannedImage]:
     """Yields the images of a planned shard, in order."""
     with _plan_path(folder, name).open(encoding="utf-8") as lines:
         for line in lines:
@@ -186,5 +202,5 @@ def _frame(ref: PlannedImage, encoded: bytes, contract: ImageContract) -> bytes:
     return record.frame(payload)
 
 
-def _plan_path(folder: Path, name: str) -> Path:
+def _plan_path(folder: AnyPath, name: str) -> AnyPath:
     return folder / WORK / "plan" / f"{name}.jsonl"

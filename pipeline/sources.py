@@ -2,27 +2,27 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import NoReturn
 
-from pipeline import archives, catalogue, origin
+from pipeline import archives, catalogue, objects, origin, prefixes
 from pipeline.console import RunError
 from pipeline.folders import Folder
 from pipeline.listing import Found, ImageRef, Listing, printable
 from pipeline.listing import Reject as Reject
 from pipeline.manifest import SPLITS
+from pipeline.objects import AnyPath, ObjectPath
 from pipeline.places import Level, Place, refuse_compressed
 from pipeline.split import validation_ids
 
 
 def list_images(
-    images: Path | Sequence[Path],
+    images: AnyPath | Sequence[AnyPath],
     *,
-    csv: Path | None = None,
+    csv: AnyPath | None = None,
     validation_fraction: float = 0.1,
     seed: int = 0,
     labelled_test: bool = False,
-    classes: Path | None = None,
+    classes: AnyPath | None = None,
 ) -> Listing:
     """Lists roots of `train/ validation/ test/`, or of class folders.
 
@@ -44,7 +44,7 @@ def list_images(
             another, an id is there twice, or there is a class that `classes` (or
             without it train) has not.
     """
-    roots = [images] if isinstance(images, Path) else images
+    roots = images if isinstance(images, Sequence) else [images]
     places = [open_place(root) for root in roots]
     named = f"IMAGES {in_words(images)}"
     if csv:
@@ -61,18 +61,20 @@ def list_images(
     return listing
 
 
-def in_words(images: Path | Sequence[Path]) -> str:
+def in_words(images: AnyPath | Sequence[AnyPath]) -> str:
     """The paths of IMAGES in a row."""
-    return str(images) if isinstance(images, Path) else ", ".join(map(str, images))
+    return ", ".join(map(str, images)) if isinstance(images, Sequence) else str(images)
 
 
-def open_place(root: Path) -> Place:
+def open_place(root: AnyPath) -> Place:
     """The folder or the archive that IMAGES is.
 
     Raises:
         RunError: it is neither.
     """
     if root.is_dir():
+        if isinstance(root, ObjectPath):
+            return prefixes.open_prefix(root)
         return Folder(str(root))
     if root.is_file() and archives.stem(root.name):
         return archives.read(str(root))
@@ -88,7 +90,7 @@ def list_unlabelled(place: Place, split: str) -> Listing:
     """Lists every file of a place as an unlabelled image of a split."""
     listing, level = Listing("files"), place.level()
     level.refuse(level.doubled)
-    listing.roots.append(Path(place.where))
+    listing.roots.append(objects.at(place.where))
     listing.ignored += level.ignored
     for found in (*level.beside, *level.escaping):
         listing.add(found.path, found, split, None)
@@ -98,7 +100,7 @@ def list_unlabelled(place: Place, split: str) -> Listing:
     return listing
 
 
-def read_class_list(path: Path | None) -> tuple[str, ...]:
+def read_class_list(path: AnyPath | None) -> tuple[str, ...]:
     """The lines of a class list; none without a path.
 
     Raises:
@@ -163,7 +165,7 @@ def _list_splits(level: Level, labelled_test: bool, listing: Listing) -> None:
 def _list_classes(level: Level, split: str, listing: Listing) -> list[Found]:
     """Adds the class folders of a place; returns the files outside them."""
     level.refuse(level.names())
-    listing.roots.append(Path(level.where))
+    listing.roots.append(objects.at(level.where))
     listing.ignored += level.ignored
     for found in level.escaping:
         listing.add(found.path, found, split, "")

@@ -3,14 +3,15 @@
 import hashlib
 import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
-from pipeline import archives, catalogue, origin, sources
+from pipeline import archives, catalogue, origin, prefixes, sources
 from pipeline.console import RunError
 from pipeline.listing import Found, Listing, Reject
 from pipeline.manifest import SPLITS
+from pipeline.objects import AnyPath, ObjectPath
 from pipeline.places import Place
 
 _CSV = ".csv"
@@ -55,7 +56,7 @@ class Listed:
         return digest.hexdigest()
 
 
-def list_images(images: Path, *, split: str) -> Listed:
+def list_images(images: AnyPath, *, split: str) -> Listed:
     """Lists what is to be predicted.
 
     Args:
@@ -100,23 +101,35 @@ def _below(images: Place, split: str) -> Listing:
     return listing
 
 
-def _named(path: Path, split: str) -> Listing:
+def _named(path: AnyPath, split: str) -> Listing:
     """The images that a CSV names; only these are looked for."""
-    listing = Listing("manifest")
+    listing, find = Listing("manifest"), _finder(path.parent)
     for row in catalogue.rows(path, f"IMAGES {path}", required=["id"]):
-        listing.add(row.id, _look_for(row.id, path.parent), split, None)
+        listing.add(row.id, _look_for(row.id, find), split, None)
     return listing
 
 
-def _look_for(image_id: str, folder: Path) -> Found:
+def _look_for(image_id: str, find: Callable[[str], Found | None]) -> Found:
     if not catalogue.leads_out(image_id):
         for path in catalogue.spellings(image_id):
-            if os.path.isfile(folder / path):  # of Path, it raises for some names
-                return Found(path, str(folder / path))
+            if found := find(path):
+                return found
     return Found(image_id, "", catalogue.missing(image_id))
 
 
-def _with_sizes(images: Path, listing: Listing) -> Listed:
+def _finder(folder: AnyPath) -> Callable[[str], Found | None]:
+    """Finds files by their paths; a store is listed once, not asked for each."""
+    if isinstance(folder, ObjectPath):
+        return {f.path: f for f in prefixes.open_prefix(folder).files([])}.get
+
+    def find(path: str) -> Found | None:
+        there = os.path.isfile(folder / path)  # of Path, it raises for some names
+        return Found(path, str(folder / path)) if there else None
+
+    return find
+
+
+def _with_sizes(images: AnyPath, listing: Listing) -> Listed:
     """Asks for the size of every image, and holds ids to be there once."""
     listed = Listed(rejects=listing.rejects, ignored=len(listing.ignored))
     for ref in listing.refs:

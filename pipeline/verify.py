@@ -6,7 +6,6 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from pipeline.manifest import (
     Shard,
     Split,
 )
+from pipeline.objects import AnyPath
 from pipeline.workfolder import WORK
 
 _TOLD = 20  # problems that are listed; the rest is counted
@@ -48,7 +48,7 @@ class Promise:
         written: records by (split, class name), of the ledger.
     """
 
-    folder: Path
+    folder: AnyPath
     value: Mapping[str, Any]
     image: ImageContract
     labels: int
@@ -96,7 +96,7 @@ class Findings:
             self.unread.add(split)
 
 
-def run(dataset: Path, *, workers: int) -> None:
+def run(dataset: AnyPath, *, workers: int) -> None:
     """Reads all of a dataset, and prints that it is whole.
 
     Args:
@@ -129,7 +129,7 @@ def run(dataset: Path, *, workers: int) -> None:
     print(_summary(promise, time.monotonic() - started))
 
 
-def _read_promise(folder: Path) -> Promise:
+def _read_promise(folder: AnyPath) -> Promise:
     value = manifest.read(folder)
     try:
         if strange := value["splits"].keys() - set(SPLITS):
@@ -205,7 +205,9 @@ def _tasks(promise: Promise, classes: tuple[str, ...] | None) -> list[Task]:
     ]
 
 
-def _repeated(folder: Path, split: str, ids: list[tuple[str, bytes]]) -> Iterator[str]:
+def _repeated(
+    folder: AnyPath, split: str, ids: list[tuple[str, bytes]]
+) -> Iterator[str]:
     """Ids that a split has more than once; reads the first few again to name them."""
     digests = np.frombuffer(b"".join(part for _, part in ids), np.uint64)
     starts = np.cumsum([0] + [len(part) // audit.DIGEST for _, part in ids])
@@ -229,7 +231,7 @@ def _locate(
     return ids[part][0], int(position - starts[part])
 
 
-def _id_at(path: Path, number: int) -> str:
+def _id_at(path: AnyPath, number: int) -> str:
     (stored,) = itertools.islice(record.read(path), number, number + 1)
     return stored.record.id
 

@@ -1,11 +1,11 @@
 """Progress of a job, wherever it runs: from the sidecars that appear in its folder."""
 
+import contextlib
 import functools
 import os
 import platform
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,14 +14,16 @@ from tqdm import tqdm
 from pipeline import files
 from pipeline.console import progress
 from pipeline.manifest import MANIFEST
+from pipeline.objects import AnyPath, ObjectPath
 from pipeline.shard import Note
+from pipeline.store import StoreError
 from pipeline.workfolder import WORK, WorkFolder
 
 _WORKERS = "workers"
 
 
 @functools.cache
-def begin(folder: Path) -> None:
+def begin(folder: AnyPath) -> None:
     """What a worker of a job says once: there it is."""
     workers = folder / WORK / _WORKERS
     workers.mkdir(exist_ok=True)
@@ -39,6 +41,7 @@ class Watch:
 
     Attributes:
         missing: the parts that are not committed yet, by the last look.
+        look_seconds: how long to wait before another look is worth it.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Watch:
     ) -> None:
         self._output, self._parts = output, parts
         self._planned, self._what = planned, what
+        self.look_seconds = 5.0 if isinstance(parts.folder, ObjectPath) else 0.5
         self.missing = list(planned)
         self._take()
 
@@ -72,7 +76,8 @@ class Watch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.look()
+        with contextlib.suppress(StoreError):  # an error there is has said more
+            self.look()
         self._bar.close()
 
     def look(self) -> None:
@@ -103,11 +108,9 @@ class Watch:
 
         Once the job is complete all are there, without a note.
         """
-        committed = self._parts.committed()
-        found: dict[str, dict[str, Any] | None] = {}
-        for name in self.missing:
-            if name in committed and (note := self._parts.note(name)):
-                found[name] = note
+        notes = self._parts.notes(self.missing)
+        found: dict[str, dict[str, Any] | None]
+        found = {name: note for name, note in notes.items() if note is not None}
         if len(found) < len(self.missing) and self._output.manifest.is_file():
             found = {name: found.get(name) for name in self.missing}
         self.missing = [name for name in self.missing if name not in found]
@@ -122,7 +125,7 @@ class ShardWatch(Watch):
         planned: images by shard name.
     """
 
-    def __init__(self, dataset: Path, planned: Mapping[str, int]) -> None:
+    def __init__(self, dataset: AnyPath, planned: Mapping[str, int]) -> None:
         folder = WorkFolder(dataset, manifest=MANIFEST)
         super().__init__(folder, folder, planned, what="shards")
         self._bytes_read = self._rejected = 0

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from pipeline import files
 from pipeline.console import RunError
+from pipeline.objects import AnyPath
 from pipeline.workfolder import WORK
 
 
@@ -27,13 +28,13 @@ class Work(NamedTuple):
     complete: Callable[[], None]
 
 
-def log_path(folder: Path) -> Path:
+def log_path(folder: AnyPath) -> Path:
     """The log beside a folder, for nothing in it depends on the run."""
-    return folder.absolute().with_name(f"{folder.name}.log")
+    return files.beside(folder, ".log")
 
 
 @contextlib.contextmanager
-def noting_verdict(folder: Path) -> Iterator[None]:
+def noting_verdict(folder: AnyPath) -> Iterator[None]:
     """Leaves the message of a RunError for the launcher, which may be far away."""
     _verdict(folder).unlink(missing_ok=True)
     try:
@@ -44,7 +45,7 @@ def noting_verdict(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def with_verdict(folder: Path) -> Iterator[None]:
+def with_verdict(folder: AnyPath) -> Iterator[None]:
     """Raises what a last step has noted, in place of what a runner made of it."""
     _verdict(folder).unlink(missing_ok=True)
     try:
@@ -55,5 +56,5 @@ def with_verdict(folder: Path) -> Iterator[None]:
         raise RunError(files.read_json(_verdict(folder))["error"]) from error
 
 
-def _verdict(folder: Path) -> Path:
+def _verdict(folder: AnyPath) -> AnyPath:
     return folder / WORK / "verdict.json"

@@ -10,33 +10,35 @@ The manifest is written last and `_work` is then removed.
 """
 
 import contextlib
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, BinaryIO
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, BinaryIO, Generic, TypeVar, cast
 
-from pipeline import files
+from pipeline import files, objects
 from pipeline.console import RunError
+from pipeline.objects import AnyPath, ObjectPath
 
 WORK = "_work"
 
 
-class WorkFolder:
+_Folder = TypeVar("_Folder", bound=AnyPath)
+
+
+class WorkFolder(Generic[_Folder]):
     """The output folder of a run that can be stopped anywhere."""
 
-    def __init__(self, folder: Path, *, manifest: str) -> None:
+    def __init__(self, folder: _Folder, *, manifest: str) -> None:
         self.folder = folder
         self.manifest = folder / manifest
-        self.work = folder / WORK
+        self.work = cast(_Folder, folder / WORK)
         self._done = self.work / "done"
         self._key = self.work / "run.json"
 
-    def start(self, key: Mapping[str, Any]) -> bool:
+    def start(self, key: Mapping[str, Any], *, alone: bool = True) -> bool:
         """Opens the folder for a run; True when that very run is complete already.
 
         Args:
             key: everything that decides the content. It is part of the manifest.
+            alone: nobody else writes there now, so what is unfinished was given up.
 
         Raises:
             RunError: the folder holds another run, or something else.
@@ -47,10 +49,12 @@ class WorkFolder:
                 "of that run, another folder, or remove this one."
             )
         if self.manifest.is_file():
-            shutil.rmtree(self.work, ignore_errors=True)  # killed just before its end
+            with contextlib.suppress(OSError):
+                files.remove_tree(self.work)  # killed just before its end
             return True
         if self._key.is_file():
-            files.remove_scratch(self.work)
+            if alone:
+                files.remove_scratch(self.work)
             return False
         self._refuse_foreign()
         self._note_key(key)
@@ -82,17 +86,23 @@ class WorkFolder:
 
     def note(self, part: str) -> dict[str, Any] | None:
         """What `done` noted of a part; None where the part is missing or cut short."""
-        try:
-            sidecar = files.read_json(self._sidecar(part))
-            length = (self.folder / part).stat().st_size
-        except FileNotFoundError:
-            return None
-        return sidecar["note"] if length == sidecar["bytes"] else None
+        return self._note(self.folder / part)
+
+    def notes(self, parts: Collection[str]) -> dict[str, dict[str, Any] | None]:
+        """What `note` returns of each part; of a store, by two listings beforehand."""
+        noted = self.committed()
+        there: list[AnyPath] = [self.folder / part for part in parts if part in noted]
+        if there and isinstance(self.folder, ObjectPath):
+            listed = {path.name: path for path in self.folder.iterdir()}  # with sizes
+            there = [listed[path.name] for path in there if path.name in listed]
+        found = zip(there, objects.at_once(self.folder, self._note, there), strict=True)
+        notes = {path.name: note for path, note in found}
+        return {part: notes.get(part) for part in parts}
 
     def committed(self) -> set[str]:
         """The parts that have a sidecar."""
         try:
-            names = os.listdir(self._done)
+            names = [path.name for path in self._done.iterdir()]
         except FileNotFoundError:  # not started, or complete
             return set()
         return {name.removesuffix(".json") for name in names if name.endswith(".json")}
@@ -108,7 +118,7 @@ class WorkFolder:
     def finish(self, manifest: Mapping[str, Any]) -> None:
         """Writes the manifest and removes the work folder."""
         files.write_json(self.manifest, manifest, scratch=self.work)
-        shutil.rmtree(self.work)
+        files.remove_tree(self.work)
 
     def resumes(self, key: Mapping[str, Any], *, parts: int) -> bool:
         """Whether the folder holds a run of that key that has parts left to make."""
@@ -125,9 +135,17 @@ class WorkFolder:
         for pattern in patterns:
             for path in self.folder.glob(pattern):
                 path.unlink()
-        shutil.rmtree(self.work)
+        files.remove_tree(self.work)
 
-    def _sidecar(self, part: str) -> Path:
+    def _note(self, part: AnyPath) -> dict[str, Any] | None:
+        try:
+            sidecar = files.read_json(self._sidecar(part.name))
+            length = part.stat().st_size
+        except FileNotFoundError:
+            return None
+        return sidecar["note"] if length == sidecar["bytes"] else None
+
+    def _sidecar(self, part: str) -> AnyPath:
         return self._done / f"{part}.json"
 
     def _note_key(self, key: Mapping[str, Any]) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from absl import flags
 
-from pipeline import console
+from pipeline import console, fetch
 from pipeline.console import UsageError
 from pipeline.manifest import SPLITS
+from pipeline.objects import AnyPath
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "MODEL, as `make train` makes it.")
@@ -18,7 +19,9 @@ flags.DEFINE_enum("split", "test", SPLITS, "Of DATASET; it need not be labelled.
 flags.DEFINE_string(
     "images", None, "In place of DATASET: a folder of photos, a CSV of ids, or a .tar."
 )
-flags.DEFINE_string("predictions", None, "Folder to make: CSV shards.")
+flags.DEFINE_string(
+    "predictions", None, "Folder to make: CSV shards; here or in a store."
+)
 flags.DEFINE_enum(
     "format",
     "probabilities",
@@ -53,6 +56,17 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string("labels", None, "Of evaluate: CSV `id,label` of PREDICTIONS.")
 flags.DEFINE_string("evaluation", "evaluation", "Of evaluate: folder to make.")
+flags.DEFINE_string(
+    "shard_cache",
+    None,
+    "Folder for shards that are fetched from a store. Default: among temporary files.",
+)
+flags.DEFINE_integer(
+    "shard_cache_bytes",
+    None,
+    "That it holds at most. Default: a tenth of the free disk.",
+    lower_bound=1,
+)
 flags.DEFINE_integer("repeats", 3, "Of bench: of every measurement.", lower_bound=1)
 flags.DEFINE_string("json", None, "Of bench: where its figures go, too.")
 
@@ -71,7 +85,7 @@ def predict(passed_on: Sequence[str]) -> None:
     from predictor.order import Order
 
     order = Order(
-        model=console.path(FLAGS.model),
+        model=console.local_path(FLAGS.model, "model"),
         folder=console.path(FLAGS.predictions),
         format=Format(
             kind=FLAGS.format,
@@ -79,7 +93,7 @@ def predict(passed_on: Sequence[str]) -> None:
             compression=FLAGS.compression,
             parquet=FLAGS.parquet,
         ),
-        dataset=_path(FLAGS.dataset),
+        dataset=_dataset(),
         images=_path(FLAGS.images),
         split=FLAGS.split,
         sample_submission=_path(FLAGS.sample_submission),
@@ -92,6 +106,7 @@ def predict(passed_on: Sequence[str]) -> None:
             runner=FLAGS.runner,
             workers=FLAGS.workers,
             batch_size=FLAGS.batch_size,
+            shard_cache=(_local("shard_cache"), FLAGS.shard_cache_bytes),
             beam_arguments=passed_on,
         )
         return
@@ -110,9 +125,9 @@ def evaluate(passed_on: Sequence[str]) -> None:
     from predictor import evaluate
 
     evaluate.run(
-        console.path(FLAGS.evaluation),
-        dataset=_path(FLAGS.dataset),
-        model=_path(FLAGS.model),
+        console.local_path(FLAGS.evaluation, "evaluation"),
+        dataset=_dataset(),
+        model=_local("model"),
         split=FLAGS.split,
         predictions=_path(FLAGS.predictions),
         labels=_path(FLAGS.labels),
@@ -130,8 +145,8 @@ def verify(passed_on: Sequence[str]) -> None:
 
     verify.run(
         console.path(FLAGS.predictions),
-        dataset=_path(FLAGS.dataset),
-        model=_path(FLAGS.model),
+        dataset=_dataset(),
+        model=_local("model"),
         workers=FLAGS.workers,
     )
 
@@ -146,7 +161,7 @@ def bench(passed_on: Sequence[str]) -> None:
         console.path(FLAGS.dataset),
         split=FLAGS.split,
         repeats=FLAGS.repeats,
-        output=_path(FLAGS.json),
+        output=_local("json"),
     )
 
 
@@ -160,14 +175,25 @@ def summary(passed_on: Sequence[str]) -> None:
 
     summary.show(
         console.path(FLAGS.dataset),
-        console.path(FLAGS.model),
+        console.local_path(FLAGS.model, "model"),
         console.path(FLAGS.predictions),
         split=FLAGS.split,
     )
 
 
-def _path(text: str | None) -> Path | None:
+def _path(text: str | None) -> AnyPath | None:
     return console.path(text) if text else None
+
+
+def _local(flag: str) -> Path | None:
+    text = FLAGS[flag].value
+    return console.local_path(text, flag) if text else None
+
+
+def _dataset() -> AnyPath | None:
+    """DATASET; where its shards are fetched to, if they are, is now known."""
+    fetch.cache_at(_local("shard_cache"), FLAGS.shard_cache_bytes)
+    return _path(FLAGS.dataset)
 
 
 VERBS = {

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import google_crc32c
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from pipeline import audit, record
 from pipeline.audit import Problems
 from pipeline.console import RunError
+from pipeline.objects import AnyPath
 from predictor import reading
 from predictor.csv_shards import MANIFEST, Entry
 from predictor.reading import DamagedFileError, Predictions
@@ -35,7 +36,7 @@ class Task:
 
     made: Predictions
     entry: Entry
-    shards: Sequence[Path] | None
+    shards: Sequence[AnyPath] | None
     classes: frozenset[str] | None
 
 
@@ -96,7 +97,7 @@ def _add_rows(report: Report, rows: Rows, task: Task) -> None:
     )
 
 
-def _crc32c(path: Path) -> str:
+def _crc32c(path: AnyPath) -> str:
     checksum = google_crc32c.Checksum()
     with path.open("rb") as file:
         while data := file.read(_CHUNK):
@@ -151,7 +152,7 @@ def _check_ids(report: Report, task: Task) -> None:
         report.add("its ids are not those that were predicted")
 
 
-def _ids(shard: Path) -> Iterator[str]:
+def _ids(shard: AnyPath) -> Iterator[str]:
     try:
         for stored in record.read(shard):
             yield stored.record.id

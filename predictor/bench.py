@@ -26,6 +26,7 @@ import pyarrow.csv
 from pipeline import console, files, machine, manifest, resources
 from pipeline.figures import Figure, divide, table
 from pipeline.manifest import Dataset, Shard
+from pipeline.objects import AnyPath
 from pipeline.workfolder import WorkFolder
 from predictor.csv_shards import MANIFEST
 from predictor.formats import Format
@@ -52,7 +53,9 @@ _MEMORY_ROWS = (1_000, 20_000)
 Seconds = dict[str, list[float]]
 
 
-def run(folder: Path, *, split: str, repeats: int, output: Path | None = None) -> None:
+def run(
+    folder: AnyPath, *, split: str, repeats: int, output: AnyPath | None = None
+) -> None:
     """Measures, and prints a table.
 
     Args:
@@ -261,7 +264,7 @@ def _shards(dataset: Dataset, split: str, images: int) -> list[Shard]:
     ]
 
 
-def _memory(folder: Path, split: str) -> list[Figure]:
+def _memory(folder: AnyPath, split: str) -> list[Figure]:
     """Peak megabytes of few rows and of many, each in a process of its own."""
     spawn = multiprocessing.get_context("spawn")
     found = []
@@ -278,7 +281,7 @@ def _memory(folder: Path, split: str) -> list[Figure]:
     ]
 
 
-def _peak(folder: Path, split: str, rows: int) -> float:
+def _peak(folder: AnyPath, split: str, rows: int) -> float:
     """Megabytes of this process and its writer at most, with the small model.
 
     The split is predicted again and again, until there are so many rows.

@@ -7,13 +7,13 @@ import itertools
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 import orjson
 import zstandard
 
+from pipeline.objects import AnyPath
 from predictor import csv_text
 from predictor.formats import Format
 from predictor.rows import FAULTS, Rows, at_once, in_words
@@ -31,7 +31,7 @@ _MIDWAY, _MEANT = 7.038531e-26, np.uint32(0x15AE43FD).view(np.float32)
 _CUT = "the file ends within it"
 
 
-def header(path: Path, compression: str) -> list[str]:
+def header(path: AnyPath, compression: str) -> list[str]:
     """The columns of a file.
 
     Raises:
@@ -41,7 +41,7 @@ def header(path: Path, compression: str) -> list[str]:
         return next(_fields(text), [])
 
 
-def parts(path: Path, form: Format, width: int) -> Iterator[Rows]:
+def parts(path: AnyPath, form: Format, width: int) -> Iterator[Rows]:
     """The rows of a file, `at_once` so many of them.
 
     Args:
@@ -76,7 +76,7 @@ class _Record(NamedTuple):
 
 
 @contextmanager
-def _text(path: Path, compression: str) -> Iterator[BinaryIO]:
+def _text(path: AnyPath, compression: str) -> Iterator[BinaryIO]:
     """The decompressed content of a file."""
     with path.open("rb") as file:
         raw: Any = file

@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from pipeline import files, resources
 from pipeline.console import RunError, progress
+from pipeline.objects import AnyPath
 from predictor import evaluation, report, subject, tables, thumbnails, truth
 from predictor.evaluation import Evaluation
 from predictor.match import match
@@ -21,11 +22,11 @@ _ODD = ("distractors", "without_prediction", "without_label", "unknown_class")
 def run(
     output: Path,
     *,
-    dataset: Path | None,
+    dataset: AnyPath | None,
     model: Path | None,
     split: str,
-    predictions: Path | None,
-    labels: Path | None,
+    predictions: AnyPath | None,
+    labels: AnyPath | None,
     batch_size: int = 64,
     virtual_devices: int | None = None,
     cpu: bool = False,
@@ -77,7 +78,7 @@ def run(
     print(_in_words(found, output))
 
 
-def _truth(given: Subject, labels: Path | None, numbers: Numbers) -> Truth:
+def _truth(given: Subject, labels: AnyPath | None, numbers: Numbers) -> Truth:
     if labels:
         return truth.of_csv(labels, numbers)
     assert given.dataset

@@ -9,16 +9,20 @@ import functools
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
-from pipeline import resources
+from pipeline import fetch, resources
 from pipeline.engine import Engine
 from pipeline.listing import Reject
+from pipeline.objects import AnyPath
 from pipeline.watch import Watch, begin
 from pipeline.work import Work, log_path, noting_verdict, with_verdict
 from predictor import order, writers
 from predictor.forward import Forward, naming_shortage, refuse_infinite
 from predictor.order import Begun, Order
 from trainer import devices, model
+
+_Cache = tuple[Path | None, int | None]  # see fetch.cache_at
 
 _TURN = threading.Lock()  # of the threads of a worker
 
@@ -29,6 +33,7 @@ def run(
     runner: str,
     workers: int,
     batch_size: int = 64,
+    shard_cache: _Cache = (None, None),
     beam_arguments: Sequence[str] = (),
 ) -> None:
     """Has every image predicted once, or goes on where an earlier run stopped.
@@ -38,6 +43,7 @@ def run(
             the same names.
         runner, workers, beam_arguments: see engine.Engine.
         batch_size: over all replicas of a worker.
+        shard_cache: of every worker's machine, for a dataset in a store.
 
     Raises:
         RunError: as `predict.run`; or the runner failed.
@@ -45,7 +51,7 @@ def run(
             not know the runner, or an option, or needs another.
     """
     started = time.monotonic()
-    folders = {
+    folders: dict[str, Sequence[AnyPath]] = {
         "model": [wanted.model],
         "predictions": [wanted.folder],
         **({"dataset": [wanted.dataset]} if wanted.dataset else {}),
@@ -60,7 +66,9 @@ def run(
         return
     begun.announce(begun.parts.missing(), writers=workers)
     planned = dict(zip(begun.parts.names, begun.source.sizes, strict=True))
-    make = functools.partial(_make, wanted=wanted, batch_size=batch_size)
+    make = functools.partial(
+        _make, wanted=wanted, batch_size=batch_size, shard_cache=shard_cache
+    )
     complete = functools.partial(_complete, wanted)
     with (
         with_verdict(wanted.folder),
@@ -77,10 +85,11 @@ def run(
 class _Worker:
     """What a worker process keeps from shard to shard."""
 
-    def __init__(self, wanted: Order) -> None:
+    def __init__(self, wanted: Order, shard_cache: _Cache) -> None:
         resources.limit_arenas()
+        fetch.cache_at(*shard_cache)
         begin(wanted.folder)
-        self.begun = Begun(wanted)
+        self.begun = Begun(wanted, alone=False)
         strategy = devices.strategy()
         with strategy.scope():
             self.forward = Forward(model.load(wanted.model), strategy)
@@ -89,10 +98,10 @@ class _Worker:
 _worker = functools.cache(_Worker)
 
 
-def _make(name: str, *, wanted: Order, batch_size: int) -> None:
+def _make(name: str, *, wanted: Order, batch_size: int, shard_cache: _Cache) -> None:
     """Predicts one input shard, and commits the output shard of this name."""
     with _TURN:
-        worker = _worker(wanted)
+        worker = _worker(wanted, shard_cache)
         parts, source = worker.begun.parts, worker.begun.source
         position = parts.names.index(name)
         if parts.work.note(name):  # by a worker that was lost afterwards
@@ -114,6 +123,6 @@ def _make(name: str, *, wanted: Order, batch_size: int) -> None:
 def _complete(wanted: Order) -> None:
     """The last step of the job; again does nothing."""
     with noting_verdict(wanted.folder):
-        begun = Begun(wanted)
+        begun = Begun(wanted, alone=False)
         if not begun.complete:
             begun.finish()

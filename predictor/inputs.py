@@ -4,7 +4,6 @@ from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -14,6 +13,7 @@ from pipeline.console import RunError
 from pipeline.image import BadImage
 from pipeline.listing import Reject
 from pipeline.manifest import Dataset, ImageContract
+from pipeline.objects import AnyPath
 from pipeline.unlabelled import Unlabelled
 from predictor.decoders import Decoders
 from trainer import dataset as data
@@ -128,7 +128,7 @@ class FromImages:
 
     has_rejects = True
 
-    def __init__(self, images: Path, split: str, contract: ImageContract) -> None:
+    def __init__(self, images: AnyPath, split: str, contract: ImageContract) -> None:
         listed = unlabelled.list_images(images, split=split)
         count = shard.default_count(len(listed.images)) or 1
         cuts = [len(listed.images) * n // count for n in range(count + 1)]

@@ -9,6 +9,7 @@ from typing import Any
 from pipeline import files, ledger, manifest
 from pipeline.console import RunError, in_bytes
 from pipeline.manifest import ImageContract
+from pipeline.objects import AnyPath
 from pipeline.workfolder import WorkFolder
 from predictor import csv_shards, submission, volume
 from predictor.formats import Format
@@ -32,16 +33,20 @@ class Order:
     """
 
     model: Path
-    folder: Path
+    folder: AnyPath
     format: Format
-    dataset: Path | None = None
-    images: Path | None = None
+    dataset: AnyPath | None = None
+    images: AnyPath | None = None
     split: str = "test"
-    sample_submission: Path | None = None
+    sample_submission: AnyPath | None = None
 
 
 class Begun:
     """PREDICTIONS of an order, begun or gone on with.
+
+    Args:
+        order: what is asked for.
+        alone: nobody else writes there now; a worker is one of several.
 
     Attributes:
         contract: of the model.
@@ -56,7 +61,7 @@ class Begun:
         UsageError: the model has fewer classes than the format asks for.
     """
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, *, alone: bool = True) -> None:
         self.contract = model.read_contract(order.model)
         _refuse_repeated(self.contract.classes, order.format)
         order.format.check(self.contract.classes)
@@ -66,12 +71,13 @@ class Begun:
         self._key = _key(self.contract, self.source, order)
         self.output = WorkFolder(order.folder, manifest=csv_shards.MANIFEST)
         _refuse_other_version(self.output)
-        self.complete = self.output.start(self._key)
+        self.complete = self.output.start(self._key, alone=alone)
         if self.complete:
             _refuse_missing(order.folder)
         else:
-            sizes = self.source.sizes
-            self.parts = Parts(self.output, self._key, order.format, sizes)
+            self.parts = Parts(
+                self.output, self._key, order.format, self.source.sizes, alone=alone
+            )
 
     def announce(self, missing: Sequence[int], *, writers: int) -> None:
         """Says how much will be written; see volume.announce.
@@ -122,7 +128,7 @@ class Begun:
         self.output.finish(value)
 
 
-def in_words(folder: Path, seconds: float) -> str:
+def in_words(folder: AnyPath, seconds: float) -> str:
     """What finished PREDICTIONS are, in a line.
 
     Args:
@@ -196,11 +202,12 @@ def _key(contract: model.Contract, source: Input, order: Order) -> dict[str, Any
     }
 
 
-def _refuse_missing(folder: Path) -> None:
+def _refuse_missing(folder: AnyPath) -> None:
     """A finished folder may have lost a file since."""
     entries = files.read_json(folder / csv_shards.MANIFEST)["files"]
     names = [entry["file"] for entry in entries]
-    if missing := [name for name in names if not (folder / name).is_file()]:
+    there = files.sizes(folder)
+    if missing := [name for name in names if name not in there]:
         raise RunError(
             f"{folder / missing[0]} is missing ({len(missing)} in all), though the "
             "predictions were complete. Restore it, or remove the folder and run again."

@@ -1,29 +1,30 @@
 """Parquet of predictions read back."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.objects import AnyPath
 from predictor.formats import Format
 from predictor.rows import Rows, at_once
 
 
-def header(path: Path) -> list[str]:
+def header(path: AnyPath) -> list[str]:
     """The columns of a file.
 
     Raises:
         ValueError: it is no Parquet.
     """
-    columns: list[str] = pq.read_schema(path).names
+    with path.open("rb") as file:
+        columns: list[str] = pq.read_schema(file).names
     return columns
 
 
-def parts(path: Path, form: Format, width: int) -> Iterator[Rows]:
+def parts(path: AnyPath, form: Format, width: int) -> Iterator[Rows]:
     """As csv_rows.parts."""
     top_k = form.kind == "top_k"
-    with pq.ParquetFile(path) as file:
+    with path.open("rb") as content, pq.ParquetFile(content) as file:
         header, types = file.schema_arrow.names, file.schema_arrow.types
         # By position: a class may be named `id`.
         names = [0, *(range(1, len(header), 2) if top_k else [])]

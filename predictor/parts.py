@@ -33,6 +33,7 @@ class Parts:
         key: of the run.
         format: of PREDICTIONS.
         sizes: images of every input shard.
+        alone: nobody else writes there now.
 
     Attributes:
         work: where they are committed.
@@ -47,13 +48,15 @@ class Parts:
         key: Mapping[str, Any],
         format: Format,
         sizes: Sequence[int],
+        *,
+        alone: bool = True,
     ) -> None:
         self.work, self.format, self._sizes = output, format, sizes
         if format.kind == "submission":
             self.format = replace(format, compression="none")
             inner = output.work / _PARTS
             self.work = WorkFolder(inner, manifest=csv_shards.MANIFEST)
-            self.work.start(key)
+            self.work.start(key, alone=alone)
         self.folder = self.work.folder
         count, extension = len(sizes), self.format.extension
         self.names = [
@@ -64,10 +67,9 @@ class Parts:
 
     def missing(self) -> list[int]:
         """The positions of those that are not committed yet."""
+        notes = self.work.notes(self.names)
         return [
-            position
-            for position, name in enumerate(self.names)
-            if self.work.note(name) is None
+            position for position, name in enumerate(self.names) if notes[name] is None
         ]
 
     def done(self) -> int:
@@ -87,8 +89,9 @@ class Parts:
             RunError: rows and rejects of a shard are not its images.
         """
         entries, rejected = [], list(rejects)
+        notes = self.work.notes(self.names)
         for name, images in zip(self.names, self._sizes, strict=True):
-            note = self.work.note(name)
+            note = notes[name]
             found = note["entry"]["rows"] + len(note["rejects"]) if note else 0
             if note is None or found != images:
                 raise RunError(

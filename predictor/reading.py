@@ -3,11 +3,11 @@
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pipeline import files, manifest
 from pipeline.console import RunError, UsageError
+from pipeline.objects import AnyPath
 from predictor import csv_rows, csv_shards, csv_text, formats
 from predictor.csv_shards import MANIFEST, Entry
 from predictor.rows import FAULTS, Rows, in_words
@@ -26,7 +26,7 @@ class Predictions:
         files: in order.
     """
 
-    folder: Path
+    folder: AnyPath
     value: Mapping[str, Any]
     format: formats.Format
     files: tuple[Entry, ...]
@@ -47,7 +47,7 @@ class DamagedFileError(RunError):
         problem: what is wrong with it, and in which row, from 1 below the header.
     """
 
-    def __init__(self, path: Path, problem: str) -> None:
+    def __init__(self, path: AnyPath, problem: str) -> None:
         super().__init__(path, problem)
         self.path, self.problem = path, problem
 
@@ -58,7 +58,7 @@ class DamagedFileError(RunError):
         )
 
 
-def load(folder: Path) -> Predictions:
+def load(folder: AnyPath) -> Predictions:
     """Reads predictions.json, and looks at no other file.
 
     Raises:
@@ -130,7 +130,7 @@ def rows(predictions: Predictions, entry: Entry) -> Iterator[Rows]:
         raise DamagedFileError(path, problem)
 
 
-def _predictions(folder: Path, value: Mapping[str, Any]) -> Predictions:
+def _predictions(folder: AnyPath, value: Mapping[str, Any]) -> Predictions:
     """Checks what all others take for granted; raises what `load` calls damage."""
     form = formats.of_key(value)
     if form.kind not in formats.KINDS or form.compression not in formats.COMPRESSIONS:
@@ -155,7 +155,7 @@ def _typed(value: Any, kind: type, name: str) -> None:
         raise TypeError(f"{name} is {value!r}, not of type {kind.__name__}")
 
 
-def _parts(path: Path, predictions: Predictions) -> Iterator[Rows]:
+def _parts(path: AnyPath, predictions: Predictions) -> Iterator[Rows]:
     form, width = predictions.format, predictions.width
     if form.parquet:
         from predictor import parquet_rows  # here: half a second that CSVs need not
@@ -164,7 +164,7 @@ def _parts(path: Path, predictions: Predictions) -> Iterator[Rows]:
     return csv_rows.parts(path, form, width)
 
 
-def _header(path: Path, predictions: Predictions) -> list[str]:
+def _header(path: AnyPath, predictions: Predictions) -> list[str]:
     """The columns of a file; raises one of FAULTS where they are not its format's."""
     form = predictions.format
     if form.parquet:

@@ -10,6 +10,7 @@ import numpy as np
 from pipeline import files, manifest
 from pipeline.console import RunError, UsageError
 from pipeline.manifest import Dataset
+from pipeline.objects import AnyPath
 from predictor import reading
 from predictor.reading import Predictions
 from predictor.rows import Rows
@@ -151,10 +152,10 @@ class Subject:
 
 def load(
     *,
-    dataset: Path | None,
+    dataset: AnyPath | None,
     model: Path | None,
     split: str,
-    predictions: Path | None,
+    predictions: AnyPath | None,
     labelled: bool,
 ) -> Subject:
     """Loads what was given, and holds one to the other.

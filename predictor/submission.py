@@ -3,19 +3,20 @@
 import csv
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import pandas as pd
 
 from pipeline import files
 from pipeline.console import RunError
+from pipeline.objects import AnyPath
 from pipeline.workfolder import WorkFolder
 from predictor import csv_shards, formats
 from predictor.csv_shards import Entry
 from predictor.csv_text import SUBMISSION_COLUMNS
 
 
-def read_sample(path: Path) -> list[str]:
+def read_sample(path: AnyPath) -> list[str]:
     """The ids that a submission has to have, in order.
 
     Raises:
@@ -40,7 +41,7 @@ def read_sample(path: Path) -> list[str]:
 
 
 def assemble(
-    parts: Iterable[Path],
+    parts: Iterable[AnyPath],
     sample: Sequence[str] | None,
     output: WorkFolder,
     compression: str,
@@ -79,7 +80,7 @@ def assemble(
     return Entry(name, len(ids), whole.length, whole.crc32c, digest.hexdigest(), 0)
 
 
-def _rows(part: Path) -> Iterator[list[str]]:
+def _rows(part: AnyPath) -> Iterator[list[str]]:
     with part.open(encoding="utf-8", newline="") as lines:
         rows = csv.reader(lines)
         next(rows)

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from pipeline import manifest
+from pipeline import files, manifest
 from pipeline.manifest import Dataset
+from pipeline.objects import AnyPath
 from trainer import dataset as data
 from trainer import history
 
@@ -16,7 +17,11 @@ MAGNIFY = 2
 
 
 def show(
-    dataset_folder: Path, model_folder: Path, predictions_folder: Path, *, split: str
+    dataset_folder: AnyPath,
+    model_folder: Path,
+    predictions_folder: AnyPath,
+    *,
+    split: str,
 ) -> None:
     """Prints what went in, what came out, and what to do next.
 
@@ -24,7 +29,7 @@ def show(
     """
     dataset = manifest.load(dataset_folder)
     predicted = read(predictions_folder)
-    sheet = predictions_folder.with_name(f"{predictions_folder.name}.png")
+    sheet = files.beside(predictions_folder, ".png")
     contact_sheet(dataset, split, predicted).save(sheet)
     lines = [
         "",
@@ -47,11 +52,15 @@ def show(
     print("\n".join(lines))
 
 
-def read(folder: Path) -> pd.DataFrame:
+def read(folder: AnyPath) -> pd.DataFrame:
     """All rows of PREDICTIONS: float32 probabilities, the id as index."""
-    shards = sorted(folder.glob("predictions-*.csv"))
-    parts = [pd.read_csv(path, dtype={"id": str}, index_col="id") for path in shards]
-    return pd.concat(parts).astype(np.float32)
+    shards: list[AnyPath] = sorted(folder.glob("predictions-*.csv"))
+    return pd.concat([_rows(shard) for shard in shards]).astype(np.float32)
+
+
+def _rows(shard: AnyPath) -> pd.DataFrame:
+    with shard.open("rb") as file:
+        return pd.read_csv(file, dtype={"id": str}, index_col="id")
 
 
 def contact_sheet(dataset: Dataset, split: str, predicted: pd.DataFrame) -> Image.Image:
@@ -73,7 +82,8 @@ def contact_sheet(dataset: Dataset, split: str, predicted: pd.DataFrame) -> Imag
 
 
 def _images(dataset: Dataset) -> list[str]:
-    rejects = pd.read_csv(dataset.folder / manifest.REJECTS, dtype=str)
+    with (dataset.folder / manifest.REJECTS).open("rb") as file:
+        rejects = pd.read_csv(file, dtype=str)
     written = sum(split.examples for split in dataset.splits.values())
     return [
         f"  {written + len(rejects)} images in: {written} records, "

@@ -3,11 +3,12 @@
 import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from pipeline import manifest, record
 from pipeline.console import RunError
 from pipeline.manifest import Dataset
+from pipeline.objects import AnyPath
 from predictor.outcomes import NONE
 
 COLUMNS = ("id", "label")
@@ -49,7 +50,7 @@ class Truth:
         return stem if stem in self.labels else None
 
 
-def of_csv(path: Path, numbers: Numbers) -> Truth:
+def of_csv(path: AnyPath, numbers: Numbers) -> Truth:
     """Reads a CSV with columns `id` and `label`, others beside them or not.
 
     A label is the name of a class; an empty one makes a distractor. An id is that of
@@ -115,7 +116,7 @@ def records(dataset: Dataset, split: str) -> Iterator[record.Record]:
             yield stored.record
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
+def _lines(path: AnyPath) -> Iterator[tuple[int, str, str]]:
     """Yields (line, id, label); the line is that of its end."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file, strict=True)

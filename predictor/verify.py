@@ -10,6 +10,7 @@ from pipeline import console, files, ledger, manifest, pool
 from pipeline.audit import Problems
 from pipeline.console import RunError
 from pipeline.manifest import CLASSES, Dataset
+from pipeline.objects import AnyPath
 from pipeline.workfolder import WORK
 from predictor import audit, csv_shards, reading
 from predictor.audit import Report, Task
@@ -25,9 +26,9 @@ _ADVICE = (
 
 
 def run(
-    folder: Path,
+    folder: AnyPath,
     *,
-    dataset: Path | None = None,
+    dataset: AnyPath | None = None,
     model: Path | None = None,
     workers: int = 1,
 ) -> None:
@@ -158,7 +159,7 @@ def _tasks(
     made: Predictions, dataset: Dataset | None, model: Path | None
 ) -> list[Task]:
     classes = _classes(made, dataset, model)
-    shards: list[Sequence[Path] | None] = [None] * len(made.files)
+    shards: list[Sequence[AnyPath] | None] = [None] * len(made.files)
     if dataset and dataset.fingerprint == made.value["dataset"]:
         paths = dataset.paths(made.value["split"])
         shards = [paths[at : at + 1] for at in range(len(made.files))]

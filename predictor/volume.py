@@ -1,5 +1,6 @@
 """How much will be written, and how long that takes at least: said in advance."""
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ import numpy as np
 
 from pipeline import resources
 from pipeline.console import RunError, in_bytes, in_time
+from pipeline.objects import AnyPath
 from predictor import formats
 from predictor.formats import Format
 
@@ -18,7 +20,7 @@ _MANY = 1e9  # bytes that are worth a word
 
 
 def announce(
-    folder: Path, format: Format, classes: Sequence[str], *, rows: int, writers: int
+    folder: AnyPath, format: Format, classes: Sequence[str], *, rows: int, writers: int
 ) -> None:
     """Says what is about to be written, if that is much.
 
@@ -32,7 +34,8 @@ def announce(
         RunError: the disk cannot hold it.
     """
     each, seconds = sample(format, classes)
-    needed, free = each * rows, resources.free_disk(folder)
+    needed = each * rows
+    free = resources.free_disk(folder) if isinstance(folder, Path) else math.inf
     size = f"{rows:,} rows of {len(classes):,} classes take {in_bytes(needed)}"
     if needed * _SPARE > free:
         raise RunError(
@@ -40,9 +43,10 @@ def announce(
             f"name a folder on another disk, or write less: {_advice(format)}."
         )
     if needed > _MANY:
+        room = "" if free == math.inf else f"; {in_bytes(free)} are free"
         print(
             f"{size}, and {in_time(seconds * rows / writers)} of {writers} writing "
-            f"processes; {in_bytes(free)} are free. {_advice(format)} takes less."
+            f"processes{room}. {_advice(format)} takes less."
         )
 
 

@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -17,6 +16,7 @@ import numpy as np
 from pipeline import files
 from pipeline.console import RunError
 from pipeline.listing import Reject
+from pipeline.objects import AnyPath
 from pipeline.workfolder import WORK, WorkFolder
 from predictor import formats
 from predictor.csv_shards import MANIFEST, Entry
@@ -64,7 +64,7 @@ class Writers:
 
     def __init__(
         self,
-        folder: Path,
+        folder: AnyPath,
         format: Format,
         classes: Sequence[str],
         *,
@@ -133,7 +133,7 @@ class _Writer:
     """A process, as seen from here."""
 
     def __init__(
-        self, folder: Path, format: Format, classes: tuple[str, ...], rows: int
+        self, folder: AnyPath, format: Format, classes: tuple[str, ...], rows: int
     ) -> None:
         self._slots = SharedArray((_SLOTS, rows, len(classes)))
         self._worker: Worker[_Request, None] = Worker(
@@ -185,7 +185,7 @@ class _Files:
 
     def __init__(
         self,
-        folder: Path,
+        folder: AnyPath,
         format: Format,
         classes: tuple[str, ...],
         slots: SharedArray,

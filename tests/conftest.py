@@ -1,5 +1,6 @@
 """Shared fixtures: small photos, a small collection, its dataset."""
 
+import contextlib
 import hashlib
 import io
 import os
@@ -8,12 +9,19 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
+
+if TYPE_CHECKING:
+    import servers
+
+    from pipeline.objects import ObjectPath
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 # In the background of a shell it would be ignored, by every program started here, too.
@@ -138,8 +146,7 @@ def cluster() -> Iterator[tuple[str, ...]]:
     """Options of Beam for a job service, whose workers have this Python's packages."""
     from services import started
 
-    ours = Path(sys.executable).parent
-    with started(f"{ours}{os.pathsep}{os.environ['PATH']}") as options:
+    with started() as options:
         yield options
 
 
@@ -147,6 +154,60 @@ def cluster() -> Iterator[tuple[str, ...]]:
 def dataset(made_dataset: Path, tmp_path: Path) -> Path:
     """A DATASET of one's own, to change or to break."""
     return Path(shutil.copytree(made_dataset, tmp_path / "dataset"))
+
+
+@pytest.fixture(scope="session", params=["s3", "gs"])
+def stores(request: pytest.FixtureRequest) -> Iterator[tuple[str, "servers.Proxy"]]:
+    """An object store: its scheme, and the proxy before it."""
+    import servers
+
+    from pipeline import store
+
+    with contextlib.ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        proxy = servers.Proxy()
+        stack.callback(proxy.close)
+        if request.param == "s3":
+            pytest.importorskip("moto.server")
+            proxy.upstream = stack.enter_context(servers.s3_server())
+            environment = servers.s3_environment(proxy.port)
+        else:
+            pytest.importorskip("google.cloud.storage")
+            if not (binary := servers.gcs_emulator()):
+                pytest.skip("no fake-gcs-server: `make gcs-emulator` builds it")
+            server = servers.gs_server(binary, named=proxy.port)
+            proxy.upstream = stack.enter_context(server)
+            environment = servers.gs_environment(proxy.port)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        patch.setattr(store, "READ_SECONDS", 1.0)
+        patch.setattr(store, "_FIRST_WAIT", 0.05)
+        patch.setattr(store, "_TRIES", 4)
+        store.client.cache_clear()
+        yield request.param, proxy
+        store.client.cache_clear()
+
+
+@pytest.fixture
+def proxy(stores: tuple[str, "servers.Proxy"]) -> "servers.Proxy":
+    """What stands before the store, and can make requests fail."""
+    return stores[1]
+
+
+@pytest.fixture
+def bucket(stores: tuple[str, "servers.Proxy"]) -> "ObjectPath":
+    """A bucket of one's own, empty."""
+    from pipeline.objects import ObjectPath
+
+    scheme, name = stores[0], f"tests-{uuid.uuid4().hex[:12]}"
+    if scheme == "s3":
+        import boto3
+
+        boto3.client("s3").create_bucket(Bucket=name)
+    else:
+        from google.cloud import storage
+
+        storage.Client().create_bucket(name)
+    return ObjectPath(f"{scheme}://{name}")
 
 
 @pytest.fixture(scope="session")

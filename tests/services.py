@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from conftest import REPOSITORY, children
 
@@ -32,18 +33,19 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def started(path: str) -> Iterator[tuple[str, ...]]:
+def started(path: str | None = None) -> Iterator[tuple[str, ...]]:
     """Beam options for a job service, whose workers a pool starts as processes.
 
     Args:
-        path: where the pool looks for `python`.
+        path: where the pool looks for `python`; without it, beside this one.
     """
+    ours = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     service, pool = free_port(), free_port()
     servers = [
         subprocess.Popen(
             [sys.executable, "-m", *words],
             cwd=REPOSITORY,
-            env=os.environ | {"PATH": path},
+            env=os.environ | {"PATH": path or ours},
             stderr=subprocess.DEVNULL,
         )
         for words in ((SERVICE, f"--port={service}"), (POOL, f"--service_port={pool}"))

@@ -3,11 +3,13 @@
 import dataclasses
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from pipeline import console
+from pipeline import console, fetch
+from pipeline.objects import AnyPath
 from trainer import cache
 from trainer.options import Options
 from trainer.recipe import CHOICES, RECIPES, Recipe
@@ -99,6 +101,17 @@ flags.DEFINE_enum(
     "What bench measures: the input, or what --cache=features saves, or costs.",
 )
 flags.DEFINE_string("images", None, "Of bench: originals, as people read them.")
+flags.DEFINE_string(
+    "shard_cache",
+    None,
+    "Folder for shards that are fetched from a store. Default: among temporary files.",
+)
+flags.DEFINE_integer(
+    "shard_cache_bytes",
+    None,
+    "That it holds at most. Default: a tenth of the free disk.",
+    lower_bound=1,
+)
 flags.DEFINE_string("output", "bench", "Of bench: folder for its results.")
 flags.DEFINE_integer("repeats", 5, "Of bench: of every measurement.", lower_bound=1)
 
@@ -111,14 +124,14 @@ def train(passed_on: Sequence[str]) -> None:
     from trainer import train  # here: TensorFlow takes seconds that --help need not
 
     train.run(
-        console.path(FLAGS.dataset),
-        console.path(FLAGS.model),
+        _dataset(),
+        console.local_path(FLAGS.model, "model"),
         recipe=recipe,
-        weights=str(console.path(FLAGS.weights)),
+        weights=str(console.local_path(FLAGS.weights, "weights")),
         options=Options(
             seed=FLAGS.seed,
             cache=FLAGS.cache,
-            cache_folder=console.path(FLAGS.cache_dir) if FLAGS.cache_dir else None,
+            cache_folder=_local("cache_dir"),
             feature_dtype=FLAGS.feature_dtype,
             feature_views=FLAGS.feature_views,
             features_on=FLAGS.features_on,
@@ -138,8 +151,8 @@ def doctor(passed_on: Sequence[str]) -> None:
     from trainer import doctor
 
     doctor.run(
-        console.path(FLAGS.dataset) if FLAGS.dataset else None,
-        console.path(FLAGS.model) if FLAGS.model else None,
+        _dataset() if FLAGS.dataset else None,
+        _local("model"),
     )
 
 
@@ -149,7 +162,7 @@ def curves(passed_on: Sequence[str]) -> None:
     console.required(model=FLAGS.model)
     from trainer import curves
 
-    curves.run(console.path(FLAGS.model))
+    curves.run(console.local_path(FLAGS.model, "model"))
 
 
 def export(passed_on: Sequence[str]) -> None:
@@ -158,7 +171,7 @@ def export(passed_on: Sequence[str]) -> None:
     console.required(model=FLAGS.model)
     from trainer import export
 
-    export.run(console.path(FLAGS.model))
+    export.run(console.local_path(FLAGS.model, "model"))
 
 
 def bench(passed_on: Sequence[str]) -> None:
@@ -171,7 +184,7 @@ def bench(passed_on: Sequence[str]) -> None:
         "virtual_devices": FLAGS.virtual_devices,
         "cpu": FLAGS.cpu,
     }
-    dataset, output = console.path(FLAGS.dataset), console.path(FLAGS.output)
+    dataset, output = _dataset(), console.local_path(FLAGS.output, "output")
     from trainer import accuracy_bench, benchmark, feature_bench
 
     if FLAGS.bench == "features":
@@ -180,8 +193,18 @@ def bench(passed_on: Sequence[str]) -> None:
     if FLAGS.bench == "accuracy":
         accuracy_bench.run(dataset, output, **options)
         return
-    images = console.path(FLAGS.images) if FLAGS.images else None
-    benchmark.run(dataset, output, images=images, **options)
+    benchmark.run(dataset, output, images=_local("images"), **options)
+
+
+def _dataset() -> AnyPath:
+    """DATASET; where its shards are fetched to, if they are, is now known."""
+    fetch.cache_at(_local("shard_cache"), FLAGS.shard_cache_bytes)
+    return console.path(FLAGS.dataset)
+
+
+def _local(flag: str) -> Path | None:
+    text = FLAGS[flag].value
+    return console.local_path(text, flag) if text else None
 
 
 def _recipe() -> Recipe:

@@ -18,6 +18,7 @@ from pipeline import files, machine, manifest, resources
 from pipeline.console import UsageError, progress
 from pipeline.figures import Figure, table
 from pipeline.manifest import Dataset
+from pipeline.objects import AnyPath
 from trainer import dataset as data
 from trainer import devices, trial
 from trainer.feature_results import DTYPES, EXACT
@@ -30,7 +31,7 @@ Accuracies = Mapping[str, Sequence[Sequence[float]]]  # by dtype: of seeds, of e
 
 
 def run(
-    folder: Path,
+    folder: AnyPath,
     output: Path,
     *,
     recipe: Recipe,

@@ -16,6 +16,7 @@ from pipeline import files, machine, manifest, measure, resources
 from pipeline.console import progress
 from pipeline.figures import Figure, table
 from pipeline.manifest import Dataset
+from pipeline.objects import AnyPath
 from trainer import (
     cache,
     chart,
@@ -42,7 +43,7 @@ _PHOTOS = 256  # originals at most
 
 
 def run(
-    folder: Path,
+    folder: AnyPath,
     output: Path,
     *,
     recipe: Recipe,

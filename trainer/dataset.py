@@ -6,14 +6,16 @@ memory (trainer.cache), whose epochs are full permutations.
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from pipeline import manifest, record, resources
+from pipeline import fetch, manifest, record, resources
 from pipeline.console import RunError
 from pipeline.manifest import Dataset, Shard
+from pipeline.objects import ObjectPath
 from trainer import order
 
 SHUFFLE_BYTES = 256 << 20  # of serialized records, whatever the machine has
@@ -24,6 +26,12 @@ AHEAD_BYTES = 64 << 20  # of serialized records: decoding goes on while a shuffl
 # Decoded in one call. More of them no longer pay, and take longer to build: a graph
 # has a node for each, and a batch of 1,024 at once would start 0.6 s later.
 DECODED_TOGETHER = 64
+
+_FETCHES = 4  # at once
+
+# Why a shard could not be fetched, by the fingerprint of its dataset: out of a graph
+# comes an error of TensorFlow's.
+_NOT_FETCHED: dict[str, RunError] = {}
 
 
 class Store(Protocol):
@@ -216,11 +224,13 @@ def by_shard(
 
 def in_shard_order(dataset: Dataset, shards: Sequence[Shard]) -> tf.data.Dataset:
     """Every record of some shards once, serialized: elements string[]."""
-    positions = tf.data.Dataset.range(len(shards))
+    paths = tf.data.Dataset.range(len(shards)).map(
+        _verified(dataset, shards), num_parallel_calls=_fetched_together(dataset)
+    )
     examples = sum(shard.examples for shard in shards)
-    return tf.data.TFRecordDataset(
-        positions.map(_verified(dataset, shards)), buffer_size=READ_BYTES
-    ).apply(tf.data.experimental.assert_cardinality(examples))
+    return tf.data.TFRecordDataset(paths, buffer_size=READ_BYTES).apply(
+        tf.data.experimental.assert_cardinality(examples)
+    )
 
 
 def records(dataset: Dataset, *, seed: int, first_example: int = 0) -> tf.data.Dataset:
@@ -240,7 +250,7 @@ def records(dataset: Dataset, *, seed: int, first_example: int = 0) -> tf.data.D
         positions = tf.numpy_function(shards, [epoch], tf.int64, stateful=False)
         epoch_records = (
             tf.data.Dataset.from_tensor_slices(positions)
-            .map(verified)
+            .map(verified, num_parallel_calls=_fetched_together(dataset))
             .interleave(
                 _read,
                 cycle_length=min(READERS, len(split.shards)),
@@ -297,6 +307,8 @@ def naming_damage(dataset: Dataset) -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
+        if problem := _NOT_FETCHED.pop(dataset.fingerprint, None):
+            raise problem from error
         damaged = manifest.find_damage(dataset)
         if damaged is None:
             raise
@@ -323,12 +335,14 @@ def _verified(dataset: Dataset, shards: Sequence[Shard]) -> Callable:
 
     A shard is compared with its checksum when it is opened for the first time: 9 µs
     per record, once in a run. Nothing less tells a shard of another dataset, with
-    other labels, from the one that was written.
+    other labels, from the one that was written. One of a store is fetched first.
     """
     whole: set[str] = set()
 
     def verify(position: np.int64) -> bytes:
         shard = shards[int(position)]
+        if isinstance(dataset.folder, ObjectPath):
+            return str(_fetched(dataset, shard)).encode()
         if shard.file not in whole:
             if damage := manifest.damage_of(dataset, shard):
                 raise RunError(damage)
@@ -340,6 +354,20 @@ def _verified(dataset: Dataset, shards: Sequence[Shard]) -> Callable:
         return tf.ensure_shape(path, [])
 
     return graph
+
+
+def _fetched_together(dataset: Dataset) -> int | None:
+    """Shards of a store that are fetched while others are read; their order stays."""
+    return _FETCHES if isinstance(dataset.folder, ObjectPath) else None
+
+
+def _fetched(dataset: Dataset, shard: Shard) -> Path:
+    """A shard of a store as a file; keeps why there is none, for `naming_damage`."""
+    try:
+        return fetch.shard_file(dataset, shard)
+    except RunError as error:
+        _NOT_FETCHED[dataset.fingerprint] = error
+        raise
 
 
 def _read(path: tf.Tensor) -> tf.data.Dataset:

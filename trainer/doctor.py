@@ -16,6 +16,7 @@ import tensorflow as tf
 from pipeline import manifest, record, resources
 from pipeline.console import RunError, in_bytes
 from pipeline.manifest import Dataset
+from pipeline.objects import AnyPath
 from trainer import cache, devices, replicas, rivals
 from trainer.replicas import ChildError
 
@@ -47,7 +48,7 @@ class Finding:
         return f"{self.level:<8} {self.text}"
 
 
-def run(dataset: Path | None, model: Path | None) -> None:
+def run(dataset: AnyPath | None, model: Path | None) -> None:
     """Prints a line for each finding.
 
     Args:
@@ -66,7 +67,7 @@ def run(dataset: Path | None, model: Path | None) -> None:
     print("this node can train")
 
 
-def findings(dataset: Path | None, model: Path | None) -> Iterator[Finding]:
+def findings(dataset: AnyPath | None, model: Path | None) -> Iterator[Finding]:
     """All of them, each as soon as it is known."""
     yield _versions()
     yield from gpus(len(tf.config.list_physical_devices("GPU")), devices.in_machine())
@@ -178,11 +179,15 @@ def _decoding(dataset: Dataset) -> Finding:
 
 
 def _reading(dataset: Dataset) -> Finding:
-    """The rate of the disk, as far as the system lets go of what it remembers."""
+    """The rate of the disk, as far as the system lets go of what it remembers.
+
+    Of a store, that of one connection.
+    """
     taken, started = 0, time.perf_counter()
     for path in dataset.paths("train"):
         with path.open("rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            if isinstance(path, Path):
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             while data := file.read(1 << 20):
                 taken += len(data)
         if taken > _SHARDS:

@@ -24,6 +24,7 @@ from pipeline import files, machine, manifest, resources
 from pipeline.console import progress
 from pipeline.figures import Figure, table
 from pipeline.manifest import Dataset
+from pipeline.objects import AnyPath
 from trainer import dataset as data
 from trainer import devices, extract, features, feed, model, pinned, rates, trial
 from trainer import feature_results as results
@@ -82,7 +83,7 @@ class _Setup:
 
 
 def run(
-    folder: Path,
+    folder: AnyPath,
     output: Path,
     *,
     recipe: Recipe,

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipeline import record
+from pipeline import fetch, record
 from pipeline.manifest import Dataset
 from trainer import order, rates
 from trainer.rates import Rate
@@ -77,7 +77,8 @@ def per_element(dataset: Dataset, *, batch_size: int) -> Rate:
         )
         return tf.ensure_shape(image, shape), features[record.LABEL]
 
-    paths = [str(path) for path in dataset.paths("train")]
+    shards = dataset.split("train").shards
+    paths = [str(fetch.shard_file(dataset, shard)) for shard in shards]
     chain = (
         tf.data.Dataset.from_tensor_slices(paths)
         .shuffle(len(paths))

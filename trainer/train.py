@@ -17,6 +17,7 @@ import tensorflow as tf
 from pipeline import files, manifest, resources
 from pipeline.console import RunError, progress
 from pipeline.manifest import Dataset
+from pipeline.objects import AnyPath
 from pipeline.workfolder import difference
 from trainer import (
     cache,
@@ -41,7 +42,7 @@ from trainer.watchdog import Watchdog
 
 
 def run(
-    dataset_folder: Path,
+    dataset_folder: AnyPath,
     folder: Path,
     *,
     recipe: Recipe,

@@ -1,0 +1,81 @@
+"""Folders of an object store: what its keys begin with, from one listing."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from pipeline import archives, origin
+from pipeline.folders import add_archives
+from pipeline.listing import Found, is_litter, printable
+from pipeline.objects import ObjectPath
+from pipeline.places import Level
+
+_Keys = Sequence[tuple[str, int]]  # relative to the prefix, and bytes
+
+
+class Prefix:
+    """What keys begin with, as a place; litter is left.
+
+    Args:
+        where: its uri.
+        keys: those below it.
+    """
+
+    def __init__(self, where: str, keys: _Keys) -> None:
+        self.where = where
+        self._keys = keys
+
+    def level(self) -> Level:
+        """What is in it, one level down; an archive stands for a folder."""
+        level, packed = Level(self.where), []
+        below: dict[str, list[tuple[str, int]]] = defaultdict(list)
+        litter: dict[str, None] = {}
+        for key, size in self._keys:
+            name, inner, rest = key.partition("/")
+            if is_litter(name):
+                litter[printable(f"{self.where}/{name}")] = None
+            elif inner and name:
+                below[name].append((rest, size))
+            elif archives.stem(name):
+                packed.append(f"{self.where}/{name}")
+            else:
+                level.beside.append(self._found(key, size))
+                if stem := archives.compressed_stem(name):
+                    level.compressed[stem] = f"{self.where}/{name}"
+        level.ignored += litter
+        for name, keys in below.items():
+            level.below[name] = Prefix(f"{self.where}/{name}", keys)
+        add_archives(level, packed)
+        return level
+
+    def files(self, ignored: list[str]) -> Iterator[Found]:
+        """Yields every object below it; paths are relative to it."""
+        litter: dict[str, None] = {}
+        for key, size in self._keys:
+            if hidden := _litter(key):
+                litter[printable(f"{self.where}/{hidden}")] = None
+            else:
+                yield self._found(key, size)
+        ignored += litter
+
+    def _found(self, key: str, size: int) -> Found:
+        odd = "" in key.split("/")
+        problem = ("bad_name", "a part of the path is empty") if odd else None
+        return Found(key, origin.in_store(f"{self.where}/{key}", size), problem)
+
+
+def open_prefix(root: ObjectPath) -> Prefix:
+    """The place that a folder of a store is; a request for every thousand keys."""
+    start = len(str(root)) + 1
+    return Prefix(
+        str(root),
+        [(str(path)[start:], path.stat().st_size) for path in root.walk_files()],
+    )
+
+
+def _litter(key: str) -> str:
+    """A path up to the first name that is litter; "" where none is."""
+    parts = key.split("/")
+    for count, part in enumerate(parts, start=1):
+        if is_litter(part):
+            return "/".join(parts[:count])
+    return ""

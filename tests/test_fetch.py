@@ -1,0 +1,176 @@
+"""Shards of a store on a local disk: whole, bounded, shared."""
+
+import hashlib
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+from servers import Proxy
+
+from pipeline import fetch
+from pipeline.console import RunError
+from pipeline.fetch import ShardCache
+from pipeline.manifest import Shard
+from pipeline.objects import AnyPath, ObjectPath
+
+SIZE = 1000
+
+
+def make(folder: AnyPath, count: int, scratch: Path) -> list[tuple[AnyPath, Shard]]:
+    """Shards of some bytes each, and what is promised of them."""
+    made = []
+    for index in range(count):
+        content = bytes([index]) * SIZE
+        name = f"train-{index:05d}-of-{count:05d}.tfrecord"
+        (scratch / name).write_bytes(content)
+        if isinstance(folder, ObjectPath):
+            (folder / name).upload(scratch / name)
+        sha256 = hashlib.sha256(content).hexdigest()
+        made.append((folder / name, Shard(name, 1, SIZE, sha256)))
+    return made
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_shard_is_fetched_once(
+    bucket: ObjectPath, proxy: Proxy, tmp_path: Path
+) -> None:
+    ((source, shard),) = make(bucket, 1, tmp_path)
+    cache = ShardCache(tmp_path / "cache", 10 * SIZE)
+    path = cache.local(source, shard)
+    assert path.read_bytes() == bytes(SIZE)
+    assert names(tmp_path / "cache") == {f"{shard.sha256}.tfrecord"}
+    proxy.requests.clear()
+    assert cache.local(source, shard) == path
+    assert ShardCache(tmp_path / "cache", 10 * SIZE).local(source, shard) == path
+    assert proxy.requests == []
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "_KEPT", 2)
+
+
+def test_the_oldest_make_room(few: None, tmp_path: Path) -> None:
+    shards = make(tmp_path, 5, tmp_path)
+    cache = ShardCache(tmp_path / "cache", 3 * SIZE)
+    for number in (0, 1, 2, 0, 3, 4):
+        cache.local(*shards[number])
+    kept = {f"{shards[number][1].sha256}.tfrecord" for number in (0, 3, 4)}
+    assert names(tmp_path / "cache") == kept
+    assert cache.local(*shards[1]).read_bytes() == bytes([1]) * SIZE
+
+
+def test_the_newest_are_kept_whatever_the_limit(few: None, tmp_path: Path) -> None:
+    shards = make(tmp_path, 4, tmp_path)
+    cache = ShardCache(tmp_path / "cache", 1)
+    paths = [cache.local(*one) for one in shards]
+    assert [path.exists() for path in paths] == [False, True, True, True]
+
+
+def test_what_is_open_may_go(few: None, tmp_path: Path) -> None:
+    shards = make(tmp_path, 5, tmp_path)
+    cache = ShardCache(tmp_path / "cache", SIZE)
+    with cache.local(*shards[0]).open("rb") as file:
+        for one in shards[1:]:
+            cache.local(*one)
+        assert len(names(tmp_path / "cache")) <= 3
+        assert file.read() == bytes(SIZE)
+
+
+def test_a_shard_that_is_not_the_promised_one(tmp_path: Path) -> None:
+    ((source, shard),) = make(tmp_path, 1, tmp_path)
+    source.write_bytes(b"other")  # type: ignore[union-attr]
+    cache = ShardCache(tmp_path / "cache", SIZE)
+    with pytest.raises(RunError, match=f"shard {source} is not the one .* promises"):
+        cache.local(source, shard)
+    assert names(tmp_path / "cache") == set()
+
+
+def test_a_shard_that_is_missing(bucket: ObjectPath, tmp_path: Path) -> None:
+    shard = Shard("no", 1, SIZE, "0" * 64)
+    with pytest.raises(RunError, match=f"shard {bucket}/no is missing"):
+        ShardCache(tmp_path / "cache", SIZE).local(bucket / "no", shard)
+
+
+def test_what_was_damaged_on_the_disk_is_fetched_again(tmp_path: Path) -> None:
+    ((source, shard),) = make(tmp_path, 1, tmp_path)
+    path = ShardCache(tmp_path / "cache", SIZE).local(source, shard)
+    path.write_bytes(b"damaged")
+    ShardCache(tmp_path / "cache", SIZE).local(source, shard)
+    assert path.read_bytes() == bytes(SIZE)
+
+
+def test_what_a_killed_process_left_makes_room(few: None, tmp_path: Path) -> None:
+    shards = make(tmp_path, 4, tmp_path)
+    cache = ShardCache(tmp_path / "cache", 3 * SIZE)
+    left = tmp_path / "cache" / ".scratch-0-x"
+    left.write_bytes(bytes(SIZE))
+    os.utime(left, ns=(1, 1))
+    for one in shards:
+        cache.local(*one)
+    assert not left.exists()
+
+
+def _use(folder: Path, shards: Sequence[tuple[AnyPath, Shard]], turn: int) -> None:
+    cache = ShardCache(folder, 4 * SIZE)
+    for _ in range(5):
+        for source, shard in [*shards[turn:], *shards[:turn]]:
+            content = cache.local(source, shard).read_bytes()
+            assert hashlib.sha256(content).hexdigest() == shard.sha256
+
+
+def test_many_processes_share_a_folder(tmp_path: Path) -> None:
+    shards = make(tmp_path, 40, tmp_path)
+    spawn = multiprocessing.get_context("spawn")
+    with spawn.Pool(3) as pool:
+        tasks = [(tmp_path / "cache", shards, turn) for turn in (0, 13, 26)]
+        pool.starmap(_use, tasks)
+    assert not [n for n in names(tmp_path / "cache") if n.startswith(".")]
+
+
+def test_many_threads_share_a_cache(
+    bucket: ObjectPath, proxy: Proxy, tmp_path: Path
+) -> None:
+    ((source, shard),) = make(bucket, 1, tmp_path)
+    cache = ShardCache(tmp_path / "cache", SIZE)
+    proxy.requests.clear()
+    threads = [
+        threading.Thread(target=cache.local, args=(source, shard)) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sought = [line for line in proxy.requests if "tfrecord" in line]
+    assert len(sought) == 2  # its size, and its content
+    assert names(tmp_path / "cache") == {f"{shard.sha256}.tfrecord"}
+
+
+def test_the_place_is_as_flags_say(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch.cache_at(tmp_path / "cache", 5_000_000)
+    fetch._cache()
+    assert (
+        f"to {tmp_path / 'cache'}, which holds 5 MB at most" in capsys.readouterr().out
+    )
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    script = "from pipeline import fetch; fetch._cache()"
+    said = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=REPOSITORY,
+    )
+    assert f"{tmp_path}/vgg16-shards-" in said.stdout
+    fetch.cache_at(None, None)

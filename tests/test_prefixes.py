@@ -1,0 +1,144 @@
+"""IMAGES in a store are listed as the same files are on a disk."""
+
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from servers import Proxy
+from test_object_runs import put_tree
+
+from pipeline import origin, sources, unlabelled
+from pipeline.console import RunError
+from pipeline.image import BadImage
+from pipeline.listing import Listing
+from pipeline.objects import AnyPath, ObjectPath
+
+
+def put(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+
+
+def pack(path: Path, *names: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = len(name)
+            archive.addfile(member, io.BytesIO(name.encode()))
+
+
+def splits(root: Path) -> None:
+    put(root, "train/red/1.jpg", "train/red/deep/2.jpg", "train/blue/ü [3]*?.jpg")
+    put(root, "train/beside.jpg", "validation/red/4.jpg", "test/a/5.jpg", "test/6.jpg")
+    put(root, "LICENSE", ".git/config", "train/red/.hidden/7.jpg", "train/Thumbs.db")
+
+
+def class_folders(root: Path) -> None:
+    put(root, *(f"{name}/{index}.jpg" for name in "ab" for index in range(9)), "c.txt")
+
+
+def tars(root: Path) -> None:
+    put(root, "train/a/1.jpg")
+    pack(root / "train" / "b.tar", "1.jpg", "deep/2.jpg")
+    pack(root / "test.tar", "x.jpg", "../out.jpg")
+
+
+def listed(found: Listing) -> tuple[object, ...]:
+    """What decides a dataset, and what is counted."""
+    refs = sorted(
+        (r.split, r.label or "", r.id, origin.read(r.uri)) for r in found.refs
+    )
+    return refs, sorted(found.rejects), len(found.ignored), found.classes
+
+
+@pytest.mark.parametrize("make", [splits, class_folders, tars])
+def test_a_store_is_listed_as_a_disk(
+    bucket: ObjectPath, tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    make(tmp_path)
+    remote = put_tree(tmp_path, bucket / "photos")
+    expected, found = sources.list_images(tmp_path), sources.list_images(remote)
+    assert listed(found) == listed(expected)
+    assert all(isinstance(root, ObjectPath) for root in found.roots)
+
+
+def test_a_listing_takes_no_request_per_image(
+    bucket: ObjectPath, proxy: Proxy, tmp_path: Path
+) -> None:
+    class_folders(tmp_path)
+    remote = put_tree(tmp_path, bucket / "photos")
+    proxy.requests.clear()
+    assert len(sources.list_images(remote)) == 18
+    assert len(unlabelled.list_images(remote, split="test").images) == 19
+    assert len(proxy.requests) < 8
+
+
+def test_an_archive_that_is_all_of_images(bucket: ObjectPath, tmp_path: Path) -> None:
+    pack(tmp_path / "photos.tar", "photos/a/1.jpg", "photos/b/2.jpg")
+    remote = put_tree(tmp_path, bucket) / "photos.tar"
+    local = sources.list_images(tmp_path / "photos.tar")
+    assert listed(sources.list_images(remote)) == listed(local)
+
+
+def test_a_manifest_names_objects(bucket: ObjectPath, tmp_path: Path) -> None:
+    put(tmp_path, "photos/1.jpg", "photos/deep/2.png", "photos/unnamed.jpg")
+    (tmp_path / "list.csv").write_text("id,label\n1,a\ndeep/2.png,b\nno,a\n")
+    put_tree(tmp_path, bucket)
+
+    def found(root: AnyPath, csv: AnyPath) -> tuple[object, ...]:
+        return listed(sources.list_images(root, csv=csv))
+
+    expected = found(tmp_path / "photos", tmp_path / "list.csv")
+    assert found(bucket / "photos", tmp_path / "list.csv") == expected
+    assert found(bucket / "photos", bucket / "list.csv") == expected
+
+
+def test_photos_to_predict(bucket: ObjectPath, tmp_path: Path) -> None:
+    put(tmp_path, "b.jpg", "a/1.jpg", "a/0.jpg")
+    (tmp_path / "list.csv").write_text("id\na/1\nb.jpg\nno\n../out\n")
+    put_tree(tmp_path, bucket)
+    for name in ("list.csv", "a"):
+        local = unlabelled.list_images(tmp_path / name, split="test")
+        remote = unlabelled.list_images(bucket / name, split="test")
+        assert [i.id for i in remote.images] == [i.id for i in local.images]
+        assert remote.fingerprint() == local.fingerprint()
+
+
+def test_a_key_with_an_empty_part(bucket: ObjectPath, tmp_path: Path) -> None:
+    put(tmp_path, "x")
+    for key in ("a/1.jpg", "a//2.jpg"):
+        (bucket / "photos" / key).upload(tmp_path / "x")
+    found = sources.list_images(bucket / "photos")
+    assert [ref.id for ref in found.refs] == ["a/1.jpg"]
+    assert [(r.id, r.reason) for r in found.rejects] == [("a//2.jpg", "bad_name")]
+
+
+def test_no_such_folder(bucket: ObjectPath) -> None:
+    with pytest.raises(RunError, match=f"IMAGES {bucket}/no is not a folder"):
+        sources.list_images(bucket / "no")
+
+
+def test_an_image_that_is_gone(bucket: ObjectPath, tmp_path: Path) -> None:
+    put(tmp_path, "a/1.jpg", "a/2.jpg")
+    remote = put_tree(tmp_path, bucket / "photos")
+    refs = sorted(sources.list_images(remote).refs)
+    (remote / "a" / "1.jpg").unlink()
+    (remote / "a" / "2.jpg").upload(tmp_path / "a" / "1.jpg")
+    contents = list(origin.read_ahead(ref.uri for ref in refs))
+    with pytest.raises(BadImage, match="unreadable"):
+        contents[0]()
+    assert contents[1]() == b"a/1.jpg"
+
+
+def test_a_failing_store_rejects_no_image(
+    bucket: ObjectPath, proxy: Proxy, tmp_path: Path
+) -> None:
+    put(tmp_path, "a/1.jpg")
+    (ref,) = sources.list_images(put_tree(tmp_path, bucket / "photos")).refs
+    with proxy.failing("error"), pytest.raises(RunError, match="cannot read"):
+        origin.read(ref.uri)
