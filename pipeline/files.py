@@ -46,7 +46,8 @@ def commit_path(path: AnyPath, *, scratch: AnyPath | None = None) -> Iterator[Pa
     for `remove_scratch`.
     """
     if isinstance(path, ObjectPath):
-        with tempfile.TemporaryDirectory(prefix="upload-") as name:
+        prefix = temporary_name(scratch or path.parent, "upload")
+        with tempfile.TemporaryDirectory(prefix=prefix) as name:
             yield (finished := Path(name, path.name))
             path.upload(finished)
         return
@@ -121,9 +122,22 @@ def beside(folder: AnyPath, extension: str) -> Path:
     return folder.absolute().with_name(f"{folder.name}{extension}")
 
 
+def temporary_name(folder: AnyPath, what: str) -> str:
+    """What temporary files for a folder of a store are called at first, per user."""
+    owner = hashlib.sha256(f"{os.getuid()} {folder}".encode()).hexdigest()[:16]
+    return f"vgg16-{what}-{owner}-"
+
+
 def remove_scratch(folder: AnyPath) -> None:
-    """Removes what a killed process left unfinished in `folder`; no object is that."""
+    """Removes what killed processes left unfinished in `folder`.
+
+    No object is that, but what was not uploaded is still among the temporary files.
+    """
     if isinstance(folder, ObjectPath):
+        for left in Path(tempfile.gettempdir()).glob(
+            f"{temporary_name(folder, 'upload')}*"
+        ):
+            shutil.rmtree(left, ignore_errors=True)
         return
     for path in folder.glob(f"{_SCRATCH}*"):
         path.unlink(missing_ok=True)

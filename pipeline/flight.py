@@ -8,7 +8,6 @@ temporary files, where who watches and who writes find them: both are on one mac
 """
 
 import contextlib
-import hashlib
 import os
 import struct
 import tempfile
@@ -101,15 +100,15 @@ def condemn(folder: AnyPath, suspect: Suspect, reason: str, detail: str) -> None
     verdicts = _condemned(folder, suspect.shard) | {suspect.position: [reason, detail]}
     path = _condemned_path(folder, suspect.shard)
     path.parent.mkdir(exist_ok=True)
-    files.write_json(path, {str(index): why for index, why in verdicts.items()})
+    value = {str(index): why for index, why in verdicts.items()}
+    files.write_json(path, value, scratch=folder / WORK)
 
 
 def _place(folder: AnyPath) -> tuple[Path, str]:
     """Where the flights of a dataset are, and what their names begin with."""
     if isinstance(folder, Path):
         return folder / WORK / "flight", ""
-    owner = hashlib.sha256(f"{os.getuid()} {folder}".encode()).hexdigest()[:16]
-    return Path(tempfile.gettempdir()), f"vgg16-flight-{owner}-"
+    return Path(tempfile.gettempdir()), files.temporary_name(folder, "flight")
 
 
 def _condemned(folder: AnyPath, shard: str) -> dict[int, list[str]]:

@@ -110,7 +110,7 @@ def write_plan(
     def write(name: str) -> None:
         images = (_planned(ref, labels) for ref in planned[name])
         text = "".join(f"{json.dumps(entry)}\n" for entry in images)
-        files.write_text(_plan_path(folder, name), text)
+        files.write_text(_plan_path(folder, name), text, scratch=folder / WORK)
 
     objects.at_once(folder, write, list(planned))
     return {name: len(refs) for name, refs in planned.items()}

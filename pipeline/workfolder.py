@@ -150,7 +150,7 @@ class WorkFolder(Generic[_Folder]):
 
     def _note_key(self, key: Mapping[str, Any]) -> None:
         self._done.mkdir(parents=True, exist_ok=True)
-        files.write_json(self._key, key)
+        files.write_json(self._key, key, scratch=self.work)
 
     def _refuse_foreign(self) -> None:
         """Refuses a folder with content that no run has put there."""

@@ -131,7 +131,8 @@ def test_a_killed_run_goes_on(
     process = subprocess.Popen(
         [sys.executable, "-m", *words],
         cwd=here,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        env=os.environ
+        | {"PYTHONPATH": str(REPOSITORY), "TMPDIR": str(tmp_path / "tmp")},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -140,11 +141,14 @@ def test_a_killed_run_goes_on(
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    left = files.temporary_name(dataset / "_work", "upload")
+    (tmp_path / "tmp" / f"{left}x").mkdir()  # if it was uploading just then
     done = {path.name for path in (dataset / "_work" / "done").iterdir()}
     assert not (dataset / "dataset.json").exists()
     result = run(*words)
     assert result.returncode == 0, result.stderr
     assert f"going on: {len(done)} of 6 shards are committed" in result.stdout
+    assert list((tmp_path / "tmp").glob("vgg16-*")) == []
     assert tree(get_tree(dataset, tmp_path / "copy")) == tree(made_dataset)
 
 
