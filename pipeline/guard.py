@@ -9,6 +9,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -74,29 +75,31 @@ def _check_versions(dataset: AnyPath) -> None:
 
 def _try(task: Task, image_timeout: float) -> str | None:
     """Writes the shard; or why its process was lost."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", __name__],
-        stdin=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )
-    assert process.stdin
-    assert process.stderr
-    try:
-        process.stdin.write(pickle.dumps(task))
-        process.stdin.flush()  # and not closed: it ends when this process does
-        while process.poll() is None:
-            time.sleep(_LOOK_SECONDS)
-            flights = flight.suspects(objects.at(task.folder), only=task.name)
-            if any(one.seconds > image_timeout for one in flights):
-                return f"no result in {image_timeout:g} s for an image"
-        said = process.stderr.read().decode(errors="replace").strip()
+    with tempfile.TemporaryFile() as said:  # a pipe would be full some day
+        process = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
+            stderr=said,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        assert process.stdin
+        try:
+            process.stdin.write(pickle.dumps(task))
+            process.stdin.flush()  # and not closed: it ends when this process does
+            while process.poll() is None:
+                time.sleep(_LOOK_SECONDS)
+                flights = flight.suspects(objects.at(task.folder), only=task.name)
+                if any(one.seconds > image_timeout for one in flights):
+                    return f"no result in {image_timeout:g} s for an image"
+        finally:
+            process.kill()
+            process.wait()
+            process.stdin.close()
         if process.returncode > 0:
-            raise RuntimeError(said.splitlines()[-1] if said else "no word of it")
-        return "a process died" if process.returncode else None
-    finally:
-        process.kill()
-        process.communicate()
+            said.seek(0)
+            lines = said.read().decode(errors="replace").strip().splitlines()
+            raise RuntimeError(lines[-1] if lines else "it said nothing")
+    return "a process died" if process.returncode else None
 
 
 def _main() -> int:

@@ -1,0 +1,97 @@
+"""A shard in a process of its own; see test_engine for crashes and hangs."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import HEIGHT, REPOSITORY, WIDTH, children, jpeg, photo
+from test_crew import DEFECT
+
+from pipeline import files, guard, image, shard
+from pipeline.listing import ImageRef
+from pipeline.manifest import MANIFEST, ImageContract
+from pipeline.workfolder import WORK, WorkFolder
+
+CONTRACT = ImageContract(height=HEIGHT, width=WIDTH)
+
+
+@pytest.fixture
+def planned(tmp_path: Path) -> tuple[Path, str]:
+    """A dataset that was started, and the name of its one shard."""
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(jpeg(photo(0, 0)))
+    folder = tmp_path / "dataset"
+    WorkFolder(folder, manifest=MANIFEST).start({"versions": image.versions()})
+    refs = [ImageRef("photo.jpg", str(path), "a", "train")]
+    (name,) = shard.write_plan(folder, {"train": [refs]}, ["a"])
+    return folder, name
+
+
+def write(folder: Path, name: str) -> None:
+    guard.write(name, folder=str(folder), contract=CONTRACT, image_timeout=60)
+
+
+def test_it_writes_the_bytes_of_a_worker(planned: tuple[Path, str]) -> None:
+    folder, name = planned
+    shard.write(name, str(folder), CONTRACT)
+    expected = (folder / name).read_bytes()
+    (folder / name).unlink()
+    write(folder, name)
+    assert (folder / name).read_bytes() == expected
+    assert shard.read_note(folder, name).shard.examples == 1
+
+
+def test_what_is_committed_is_not_made_again(planned: tuple[Path, str]) -> None:
+    """As where a worker is lost just afterwards, and its part is given to another."""
+    folder, name = planned
+    write(folder, name)
+    before = (folder / name).stat()
+    write(folder, name)
+    assert (folder / name).stat() == before
+
+
+def test_a_worker_with_another_decoder_is_refused(planned: tuple[Path, str]) -> None:
+    folder, name = planned
+    versions = image.versions() | {"simplejpeg": "0.1"}
+    files.write_json(folder / WORK / "run.json", {"versions": versions})
+    message = "versions.simplejpeg is 0.1 there and .* here.*constraints.txt"
+    with pytest.raises(RuntimeError, match=message):
+        write(folder, name)
+    assert not (folder / name).exists()
+
+
+def test_what_it_raises_is_quoted(planned: tuple[Path, str]) -> None:
+    folder, name = planned
+    (folder / name).mkdir()
+    with pytest.raises(RuntimeError, match=r"IsADirectoryError.*Is a directory"):
+        write(folder, name)
+
+
+def test_it_ends_with_its_worker(
+    planned: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker is killed while its process is at a photo that never ends."""
+    folder, name = planned
+    with (tmp_path / "photo.jpg").open("ab") as file:
+        file.write(b"STOP-ME")
+    (tmp_path / "sitecustomize.py").write_text(DEFECT)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    code = f"import test_guard as t; t.write(t.Path({str(folder)!r}), {name!r})"
+    worker = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=REPOSITORY,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{REPOSITORY / 'tests'}"},
+    )
+    while not (folder / WORK / "flight" / name).is_file():
+        assert worker.poll() is None
+        time.sleep(0.02)
+    (process,) = children(worker.pid)
+    worker.kill()
+    worker.wait()
+    deadline = time.monotonic() + 30
+    while os.path.exists(f"/proc/{process}"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
