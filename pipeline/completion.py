@@ -41,7 +41,8 @@ def prepare(
         "planned": list(planned.items()),
         "max_reject_fraction": max_reject_fraction,
     }
-    files.write_json(dataset / WORK / "outset.json", outset)
+    work = dataset / WORK
+    files.write_json(work / "outset.json", outset, scratch=work)
 
 
 def missing(dataset: AnyPath) -> list[str]:

@@ -25,9 +25,10 @@ _WORKERS = "workers"
 @functools.cache
 def begin(folder: AnyPath) -> None:
     """What a worker of a job says once: there it is."""
-    workers = folder / WORK / _WORKERS
-    workers.mkdir(exist_ok=True)
-    files.write_text(workers / f"{platform.node()}-{os.getpid()}", "")
+    work = folder / WORK
+    (work / _WORKERS).mkdir(exist_ok=True)
+    name = f"{platform.node()}-{os.getpid()}"
+    files.write_text(work / _WORKERS / name, "", scratch=work)
 
 
 class Watch:

@@ -40,7 +40,8 @@ def noting_verdict(folder: AnyPath) -> Iterator[None]:
     try:
         yield
     except RunError as error:
-        files.write_json(_verdict(folder), {"error": str(error)})
+        value = {"error": str(error)}
+        files.write_json(_verdict(folder), value, scratch=folder / WORK)
         raise
 
 
