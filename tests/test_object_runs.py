@@ -10,13 +10,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import HEIGHT, REPOSITORY, WIDTH, Program, tree
+from conftest import HEIGHT, REPOSITORY, WIDTH, Program, jpeg, photo, tree
 from servers import Proxy, s3_environment
 from services import started
+from test_crew import DEFECT
 from test_predict import make_model
 
-from pipeline import fetch, files, flight, manifest, objects, preprocess, verify
+from pipeline import (
+    fetch,
+    files,
+    flight,
+    guard,
+    image,
+    manifest,
+    objects,
+    preprocess,
+    shard,
+    verify,
+)
 from pipeline.console import RunError
+from pipeline.listing import ImageRef
 from pipeline.manifest import Dataset, ImageContract
 from pipeline.objects import AnyPath, ObjectPath
 from pipeline.workfolder import WorkFolder
@@ -401,6 +414,32 @@ def test_a_folder_of_a_store_is_started_and_ended(bucket: ObjectPath) -> None:
     files.write_text(bucket / "out" / "mine", "")
     with pytest.raises(RunError, match="is not empty"):
         output.start({"version": 1})
+
+
+def test_a_crash_of_a_guarded_process_costs_an_image(
+    bucket: ObjectPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Photos and dataset are in a store; test_crew says what DEFECT is."""
+    (tmp_path / "sitecustomize.py").write_text(DEFECT)
+    monkeypatch.syspath_prepend(tmp_path)  # of the guarded process
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # of the one that tries alone
+    refs = []
+    for index, more in enumerate((b"", b"CRASH-ME", b"")):
+        path = bucket / "photos" / f"{index}.jpg"
+        with files.commit(path) as file:
+            file.write(jpeg(photo(0, index)) + more)
+        refs.append(ImageRef(path.name, str(path), "a", "train"))
+    dataset = bucket / "dataset"
+    folder = WorkFolder(dataset, manifest=manifest.MANIFEST)
+    folder.start({"versions": image.versions()})
+    (name,) = shard.write_plan(dataset, {"train": [refs]}, ["a"])
+    contract = ImageContract(height=HEIGHT, width=WIDTH)
+    guard.write(name, folder=str(dataset), contract=contract, image_timeout=60)
+    note = shard.read_note(dataset, name)
+    assert note.tally.written == {"a": 2}
+    assert note.tally.rejects == [["1.jpg", "a", "decoder_crash", "SIGSEGV"]]
+    assert flight.suspects(dataset) == []
+    assert len(list((dataset / "_work" / "workers").iterdir())) == 1
 
 
 def test_flights_of_a_store_are_noted_here(

@@ -68,6 +68,17 @@ def test_a_stopped_run_goes_on(tmp_path: Path) -> None:
     assert output.note("part-1.bin") is None
 
 
+def test_only_who_is_alone_removes_what_is_unfinished(tmp_path: Path) -> None:
+    """A worker opens the folder while another one writes."""
+    output = half(tmp_path)
+    with output.commit("part-1.bin") as file:
+        file.write(PARTS["part-1.bin"])
+        assert not folder_at(tmp_path).start(KEY, alone=False)
+    assert (tmp_path / "part-1.bin").read_bytes() == PARTS["part-1.bin"]
+    with pytest.raises(FileNotFoundError), output.commit("part-2.bin"):
+        assert not folder_at(tmp_path).start(KEY)
+
+
 def test_a_complete_run_is_left_alone(tmp_path: Path) -> None:
     complete(tmp_path)
     times = {name: (tmp_path / name).stat().st_mtime_ns for name in names(tmp_path)}
