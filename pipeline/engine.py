@@ -17,10 +17,7 @@ from pipeline.work import Work
 
 _LOOK_SECONDS = 2.0
 _PATIENCE_SECONDS = 60.0  # until a worker begins
-_PATIENCE = {
-    "dataflow": 1200.0,
-    "dataflowrunner": 1200.0,
-}  # machines start, and install
+_PATIENCE = {"dataflow": 1200.0}  # its machines start, and install
 
 
 class Engine:
@@ -75,9 +72,8 @@ class Engine:
     def _run(self, work: Work, watch: Watch, log: Path) -> None:
         from pipeline import job
 
-        lookout = _Lookout(
-            watch, _PATIENCE.get(self._runner.lower(), _PATIENCE_SECONDS)
-        )
+        runner = self._runner.lower().removesuffix("runner")
+        lookout = _Lookout(watch, _PATIENCE.get(runner, _PATIENCE_SECONDS))
         try:
             with lookout:
                 lookout.running = job.run_there(work, self._options)

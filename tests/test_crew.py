@@ -93,8 +93,8 @@ def test_crashes_and_hangs_cost_an_image_each(faulty: Path, program: Program) ->
     ]
 
 
-@pytest.fixture
-def many(tmp_path: Path) -> Path:
+@pytest.fixture(name="many")
+def many_fixture(tmp_path: Path) -> Path:
     """Enough of large photos that a run can be caught at work."""
     folder = tmp_path / "many" / "train" / "a"
     folder.mkdir(parents=True)

@@ -4,14 +4,25 @@
 """
 
 import json
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import HEIGHT, WIDTH, Program, jpeg, photo, tree
+from conftest import (
+    HEIGHT,
+    REPOSITORY,
+    WIDTH,
+    Program,
+    jpeg,
+    photo,
+    tree,
+    wait_for_shards,
+)
 from services import free_port, started
-from test_crew import DEFECT
+from test_crew import DEFECT, many_fixture  # noqa: F401
 
 FLAGS = (f"--height={HEIGHT}", f"--width={WIDTH}", "--max_reject_fraction=0.5")
 BARE = Path(sys.base_prefix, "bin", "python3")
@@ -49,6 +60,32 @@ def test_what_a_job_service_left_the_local_runner_goes_on_with(
     result = program(*words, *FLAGS, "--shards=2")
     assert result.returncode == 0, result.stderr
     assert "going on: 6 of 6 shards are committed" in result.stdout
+
+
+def test_ctrl_c_cancels_the_job_and_the_next_run_goes_on(
+    cluster: tuple[str, ...], many: Path, tmp_path: Path, program: Program
+) -> None:
+    dataset = tmp_path / "made"
+    words = [f"--images={many}", f"--dataset={dataset}", "--shards=40", *FLAGS]
+    there = ["--runner=PortableRunner", "--", *cluster]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline", *words, *there],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for_shards(dataset, process)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "asking PortableRunner to cancel the job" in output
+    assert "Traceback" not in errors
+    assert not (dataset / "dataset.json").exists()
+    result = program("pipeline", *words)
+    assert result.returncode == 0, result.stderr
+    assert "going on: " in result.stdout
+    assert "400 images listed = 400 written + 0 rejected" in result.stdout
 
 
 @pytest.fixture
