@@ -57,11 +57,12 @@ def get_tree(source: ObjectPath, folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def here(tmp_path: Path) -> Path:
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A current folder of one's own, where logs of remote datasets go."""
     folder = tmp_path / "here"
     folder.mkdir()
+    monkeypatch.chdir(folder)
     return folder
 
 
@@ -250,16 +251,21 @@ def test_photos_of_a_store_are_predicted(
 ) -> None:
     from predictor import predict
     from predictor.formats import Format
+    from predictor.order import Order
 
     remote = put_tree(images / "test", bucket / "photos")
     for source, out in (
         (remote, bucket / "predictions"),
         (images / "test", tmp_path / "predictions"),
     ):
-        predict.run(model, out, images=source, format=Format(), cpu=True)
+        order = Order(model=model, folder=out, images=source, format=Format())
+        predict.run(order, cpu=True)
     copy = get_tree(bucket / "predictions", tmp_path / "copy")
     assert tree(copy) == tree(tmp_path / "predictions")
-    predict.run(model, bucket / "predictions", images=remote, format=Format(), cpu=True)
+    order = Order(
+        model=model, folder=bucket / "predictions", images=remote, format=Format()
+    )
+    predict.run(order, cpu=True)
 
 
 def make(images: AnyPath, dataset: AnyPath) -> None:
