@@ -42,11 +42,12 @@ def test_without_validation_there_is_no_accuracy(
     bench, dataset: Path, tmp_path: Path
 ) -> None:
     from pipeline.console import UsageError
-    from trainer.recipe import RECIPES
+    from trainer.recipe import Recipe
 
     manifest = dataset / "dataset.json"
     value = json.loads(manifest.read_text())
     del value["splits"]["validation"]
     manifest.write_text(json.dumps(value))
+    recipe = Recipe(name="small", epochs=1, batch_size=8, learning_rate=1e-6)
     with pytest.raises(UsageError, match="has no validation images"):
-        bench.run(dataset, tmp_path / "bench", recipe=RECIPES["article"])
+        bench.run(dataset, tmp_path / "bench", recipe=recipe)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -97,16 +98,18 @@ def test_a_rerun_makes_only_what_is_missing(
     undisturbed, folder = tmp_path / "undisturbed", tmp_path / "predictions"
     run(made_dataset, undisturbed, batch_size=2)
     real = Forward.stream
+    first = folder / "predictions-00000-of-00002.csv"
 
     def interrupted(self, batches):
         yield from itertools.islice(real(self, batches), 3)
+        while not (folder / "_work" / "done" / f"{first.name}.json").is_file():
+            time.sleep(0.01)  # a writer is at it
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Forward, "stream", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(made_dataset, folder, batch_size=2)
     monkeypatch.undo()
-    first = folder / "predictions-00000-of-00002.csv"
     assert {path.name for path in folder.iterdir()} == {"_work", first.name}
     written = first.stat().st_mtime_ns
     run(made_dataset, folder, batch_size=2)
