@@ -60,7 +60,7 @@ def complete(dataset: AnyPath) -> None:
             rejected.
     """
     folder = WorkFolder(dataset, manifest=MANIFEST)
-    if folder.manifest.is_file():
+    if folder.complete():
         return
     with noting_verdict(dataset):
         _complete(folder, files.read_json(folder.work / "outset.json"))

@@ -48,9 +48,7 @@ class WorkFolder(Generic[_Folder]):
                 f"{self.folder} belongs to another run: {different}. Use the values "
                 "of that run, another folder, or remove this one."
             )
-        if self.manifest.is_file():
-            with contextlib.suppress(OSError):
-                files.remove_tree(self.work)  # killed just before its end
+        if self.complete():
             return True
         if self._key.is_file():
             if alone:
@@ -59,6 +57,14 @@ class WorkFolder(Generic[_Folder]):
         self._refuse_foreign()
         self._note_key(key)
         return False
+
+    def complete(self) -> bool:
+        """Whether the manifest is there; nothing else is left of the run then."""
+        if not self.manifest.is_file():
+            return False
+        with contextlib.suppress(OSError):  # another process does the same
+            files.remove_tree(self.work)  # it was killed just before its end
+        return True
 
     def other(self, key: Mapping[str, Any]) -> str | None:
         """How the run that the folder holds differs from `key`; None: not at all.

@@ -85,7 +85,7 @@ def predict(passed_on: Sequence[str]) -> None:
     from predictor.order import Order
 
     order = Order(
-        model=console.local_path(FLAGS.model, "model"),
+        model=console.path(FLAGS.model),
         folder=console.path(FLAGS.predictions),
         format=Format(
             kind=FLAGS.format,
@@ -127,7 +127,7 @@ def evaluate(passed_on: Sequence[str]) -> None:
     evaluate.run(
         console.local_path(FLAGS.evaluation, "evaluation"),
         dataset=_dataset(),
-        model=_local("model"),
+        model=_path(FLAGS.model),
         split=FLAGS.split,
         predictions=_path(FLAGS.predictions),
         labels=_path(FLAGS.labels),
@@ -146,7 +146,7 @@ def verify(passed_on: Sequence[str]) -> None:
     verify.run(
         console.path(FLAGS.predictions),
         dataset=_dataset(),
-        model=_local("model"),
+        model=_path(FLAGS.model),
         workers=FLAGS.workers,
     )
 

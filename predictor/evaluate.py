@@ -23,7 +23,7 @@ def run(
     output: Path,
     *,
     dataset: AnyPath | None,
-    model: Path | None,
+    model: AnyPath | None,
     split: str,
     predictions: AnyPath | None,
     labels: AnyPath | None,

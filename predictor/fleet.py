@@ -88,8 +88,10 @@ class _Worker:
     def __init__(self, wanted: Order, shard_cache: _Cache) -> None:
         resources.limit_arenas()
         fetch.cache_at(*shard_cache)
-        begin(wanted.folder)
         self.begun = Begun(wanted, alone=False)
+        if self.begun.complete:
+            return
+        begin(wanted.folder)
         strategy = devices.strategy()
         with strategy.scope():
             self.forward = Forward(model.load(wanted.model), strategy)
@@ -102,6 +104,8 @@ def _make(name: str, *, wanted: Order, batch_size: int, shard_cache: _Cache) -> 
     """Predicts one input shard, and commits the output shard of this name."""
     with _TURN:
         worker = _worker(wanted, shard_cache)
+        if worker.begun.output.complete():  # a runner tries again
+            return
         parts, source = worker.begun.parts, worker.begun.source
         position = parts.names.index(name)
         if parts.work.note(name):  # by a worker that was lost afterwards

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pipeline import files, ledger, manifest
@@ -32,7 +31,7 @@ class Order:
         sample_submission: of format `submission`: the ids that it has to have.
     """
 
-    model: Path
+    model: AnyPath
     folder: AnyPath
     format: Format
     dataset: AnyPath | None = None

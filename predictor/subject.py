@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +31,7 @@ class Subject:
     """
 
     dataset: Dataset | None
-    model: Path | None
+    model: AnyPath | None
     contract: "Contract | None"
     predictions: Predictions | None
     split: str
@@ -64,7 +63,7 @@ class Subject:
         }
 
     @property
-    def given(self) -> tuple[Path, Dataset]:
+    def given(self) -> tuple[AnyPath, Dataset]:
         """MODEL and DATASET, where there are no PREDICTIONS."""
         assert self.model
         assert self.dataset
@@ -153,7 +152,7 @@ class Subject:
 def load(
     *,
     dataset: AnyPath | None,
-    model: Path | None,
+    model: AnyPath | None,
     split: str,
     predictions: AnyPath | None,
     labelled: bool,
@@ -196,7 +195,7 @@ def load(
     )
 
 
-def _contract(folder: Path, data: Dataset | None) -> "Contract":
+def _contract(folder: AnyPath, data: Dataset | None) -> "Contract":
     from trainer import model  # here: TensorFlow takes seconds that CSVs need not
 
     contract = model.read_contract(folder)

@@ -3,7 +3,6 @@
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from pipeline import console, files, ledger, manifest, pool
@@ -29,7 +28,7 @@ def run(
     folder: AnyPath,
     *,
     dataset: AnyPath | None = None,
-    model: Path | None = None,
+    model: AnyPath | None = None,
     workers: int = 1,
 ) -> None:
     """Reads all of PREDICTIONS, and prints that they are whole.
@@ -115,7 +114,7 @@ def _rejects(made: Predictions, promised: int) -> Iterator[str]:
 
 
 def _origins(
-    made: Predictions, dataset: Dataset | None, model: Path | None
+    made: Predictions, dataset: Dataset | None, model: AnyPath | None
 ) -> Iterator[str]:
     """Where they are not of what was given."""
     if dataset and dataset.fingerprint != made.value["dataset"]:
@@ -146,7 +145,7 @@ def _origins(
                 )
 
 
-def _read_model(folder: Path) -> dict[str, Any]:
+def _read_model(folder: AnyPath) -> dict[str, Any]:
     if not (folder / _MODEL).is_file():
         raise RunError(
             f"MODEL {folder} has no {_MODEL}: it does not exist, or is incomplete. "
@@ -156,7 +155,7 @@ def _read_model(folder: Path) -> dict[str, Any]:
 
 
 def _tasks(
-    made: Predictions, dataset: Dataset | None, model: Path | None
+    made: Predictions, dataset: Dataset | None, model: AnyPath | None
 ) -> list[Task]:
     classes = _classes(made, dataset, model)
     shards: list[Sequence[AnyPath] | None] = [None] * len(made.files)
@@ -172,7 +171,7 @@ def _tasks(
 
 
 def _classes(
-    made: Predictions, dataset: Dataset | None, model: Path | None
+    made: Predictions, dataset: Dataset | None, model: AnyPath | None
 ) -> frozenset[str] | None:
     """The class names, where they are at hand: in DATASET, or in MODEL."""
     promised = made.value["classes"]
@@ -192,7 +191,7 @@ def _find_repeated(report: Report, seen: dict[str, str]) -> None:
 
 
 def _summary(
-    made: Predictions, dataset: Dataset | None, model: Path | None, seconds: float
+    made: Predictions, dataset: Dataset | None, model: AnyPath | None, seconds: float
 ) -> str:
     account, rows = made.value["ledger"], made.value["rows"]
     held = {"the records of DATASET": dataset, "MODEL": model}

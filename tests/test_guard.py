@@ -53,6 +53,14 @@ def test_what_is_committed_is_not_made_again(planned: tuple[Path, str]) -> None:
     assert (folder / name).stat() == before
 
 
+def test_a_dataset_that_is_complete_is_left_alone(planned: tuple[Path, str]) -> None:
+    """As where a runner tries a part again, after the last step."""
+    folder, name = planned
+    WorkFolder(folder, manifest=MANIFEST).finish({})
+    write(folder, name)
+    assert [path.name for path in folder.iterdir()] == [MANIFEST]
+
+
 def test_a_worker_with_another_decoder_is_refused(planned: tuple[Path, str]) -> None:
     folder, name = planned
     versions = image.versions() | {"simplejpeg": "0.1"}

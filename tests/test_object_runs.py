@@ -223,7 +223,7 @@ def test_workers_of_a_job_service_write_the_same_bytes(
     run: Program,
     tmp_path: Path,
 ) -> None:
-    """Nothing but the model is on a disk that launcher and workers share."""
+    """Nothing is on a disk that launcher and workers share, not even the model."""
     there = ("--runner=PortableRunner", "--", *cluster)
     remote, dataset = put_tree(images, bucket / "images"), bucket / "dataset"
     words = ["pipeline", f"--images={remote}", f"--dataset={dataset}", *SHARDS, *there]
@@ -234,11 +234,15 @@ def test_workers_of_a_job_service_write_the_same_bytes(
     assert "is complete already" in run(*words).stdout
 
     made, cache = tmp_path / "predictions", tmp_path / "cache"
-    for source, out, *more in (
-        (made_dataset, made, "--cpu"),
-        (dataset, bucket / "predictions", f"--shard_cache={cache}", *there),
+    remote_model = put_tree(model, bucket / "model")
+    for of, source, out, *more in (
+        (model, made_dataset, made, "--cpu"),
+        (
+            *(remote_model, dataset, bucket / "predictions"),
+            *(f"--shard_cache={cache}", *there),
+        ),
     ):
-        words = ["predictor", f"--model={model}", f"--dataset={source}"]
+        words = ["predictor", f"--model={of}", f"--dataset={source}"]
         result = run(*words, f"--predictions={out}", *more)
         assert result.returncode == 0, result.stderr
     assert tree(get_tree(bucket / "predictions", tmp_path / "copy")) == tree(made)

@@ -1,5 +1,6 @@
 """VGG16 with a new head, and MODEL: the folder that it is saved in and loaded from."""
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from pipeline.manifest import (
     classes_text,
     read_classes,
 )
+from pipeline.objects import AnyPath
 from pipeline.workfolder import difference
 from trainer.recipe import Recipe
 
@@ -183,7 +185,7 @@ def save(
     files.write_json(folder / MANIFEST, manifest)
 
 
-def read_contract(folder: Path) -> Contract:
+def read_contract(folder: AnyPath) -> Contract:
     """Reads what a model was trained on, and holds model.keras to its checksum.
 
     Raises:
@@ -210,9 +212,14 @@ def read_contract(folder: Path) -> Contract:
     return Contract(manifest["image"], classes, manifest["sha256"])
 
 
-def load(folder: Path) -> keras.Model:
+def load(folder: AnyPath) -> keras.Model:
     """Loads the model of a finished run; `read_contract` comes first."""
-    return keras.models.load_model(folder / MODEL)
+    path = folder / MODEL
+    if isinstance(path, Path):
+        return keras.models.load_model(path)
+    with tempfile.TemporaryDirectory() as here:  # Keras reads files alone
+        Path(here, MODEL).write_bytes(path.read_bytes())
+        return keras.models.load_model(Path(here, MODEL))
 
 
 def write_keras(model: keras.Model, path: Path) -> None:
