@@ -455,7 +455,9 @@ def test_a_crash_of_a_guarded_process_costs_an_image(
 def test_flights_of_a_store_are_noted_here(
     bucket: ObjectPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     with flight.Flight(bucket, "shard-1") as one:
         one.at(7)
         (suspect,) = flight.suspects(bucket)
@@ -465,7 +467,7 @@ def test_flights_of_a_store_are_noted_here(
         assert one.condemned() == {7: ["timeout", "late"]}
         flight.land(bucket)
         assert flight.suspects(bucket) == []
-    assert list(tmp_path.iterdir()) == []
+    assert list(scratch.iterdir()) == []
 
 
 def refused(program: Program, *words: object, **environment: str) -> str:
