@@ -131,7 +131,8 @@ def engine_options(
         f"--job_server_timeout={_FOR_EVER}",  # after it Beam would end the job
         *_DEFAULTS.get(name, lambda _: ())(workers),
     )
-    reach.check(name, options.get_all_options(), folders)
+    reach.check_folders(name, folders)
+    reach.check(name, options.get_all_options())
     return options
 
 

@@ -22,24 +22,33 @@ _HERE = ("localhost", "127.0.0.1")
 Options = Mapping[str, Any]
 
 
-def check(
-    runner: str, options: Options, folders: Mapping[str, Sequence[AnyPath]]
-) -> None:
+def check_folders(runner: str, folders: Mapping[str, Sequence[AnyPath]]) -> None:
+    """Refuses folders that the workers of a runner cannot reach.
+
+    Args:
+        runner: the name of its class.
+        folders: by flag.
+
+    Raises:
+        UsageError: there are some.
+    """
+    if runner == "DataflowRunner":
+        dataflow.refuse_local(**folders)
+
+
+def check(runner: str, options: Options) -> None:
     """Refuses a runner that is not ready.
 
     Args:
         runner: the name of its class.
         options: of Beam, by name.
-        folders: that the workers have to reach, by flag.
 
     Raises:
-        UsageError: an option is missing, or the workers cannot reach a folder.
+        UsageError: an option is missing.
         RunError: what an option names is not there.
     """
     if endpoint := options.get("job_endpoint"):
         _listening(endpoint, "--job_endpoint")
-    if runner == "DataflowRunner":
-        dataflow.refuse_local(**folders)
     _CHECKS.get(runner, lambda _: None)(options)
 
 
