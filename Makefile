@@ -8,7 +8,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
 GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo ,gpu)
-INSTALLED := .venv/installed-train,dev$(GPU)
+EXTRAS ?=
+INSTALLED := .venv/installed-train,dev$(GPU)$(EXTRAS)
 
 BEAM_VERSION := $(shell sed -n 's/^apache-beam==//p' constraints.txt)
 
@@ -38,15 +39,15 @@ help:  ## This list
 	@echo '  (trainer, predictor) lists them. BEAM="--option=…" appends options of Beam.'
 
 .PHONY: install
-install: $(INSTALLED)  ## Make .venv, if setup.py or constraints.txt changed (PYTHON=python3)
+install: $(INSTALLED)  ## Make .venv, if setup.py or constraints.txt changed (PYTHON=python3 EXTRAS=,gcp,aws)
 
 $(INSTALLED): setup.py constraints.txt
 	@if command -v uv >/dev/null; then \
 	  test -x $(BIN)/python || uv venv --quiet --python $(PYTHON) .venv; \
-	  uv pip install --quiet --python $(BIN)/python -c constraints.txt -e ".[train,dev$(GPU)]"; \
+	  uv pip install --quiet --python $(BIN)/python -c constraints.txt -e ".[train,dev$(GPU)$(EXTRAS)]"; \
 	else \
 	  test -x $(BIN)/python || $(PYTHON) -m venv .venv; \
-	  $(BIN)/python -m pip install --quiet -c constraints.txt -e ".[train,dev$(GPU)]"; \
+	  $(BIN)/python -m pip install --quiet -c constraints.txt -e ".[train,dev$(GPU)$(EXTRAS)]"; \
 	fi
 	@touch $@
 

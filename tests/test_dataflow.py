@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,6 +24,7 @@ from pipeline import shard
 from pipeline.sources import list_images
 
 storage = pytest.importorskip("google.cloud.storage", reason="needs the extra gcp")
+pytest.importorskip("apitools", reason="needs the extra gcp: make install EXTRAS=,gcp")
 
 FLAGS = (f"--height={HEIGHT}", f"--width={WIDTH}", "--max_reject_fraction=0.5")
 WHERE = ("--project=some-project", "--region=europe-west4")
@@ -90,6 +91,27 @@ def write_key(path: Path, tokens: str) -> None:
 
 
 @pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
+    """As elsewhere, in a folder of its own, where logs of remote datasets go."""
+    here = tmp_path_factory.mktemp("here")
+
+    def run(
+        *words: object, env: Mapping[str, str] = os.environ
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", *map(str, words)],
+            capture_output=True,
+            text=True,
+            cwd=here,
+            env=dict(env) | {"PYTHONPATH": str(REPOSITORY)},
+            timeout=300,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Iterator[Cloud]:
     """A Cloud Storage that holds IMAGES."""
     if not (binary := servers.gcs_emulator()):
@@ -136,7 +158,7 @@ def graph(cloud: Cloud, template: Any) -> bytes:
 
 @pytest.fixture(scope="module")
 def template(cloud: Cloud, program: Program) -> Any:
-    return make_template(cloud, program, "two", shards=2)
+    return make_template(cloud, program, "of-02", shards=2)
 
 
 def test_the_template_holds_the_whole_job(cloud: Cloud, template: Any) -> None:
@@ -171,7 +193,7 @@ def test_the_package_is_staged_and_no_session(cloud: Cloud, template: Any) -> No
 def test_the_job_does_not_grow_with_the_shards(
     cloud: Cloud, template: Any, program: Program
 ) -> None:
-    more = make_template(cloud, program, "twenty", shards=20)
+    more = make_template(cloud, program, "of-20", shards=20)
     assert abs(len(graph(cloud, more)) - len(graph(cloud, template))) < 64
 
 
