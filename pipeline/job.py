@@ -1,4 +1,4 @@
-"""The Beam job: one element is one part. Only this module imports Beam."""
+"""The Beam job: one element is one part. Beam is imported here, and in worker_pool."""
 
 import logging
 import shlex
@@ -122,17 +122,17 @@ def engine_options(
     """
     name = RUNNERS.get(runner, runner)
     try:
-        name = type(create_runner(name)).__name__
+        kind = type(create_runner(name)).__name__
     except (RuntimeError, ValueError, ImportError) as error:
         raise UsageError(f"--runner={runner}: {error}") from error
     options = _options(
         arguments,
         f"--runner={name}",
         f"--job_server_timeout={_FOR_EVER}",  # after it Beam would end the job
-        *_DEFAULTS.get(name, lambda _: ())(workers),
+        *_DEFAULTS.get(kind, lambda _: ())(workers),
     )
-    reach.check_folders(name, folders)
-    reach.check(name, options.get_all_options())
+    reach.check_folders(kind, folders)
+    reach.check(kind, options.get_all_options())
     return options
 
 
