@@ -106,9 +106,9 @@ export: install  ## MODEL for TensorFlow Serving and LiteRT (MODEL=)
 	$(RUN) trainer export --model="$(MODEL)" $(ARGS)
 
 .PHONY: predict
-predict: install  ## MODEL + DATASET or photos → PREDICTIONS (MODEL= DATASET= or IMAGES= SPLIT=test PREDICTIONS= ARGS=)
+predict: install  ## MODEL + DATASET or photos → PREDICTIONS (MODEL= DATASET= or IMAGES= SPLIT=test PREDICTIONS= ARGS= BEAM=)
 	$(call given,MODEL)$(call given,PREDICTIONS)$(if $(IMAGES),,$(call given,DATASET))
-	$(RUN) predictor predict --model="$(MODEL)" $(if $(DATASET),--dataset="$(DATASET)") $(if $(IMAGES),--images="$(IMAGES)") --split="$(SPLIT)" --predictions="$(PREDICTIONS)" $(ARGS)
+	$(RUN) predictor predict --model="$(MODEL)" $(if $(DATASET),--dataset="$(DATASET)") $(if $(IMAGES),--images="$(IMAGES)") --split="$(SPLIT)" --predictions="$(PREDICTIONS)" $(ARGS) $(if $(BEAM),-- $(BEAM))
 
 .PHONY: evaluate
 evaluate: SPLIT = validation
