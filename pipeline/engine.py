@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -80,16 +81,21 @@ class Engine:
                 if lookout.running is not None:  # as it is for a template
                     lookout.running.wait_until_finish()
         except KeyboardInterrupt:
+            if lookout.complaint:  # it was the lookout that interrupted
+                raise self._failure(lookout.complaint, log) from None
             print(f"asking {self._runner} to cancel the job …", flush=True)
             lookout.cancel()
             raise
         except Exception as error:
             last = (str(error).strip() or repr(error)).splitlines()[-1]
-            raise RunError(
-                f"the job failed on {self._runner}: {lookout.complaint or last}. {log} "
-                "says more, and so may the workers' own. What was committed is kept: "
-                "mend the cause and run the same command again."
-            ) from error
+            raise self._failure(lookout.complaint or last, log) from error
+
+    def _failure(self, why: str, log: Path) -> RunError:
+        return RunError(
+            f"the job failed on {self._runner}: {why}. {log} says more, and so may the "
+            "workers' own. What was committed is kept: mend the cause and run the same "
+            "command again."
+        )
 
 
 @contextlib.contextmanager
@@ -112,7 +118,8 @@ def _logging_to(log: Path) -> Iterator[None]:
 class _Lookout:
     """A thread that shows progress, for some runners block the main one; in a `with`.
 
-    It cancels a job that no worker has begun with: Beam would wait for ever.
+    It cancels a job that no worker has begun with, or interrupts the main thread where
+    the runner has not even taken it: Beam would wait for ever.
 
     Attributes:
         running: the result of the runner, once it has taken the job.
@@ -162,4 +169,9 @@ class _Lookout:
             "package and its requirements installed, and can they reach the dataset "
             "under the same name?"
         )
-        self.cancel()
+        if self.running is None:  # the runner does not even answer
+            main = threading.main_thread().ident
+            assert main is not None
+            signal.pthread_kill(main, signal.SIGINT)
+        else:
+            self.cancel()

@@ -95,7 +95,8 @@ def run(
     completion.prepare(
         dataset, listing, planned, max_reject_fraction=max_reject_fraction
     )
-    with with_verdict(dataset):
+    complete = True
+    with with_verdict(folder):
         complete = workforce.write(dataset, planned, contract)
     if complete:
         _report(dataset, time.monotonic() - started)

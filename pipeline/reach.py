@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import grpc
+
 from pipeline import dataflow, flink_parts, flink_rest
 from pipeline.console import RunError, UsageError
 from pipeline.objects import AnyPath
@@ -49,6 +51,7 @@ def check(runner: str, options: Options) -> None:
     """
     if endpoint := options.get("job_endpoint"):
         _listening(endpoint, "--job_endpoint")
+        _speaking(endpoint, "--job_endpoint")
     _CHECKS.get(runner, lambda _: None)(options)
 
 
@@ -112,6 +115,18 @@ def _listening(endpoint: str, flag: str) -> None:
             f"nothing answers at {flag}={endpoint}: {error.strerror or error}. Is it "
             "running, and can this machine reach it?"
         ) from error
+
+
+def _speaking(endpoint: str, flag: str) -> None:
+    """Refuses an address where somebody listens who is no server of gRPC."""
+    with grpc.insecure_channel(endpoint) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(_SECONDS)
+        except grpc.FutureTimeoutError as error:
+            raise RunError(
+                f"something listens at {flag}={endpoint}, but is no job service of "
+                f"Beam, or too busy: no answer in {_SECONDS:g} s. Is it the right port?"
+            ) from error
 
 
 _CHECKS: dict[str, Callable[[Options], None]] = {

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from pipeline import files
 from pipeline.console import RunError
 from pipeline.objects import AnyPath
-from pipeline.workfolder import WORK
+from pipeline.workfolder import WORK, WorkFolder
 
 
 class Work(NamedTuple):
@@ -46,15 +46,22 @@ def noting_verdict(folder: AnyPath) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def with_verdict(folder: AnyPath) -> Iterator[None]:
-    """Raises what a last step has noted, in place of what a runner made of it."""
-    _verdict(folder).unlink(missing_ok=True)
+def with_verdict(output: WorkFolder) -> Iterator[None]:
+    """Raises what a last step has noted, in place of what a runner made of it.
+
+    And nothing where the folder is complete all the same: a job that was cancelled may
+    go on, and be faster than the run that took its place.
+    """
+    verdict = _verdict(output.folder)
+    verdict.unlink(missing_ok=True)
     try:
         yield
     except RunError as error:
-        if not _verdict(folder).is_file():
+        if output.complete():
+            return
+        if not verdict.is_file():
             raise
-        raise RunError(files.read_json(_verdict(folder))["error"]) from error
+        raise RunError(files.read_json(verdict)["error"]) from error
 
 
 def _verdict(folder: AnyPath) -> AnyPath:

@@ -124,7 +124,7 @@ class WorkFolder(Generic[_Folder]):
     def finish(self, manifest: Mapping[str, Any]) -> None:
         """Writes the manifest and removes the work folder."""
         files.write_json(self.manifest, manifest, scratch=self.work)
-        files.remove_tree(self.work)
+        self.complete()
 
     def resumes(self, key: Mapping[str, Any], *, parts: int) -> bool:
         """Whether the folder holds a run of that key that has parts left to make."""

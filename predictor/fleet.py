@@ -71,7 +71,7 @@ def run(
     )
     complete = functools.partial(_complete, wanted)
     with (
-        with_verdict(wanted.folder),
+        with_verdict(begun.output),
         Watch(begun.output, begun.parts.work, planned, what="predict") as watch,
     ):
         work = Work(functools.partial(list, watch.missing), make, complete)

@@ -5,6 +5,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -189,3 +190,18 @@ def test_a_worker_without_the_package(
     assert result.returncode == 1
     assert "no worker has begun in 60 s" in result.stderr
     assert "with this package and its requirements installed" in result.stderr
+
+
+def test_a_job_service_that_never_answers(
+    images: Path, tmp_path: Path, program: Program
+) -> None:
+    """Something listens there, and says nothing."""
+    words = ("pipeline", f"--images={images}", f"--dataset={tmp_path / 'made'}")
+    with socket.create_server(("localhost", 0)) as mute:
+        endpoint = f"--job_endpoint=localhost:{mute.getsockname()[1]}"
+        result = program(*words, "--runner=PortableRunner", "--", endpoint)
+    assert result.returncode == 1
+    assert "but is no job service of Beam, or too busy: no answer in 5 s" in (
+        result.stderr
+    )
+    assert "Traceback" not in result.stderr

@@ -1,8 +1,10 @@
 """What `--runner=flink` is refused for, before Beam is asked."""
 
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
 from conftest import Program
 
@@ -49,6 +51,10 @@ def test_a_job_server_that_is_flink_itself(master: str) -> None:
 
 
 def test_a_job_service_knows_its_cluster() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as service:
-        endpoint = f"127.0.0.1:{service.getsockname()[1]}"
+    service = grpc.server(ThreadPoolExecutor(1))
+    endpoint = f"127.0.0.1:{service.add_insecure_port('127.0.0.1:0')}"
+    service.start()
+    try:
         reach.check("FlinkRunner", OPTIONS | {"job_endpoint": endpoint})
+    finally:
+        service.stop(None)
