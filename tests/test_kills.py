@@ -108,7 +108,8 @@ def test_random_moments(
             kill(process, rng)
             kills += 1
             code = process.wait(timeout=120)
-            assert code in (0, 1, 130, -signal.SIGKILL)
+            # Killed by SIGINT: it had not even imported what hears it.
+            assert code in (0, 1, 130, -signal.SIGINT, -signal.SIGKILL)
         if process.returncode == 0:
             assert tree(folder) == undisturbed
             finished += 1
