@@ -46,7 +46,8 @@ _ROWS = 64  # of a batch
 _BATCHES = 4  # of a file
 _TEXT_SECONDS = 2.0  # of a measurement
 _PANDAS_ROWS = 8  # 0.15 s
-_IMAGES = 512  # of a run
+_WHOLE_IMAGES = 256  # of a run of VGG16
+_SMALL_IMAGES = 512
 _MEMORY_ROWS = (1_000, 20_000)
 
 Seconds = dict[str, list[float]]
@@ -173,11 +174,15 @@ def _runs(dataset: Dataset, split: str, scratch: Path, repeats: int) -> list[Fig
         small = _small(dataset)
     ours = Forward(small, strategy)
     ways: dict[str, Callable[[], float]] = {
-        "VGG16, no CSV": partial(_forward, vgg, dataset, split, _IMAGES),
-        "VGG16, with CSV": partial(_forward, vgg, dataset, split, _IMAGES, scratch),
-        "small model, ours": partial(_forward, ours, dataset, split, _IMAGES, scratch),
+        "VGG16, no CSV": partial(_forward, vgg, dataset, split, _WHOLE_IMAGES),
+        "VGG16, with CSV": partial(
+            _forward, vgg, dataset, split, _WHOLE_IMAGES, scratch
+        ),
+        "small model, ours": partial(
+            _forward, ours, dataset, split, _SMALL_IMAGES, scratch
+        ),
         "small model, predict and to_csv": partial(
-            _keras, small, dataset, split, _IMAGES, scratch
+            _keras, small, dataset, split, _SMALL_IMAGES, scratch
         ),
     }
     for measure in ways.values():

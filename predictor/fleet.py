@@ -17,7 +17,9 @@ from pipeline.listing import Reject
 from pipeline.objects import AnyPath
 from pipeline.watch import Watch, begin
 from pipeline.work import Work, log_path, noting_verdict, with_verdict
+from pipeline.workfolder import WorkFolder
 from predictor import order, writers
+from predictor.csv_shards import MANIFEST
 from predictor.forward import Forward, naming_shortage, refuse_infinite
 from predictor.order import Begun, Order
 from trainer import devices, model
@@ -88,10 +90,8 @@ class _Worker:
     def __init__(self, wanted: Order, shard_cache: _Cache) -> None:
         resources.limit_arenas()
         fetch.cache_at(*shard_cache)
-        self.begun = Begun(wanted, alone=False)
-        if self.begun.complete:
-            return
         begin(wanted.folder)
+        self.begun = Begun(wanted, alone=False)
         strategy = devices.strategy()
         with strategy.scope():
             self.forward = Forward(model.load(wanted.model), strategy)
@@ -103,9 +103,9 @@ _worker = functools.cache(_Worker)
 def _make(name: str, *, wanted: Order, batch_size: int, shard_cache: _Cache) -> None:
     """Predicts one input shard, and commits the output shard of this name."""
     with _TURN:
+        if WorkFolder(wanted.folder, manifest=MANIFEST).complete():
+            return  # a runner tries a part again after the last step
         worker = _worker(wanted, shard_cache)
-        if worker.begun.output.complete():  # a runner tries again
-            return
         parts, source = worker.begun.parts, worker.begun.source
         position = parts.names.index(name)
         if parts.work.note(name):  # by a worker that was lost afterwards
