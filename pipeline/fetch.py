@@ -65,9 +65,7 @@ class ShardCache:
     def _touch(self, path: Path, shard: Shard) -> bool:
         """Whether a shard is there, which makes it the newest."""
         try:
-            now = (
-                time.time_ns()
-            )  # the kernel's own clock ticks a few times a millisecond
+            now = time.time_ns()  # finer than the kernel's own clock for files
             os.utime(path, ns=(now, now))
             return shard.sha256 in self._sound or files.sha256(path) == shard.sha256
         except FileNotFoundError:
