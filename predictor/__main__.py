@@ -59,8 +59,8 @@ flags.DEFINE_string("evaluation", "evaluation", "Of evaluate: folder to make.")
 flags.DEFINE_string(
     "shard_cache",
     None,
-    "Folder in which vgg16-shards-UID is made, for shards that are fetched from a store. "
-    "Default: that for temporary files.",
+    "Folder for vgg16-shards-UID, where shards go that are fetched from a store. "
+    "Default: the one for temporary files.",
 )
 flags.DEFINE_integer(
     "shard_cache_bytes",

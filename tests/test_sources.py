@@ -332,6 +332,21 @@ def test_a_looping_folder_is_rejected_once(
     assert "holds it" in listing.rejects[0].detail
 
 
+def test_folders_may_be_nested_deeply(tmp_path: Path) -> None:
+    """As deep as a path may be; Python's stack ends at 1,000."""
+    parts = ["c"] * 1500
+    here = os.open(tmp_path, os.O_RDONLY)
+    for part in parts:
+        os.mkdir(part, dir_fd=here)
+        below = os.open(part, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(os.open("1.jpg", os.O_CREAT, dir_fd=here))
+    os.close(here)
+    listing = list_images(tmp_path, validation_fraction=0)
+    assert [ref.id for ref in listing.refs] == ["/".join([*parts, "1.jpg"])]
+
+
 def test_links_that_lead_somewhere_are_followed(tmp_path: Path) -> None:
     images = grow(tmp_path / "images", ["a/1.jpg"])
     store = grow(tmp_path / "store", ["x.jpg", "sub/y.jpg"])
