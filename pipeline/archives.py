@@ -10,11 +10,11 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from tqdm import tqdm
 
-from pipeline import origin
+from pipeline import io_errors, origin
 from pipeline.console import RunError, progress
 from pipeline.listing import Found, is_litter, printable
 from pipeline.places import Level, Place, refuse_compressed
@@ -29,6 +29,7 @@ _VOLUME_LABEL, _DUMPED_FOLDER = b"V", b"D"  # of GNU tar, beside what tarfile kn
 _MEGABYTE = 10**6
 _PATIENCE = 10.0  # seconds without a bar
 _AFTER_END = 1 << 20  # bytes that must be zero: writers pad to some KB
+_LONGEST_HEADER = 64 << 20  # bytes; with extended attributes a header may have some MB
 
 
 def stem(path: str) -> str:
@@ -155,6 +156,16 @@ def read(path: str) -> Tree:
     Raises:
         RunError: it is compressed, cut short, damaged, or no archive.
     """
+    try:
+        return io_errors.insist(path, lambda: _read(path))
+    except OSError as error:
+        raise RunError(
+            f"cannot read {path}: {error.strerror}. Make it readable, or move it out "
+            "of IMAGES."
+        ) from error
+
+
+def _read(path: str) -> Tree:
     tree = Tree(path)
     files: dict[str, Found] = {}
     escaping: dict[str, Found] = {}
@@ -190,7 +201,10 @@ def _members(path: str) -> Iterator[tarfile.TarInfo]:
             origin.open_file(path) as file,
             _progress(path) as bar,
             tarfile.open(
-                fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape"
+                fileobj=cast(BinaryIO, _Headers(file)),
+                mode="r:",
+                encoding="utf-8",
+                errors="surrogateescape",
             ) as archive,
         ):
             before = -1
@@ -203,11 +217,6 @@ def _members(path: str) -> Iterator[tarfile.TarInfo]:
                     bar.update(done - bar.n)
                 yield member
             _check_end(file, archive.offset)
-    except OSError as error:
-        raise RunError(
-            f"cannot read {path}: {error.strerror}. Make it readable, or move it out "
-            "of IMAGES."
-        ) from error
     except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
         with origin.open_file(path) as file:
             if _MAGIC.match(file.read(8)):
@@ -216,6 +225,23 @@ def _members(path: str) -> Iterator[tarfile.TarInfo]:
             f"{path} is no whole tar archive: {error}. Restore it, or move it out of "
             "IMAGES."
         ) from error
+
+
+class _Headers:
+    """An archive as tarfile sees it, which reads as many bytes as a header says."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.seek, self.tell, self._read = file.seek, file.tell, file.read
+
+    def read(self, length: int = -1) -> bytes:
+        """Reads a header, or a part of one.
+
+        Raises:
+            tarfile.ReadError: it would be longer than any header.
+        """
+        if length > _LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {length:,} bytes")
+        return self._read(length)
 
 
 def _progress(path: str) -> tqdm:

@@ -1,6 +1,5 @@
 """Shards, held to what dataset.json promises of them, in as many processes as asked."""
 
-import errno
 import hashlib
 import stat
 from collections import Counter
@@ -9,7 +8,7 @@ from dataclasses import dataclass, field
 
 import simplejpeg
 
-from pipeline import files, pool, record
+from pipeline import files, io_errors, pool, record
 from pipeline.manifest import MANIFEST, UNLABELLED, ImageContract, Shard
 from pipeline.objects import AnyPath
 from pipeline.record import BadRecordError, Record
@@ -102,7 +101,24 @@ def check_all(tasks: Sequence[Task], *, workers: int) -> Generator[Report, None,
 
 
 def check(task: Task) -> Report:
-    """Reads a shard once for its checksum and once for its records."""
+    """Reads a shard once for its checksum and once for its records.
+
+    Raises:
+        UnavailableError: it cannot be read now, which says nothing about it.
+    """
+    path = task.folder / task.shard.file
+    try:
+        return io_errors.insist(path, lambda: _check(task))
+    except FileNotFoundError:
+        problem = "is missing"
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
+    report = Report(task)
+    report.add(problem)
+    return report
+
+
+def _check(task: Task) -> Report:
     report = Report(task)
     try:
         _check_file(report)
@@ -110,10 +126,6 @@ def check(task: Task) -> Report:
         report.whole = True
     except BadRecordError as bad:
         report.add(f"{_place(bad)}: {bad.reason}; what follows it was not read")
-    except FileNotFoundError:
-        report.add("is missing")
-    except OSError as error:
-        report.add(f"cannot be read: {error.strerror}")
     return report
 
 
@@ -125,7 +137,7 @@ def length_of(path: AnyPath) -> int:
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "it is no regular file")
+        raise OSError(0, "it is no regular file")
     return status.st_size
 
 

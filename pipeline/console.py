@@ -1,7 +1,6 @@
 """What a program says and how it ends: progress, errors in a paragraph, exit codes."""
 
 import difflib
-import errno
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,11 +12,6 @@ from tqdm import tqdm
 if TYPE_CHECKING:
     from pipeline.objects import AnyPath
 
-# What a disk says when it is full, read-only or not ours: no fault of the program.
-_DISK_ERRORS = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS),
-    *(errno.EACCES, errno.EPERM),
-}
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
 Verb = Callable[[Sequence[str]], None]
@@ -28,6 +22,10 @@ class RunError(Exception):
 
     The message says what was found, where, what is allowed, and what to do.
     """
+
+
+class UnavailableError(RunError):
+    """The machine or a store cannot be used now; nothing is known about the data."""
 
 
 class UsageError(Exception):
@@ -58,15 +56,12 @@ def main(
         return _complain(f"{error} (--help lists the flags)", MISUSED)
     except RunError as error:
         return _complain(str(error), FAILED)
-    except OSError as error:
-        if error.errno not in _DISK_ERRORS:
-            raise
-        return _complain(
-            f"{error.strerror}: {error.filename or 'while writing'}. What was "
-            "committed is kept: make room or give access, and run the same command "
-            "again.",
-            FAILED,
-        )
+    except (OSError, MemoryError) as error:
+        from pipeline import io_errors  # here: it takes RunError from this module
+
+        if isinstance(error, OSError) and not error.errno:
+            raise  # not the system's: a defect
+        return _complain(str(io_errors.failure(error)), FAILED)
     except KeyboardInterrupt:
         return _complain(
             "interrupted. What was committed is kept: run the same command again "

@@ -17,6 +17,7 @@ import functools
 import math
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
@@ -35,6 +36,7 @@ from pipeline.work import Work, log_path
 
 _TRIES = 3
 _LOST = "a worker process died"
+_BEAM = re.compile(r"^RuntimeError: | \[while running '.*'\]$")
 _SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -82,7 +84,10 @@ class Crew:
         """
         with ShardWatch(dataset, planned) as watch:
             if watch.missing and self._in_memory:
-                _run_beam(self._job(dataset, contract))
+                try:
+                    _run_beam(self._job(dataset, contract))
+                except RuntimeError as error:  # of which Beam makes every other
+                    raise _failure(dataset, _last_line(error)) from error
             else:
                 self._write_in_children(dataset, contract, watch)
         completion.complete(dataset)  # unless a job has done it, as it ended
@@ -150,10 +155,20 @@ def _run_in_child(job: _Job, watch: Watch, image_timeout: float) -> None:
         message = _LOST
     if message == _LOST:
         raise _WorkerLostError(message)
-    raise RunError(
+    raise _failure(dataset, message)
+
+
+def _failure(dataset: AnyPath, message: str) -> RunError:
+    return RunError(
         f"a shard worker failed: {message}. {log_path(dataset)} has the rest. What was "
         "committed is kept: mend the cause and run the same command again."
     )
+
+
+def _last_line(error: Exception) -> str:
+    """Returns what a worker said at last, without what Beam puts around it."""
+    line = (str(error).strip() or repr(error)).splitlines()[-1]
+    return _BEAM.sub("", line).rstrip(".")
 
 
 def _end_group(child: multiprocessing.process.BaseProcess) -> None:
@@ -196,7 +211,7 @@ def _child(job: _Job, output: Connection, problem: Connection) -> None:
         _run_beam(job)
     except Exception as error:  # noqa: BLE001 (handed on to the launcher)
         time.sleep(1)  # where a worker died, the threads that saw it come first
-        fail(error, (str(error).strip() or repr(error)).splitlines()[-1])
+        fail(error, _last_line(error))
 
 
 def _follow_the_launcher() -> None:

@@ -3,17 +3,25 @@
 TensorFlow opens files and gs://, the latter at an address that nothing can change, and
 reads neither s3:// nor anything else. So both come here first:
 
-    FOLDER/SHA256.tfrecord      a shard; when it was last used is the time of the file
+    DIR/vgg16-shards-UID/SHA256.tfrecord    a shard; the time of the file says when it
+                                            was last used
 
-Any number of threads and processes may use a folder, for any number of datasets: a
-shard has its name when it is whole. What is deleted while it is open can still be read.
+DIR may hold anything: only files of these names, in this folder, are ever removed. The
+folder belongs to one user, and nobody else may enter it, since a shard is held to its
+checksum only once in a run. Any number of threads and processes of that user may use
+it, for any number of datasets: a shard has its name when it is whole. What is deleted
+while it is open can still be read.
 """
 
+import contextlib
 import functools
 import os
+import re
+import stat
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +33,25 @@ from pipeline.objects import AnyPath
 _FREE_PART = 10  # a tenth of what is free
 _KEPT = 32  # newest shards, which somebody may be about to open
 _CHUNK = 8 << 20
+_DEAD_SECONDS = 3600.0  # without a byte, after which nobody writes to a scratch file
+_SHARD = re.compile(r"[0-9a-f]{64}\.tfrecord")
+_SCRATCH = re.compile(r"\.scratch-.*[0-9a-f]{64}\.tfrecord")  # of files.commit_path
 _PLACE: dict[str, Any] = {}  # as flags said
 
 
 class ShardCache:
-    """The folder.
+    """Fetched shards, in a folder of their own.
 
     Args:
-        folder: made if it is not there.
+        parent: the folder in which that folder is made; made if it is not there.
         limit: bytes that it holds at most, as long as it holds more than a few shards.
+
+    Raises:
+        RunError: something else has the name of the folder, or another user owns it.
     """
 
-    def __init__(self, folder: Path, limit: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, parent: Path, limit: int) -> None:
+        folder = _own_folder(parent)
         self._folder, self._limit = folder, limit
         self._locks: dict[str, threading.Lock] = {}
         self._sound: set[str] = set()
@@ -72,11 +86,20 @@ class ShardCache:
             return False
 
     def _make_room(self, needed: int) -> None:
-        """Deletes the shards that were not used for the longest time."""
-        there = sorted(_times_and_sizes(self._folder), reverse=True)
-        taken = needed + sum(size for _, size, _ in there)
-        while taken > self._limit and len(there) > _KEPT:
-            _, size, path = there.pop()
+        """Deletes what killed processes left, and the shards unused for longest."""
+        shards, taken = list[tuple[int, int, Path]](), needed
+        for path, status in _files(self._folder):
+            if _SHARD.fullmatch(path.name):
+                shards.append((status.st_mtime_ns, status.st_size, path))
+            elif not _SCRATCH.fullmatch(path.name):
+                continue
+            elif time.time() - status.st_mtime > _DEAD_SECONDS:
+                path.unlink(missing_ok=True)
+                continue
+            taken += status.st_size
+        shards.sort(reverse=True)
+        while taken > self._limit and len(shards) > _KEPT:
+            _, size, path = shards.pop()
             path.unlink(missing_ok=True)
             taken -= size
 
@@ -95,7 +118,7 @@ def cache_at(folder: Path | None, limit: int | None) -> None:
     """Says where the cache of this process is, and how large, before it is used.
 
     Args:
-        folder: without it, among temporary files.
+        folder: in which a folder of its own is made; without it, among temporary files.
         limit: bytes; without it, a tenth of what is free there.
     """
     _PLACE.update(folder=folder, limit=limit)
@@ -104,10 +127,34 @@ def cache_at(folder: Path | None, limit: int | None) -> None:
 
 @functools.cache
 def _cache() -> ShardCache:
-    here = Path(tempfile.gettempdir(), f"vgg16-shards-{os.getuid()}")
-    folder = _PLACE.get("folder") or here
-    limit = _PLACE.get("limit") or resources.free_disk(folder) // _FREE_PART
-    return ShardCache(folder, limit)
+    parent = _PLACE.get("folder") or Path(tempfile.gettempdir())
+    limit = _PLACE.get("limit") or resources.free_disk(parent) // _FREE_PART
+    return ShardCache(parent, limit)
+
+
+def _own_folder(parent: Path) -> Path:
+    """Makes the folder of this user's shards, which nobody else may enter.
+
+    Raises:
+        RunError: the name is taken by a link, a file, or a folder of another user.
+    """
+    folder = parent / f"vgg16-shards-{os.getuid()}"
+    parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    status = folder.lstat()
+    if stat.S_ISLNK(status.st_mode) or not stat.S_ISDIR(status.st_mode):
+        found = "a link" if stat.S_ISLNK(status.st_mode) else "a file"
+    elif status.st_uid != os.getuid():
+        found = f"a folder of another user (uid {status.st_uid})"
+    else:
+        folder.chmod(0o700)  # whatever the umask, or an earlier version, left
+        return folder
+    raise RunError(
+        f"fetched shards go to {folder}, and that is {found}. It must be a folder that "
+        f"you (uid {os.getuid()}) own, since others could exchange the shards: remove "
+        "it, or name another folder with --shard_cache."
+    )
 
 
 def _fetch(source: AnyPath, shard: Shard, path: Path) -> None:
@@ -134,13 +181,12 @@ def _fetch(source: AnyPath, shard: Shard, path: Path) -> None:
         ) from error
 
 
-def _times_and_sizes(folder: Path) -> list[tuple[int, int, Path]]:
-    """Of every file, also of those that killed processes left unfinished."""
-    found = []
+def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yields the regular files of a folder."""
     for path in folder.iterdir():
         try:
-            status = path.stat()
+            status = path.lstat()
         except FileNotFoundError:  # another process made room
             continue
-        found.append((status.st_mtime_ns, status.st_size, path))
-    return found
+        if stat.S_ISREG(status.st_mode):
+            yield path, status

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pipeline import io_errors
 from pipeline.console import RunError
 from pipeline.objects import AnyPath, ObjectPath
 
@@ -82,7 +83,7 @@ def read_json(path: AnyPath) -> dict[str, Any]:
         RunError: the file holds something else.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(io_errors.insist(path, path.read_bytes))
     except ValueError as error:  # no JSON, or not UTF-8
         raise RunError(
             f"{path} is damaged: {error}. Restore it, or make its folder anew."
@@ -159,12 +160,16 @@ def sizes(folder: AnyPath) -> dict[str, int]:
 
 
 def sha256(path: AnyPath) -> str:
-    """The hexadecimal SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+    """Returns the hexadecimal SHA-256 of a file."""
+
+    def read() -> str:
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    return io_errors.insist(path, read)
 
 
 def sha256_text(text: str) -> str:

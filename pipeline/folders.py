@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 
-from pipeline import archives
+from pipeline import archives, io_errors
 from pipeline.console import RunError
 from pipeline.listing import Found, is_litter, printable
 from pipeline.places import Level
@@ -61,22 +61,26 @@ def _walk(
     folder: str, ignored: list[str], above: _Identities
 ) -> Iterator[tuple[str, tuple[str, str] | None]]:
     """Yields (path, problem) for every file below `folder`, following links."""
-    here = _identity(folder)
-    if here in above:
-        yield folder, ("unreadable", "a link to a folder that holds it")
-        return
-    for entry in _entries(folder):
-        if is_litter(entry.name):
-            ignored.append(printable(entry.path))
-        elif _is_folder(entry):
-            yield from _walk(entry.path, ignored, (*above, here))
-        else:
-            yield entry.path, _file_problem(entry)
+    # A stack instead of recursion, which 1,000 nested folders would end.
+    waiting = [(folder, above)]
+    while waiting:
+        folder, above = waiting.pop()
+        here = _identity(folder)
+        if here in above:
+            yield folder, ("unreadable", "a link to a folder that holds it")
+            continue
+        for entry in _entries(folder):
+            if is_litter(entry.name):
+                ignored.append(printable(entry.path))
+            elif _is_folder(entry):
+                waiting.append((entry.path, (*above, here)))
+            else:
+                yield entry.path, _file_problem(entry)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
-        return entry.is_dir()
+        return io_errors.insist(entry.path, entry.is_dir)
     except OSError:  # a link to itself
         return False
 
@@ -84,7 +88,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def _file_problem(entry: os.DirEntry[str]) -> tuple[str, str] | None:
     """Why an entry that is no folder cannot be read; asks the disk for links only."""
     try:
-        if entry.is_file():
+        if io_errors.insist(entry.path, entry.is_file):
             return None
     except OSError as error:
         return "unreadable", str(error.strerror)
@@ -93,14 +97,17 @@ def _file_problem(entry: os.DirEntry[str]) -> tuple[str, str] | None:
 
 
 def _identity(folder: str) -> tuple[int, int]:
-    status = os.stat(folder)
+    status = io_errors.insist(folder, lambda: os.stat(folder))
     return status.st_dev, status.st_ino
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
-    try:
+    def listed() -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return list(entries)
+
+    try:
+        return io_errors.insist(folder, listed)
     except OSError as error:
         raise RunError(
             f"cannot list {folder}: {error.strerror}. Make it readable, or move it "

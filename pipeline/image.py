@@ -6,18 +6,19 @@ in both directions; area averaging does the rest. Entropy decoding is then most 
 cost.
 """
 
+import importlib.metadata
 import io
 import math
 import re
 import struct
 import warnings
-from importlib import metadata
 
 import cv2
 import numpy as np
 import simplejpeg
 from PIL import Image
 
+from pipeline import metadata
 from pipeline.manifest import ImageContract
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
@@ -101,11 +102,19 @@ def decode(data: bytes, contract: ImageContract) -> np.ndarray:
     Raises:
         BadImage: as `convert`.
     """
-    image = _open(data)
-    if image.format in ("JPEG", "MPO"):
-        return _decode_jpeg(data, image, contract)
-    pixels = _decode_any(image)  # first: the EXIF of a PNG may follow its pixels
-    return _turn(pixels, _orientation(image))
+    try:
+        return _decode(data, contract)
+    except BadImage as bad:
+        if bad.reason not in ("damaged", "unsupported"):
+            raise
+        # Where metadata is at fault, the pixels are whole without it.
+        for less in metadata.without(data):
+            try:
+                return _decode(less, contract)
+            except BadImage as again:
+                if again.reason == "too_many_pixels":  # true of the file as it is
+                    raise
+        raise
 
 
 def resize(pixels: np.ndarray, contract: ImageContract) -> np.ndarray:
@@ -130,7 +139,15 @@ def resize(pixels: np.ndarray, contract: ImageContract) -> np.ndarray:
 def versions() -> dict[str, str]:
     """The decoders and encoders that decide the bytes, and their versions."""
     names = ("numpy", "opencv-python-headless", "pillow", "simplejpeg")
-    return {name: metadata.version(name) for name in names}
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+def _decode(data: bytes, contract: ImageContract) -> np.ndarray:
+    image = _open(data)
+    if image.format in ("JPEG", "MPO"):
+        return _decode_jpeg(data, image, contract)
+    pixels = _decode_any(image)  # first: the EXIF of a PNG may follow its pixels
+    return _turn(pixels, _orientation(image))
 
 
 def _open(data: bytes) -> Image.Image:

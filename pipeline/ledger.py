@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from pipeline import files
+from pipeline import files, io_errors
 from pipeline.console import RunError
 from pipeline.listing import Listing, Reject
 from pipeline.manifest import Split
@@ -161,9 +161,13 @@ def read_rejects(path: AnyPath) -> list[Reject]:
     Raises:
         RunError: it is missing, or is no such list.
     """
-    try:
+
+    def read() -> list[list[str]]:
         with path.open(encoding="utf-8", newline="") as file:
-            header, *rows = list(csv.reader(file, strict=True)) or [[]]
+            return list(csv.reader(file, strict=True))
+
+    try:
+        header, *rows = io_errors.insist(path, read) or [[]]
         if tuple(header) != Reject._fields:
             raise ValueError(f"its header is {header}, not {list(Reject._fields)}")
         if odd := [row for row in rows if len(row) != len(header)]:

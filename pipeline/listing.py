@@ -11,7 +11,7 @@ REASONS = {
     "bad_name": "the path is not UTF-8, or leads out of its folder or archive",
     "no_class": "a file of a labelled split outside every class folder",
     "no_file": "the CSV names a file that is not there",
-    "unreadable": "cannot be opened or read; a link to nothing, or in an archive",
+    "unreadable": "not there, or not to be read; a link to nothing, or in an archive",
 }
 
 

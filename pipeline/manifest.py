@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline import files, record
+from pipeline import files, io_errors, record
 from pipeline.console import RunError
 from pipeline.objects import AnyPath
 
@@ -130,7 +130,7 @@ def classes_entry(classes: tuple[str, ...]) -> dict[str, Any]:
 
 def read_classes(path: AnyPath, entry: Mapping[str, Any]) -> tuple[str, ...]:
     """Reads classes.txt and holds it to the manifest's `classes` entry."""
-    content = path.read_bytes() if path.is_file() else b""
+    content = io_errors.insist(path, path.read_bytes) if path.is_file() else b""
     digest = hashlib.sha256(content).hexdigest()
     found = {"count": content.count(b"\n"), "sha256": digest}
     if found != entry:

@@ -66,9 +66,9 @@ def jpegs(
 
 def _is_good(path: Path, contract: ImageContract) -> bool:
     try:
-        data = path.read_bytes()
+        data = origin.read(str(path))
         image.convert(data, contract)
-    except (image.BadImage, OSError):
+    except image.BadImage:
         return False
     return data.startswith(_JPEG)
 

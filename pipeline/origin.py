@@ -8,9 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import BinaryIO
 
-from pipeline import objects
+from pipeline import io_errors, objects
 from pipeline.image import BadImage
 from pipeline.objects import ObjectPath
+
+# A larger file is no photo, and reading it could take all memory. The largest photo of
+# MAX_PIXELS, stored without compression, has 358 MB.
+MAX_BYTES = 512_000_000
+REASONS = {"too_large": f"the file has more than {MAX_BYTES // 10**6} MB"}
 
 _CUT = "\0"  # no path has it
 
@@ -60,15 +65,17 @@ def size(uri: str) -> int:
 
 
 def read(uri: str) -> bytes:
-    """The content of a file, or of a member of an archive.
+    """Reads a file, an object, or a member of an archive.
 
     Raises:
-        BadImage: `unreadable`; what the system said.
+        BadImage: `too_large`, told before it is read; or `unreadable`, what the system
+            said.
+        UnavailableError: it cannot be read now; see io_errors.
     """
     where, *numbers = uri.split(_CUT)
     place = list(map(int, numbers))
     try:
-        content = _content(where, place)
+        content = io_errors.insist(where, partial(_content, where, place))
     except OSError as error:
         raise BadImage("unreadable", str(error.strerror)) from error
     if place and len(content) < place[-1]:
@@ -103,13 +110,24 @@ def open_file(where: str) -> BinaryIO:
 
 
 def _content(where: str, place: list[int]) -> bytes:
-    """Of a file or an object, or so many bytes of it from one on."""
+    """Reads a file or an object, or so many bytes of it from one on."""
+    if place:
+        _refuse_large(place[-1])
     if objects.is_remote(where):
+        if not place:
+            _refuse_large(ObjectPath(where).stat().st_size)
         offset, length = place if len(place) == 2 else (0, None)
         return ObjectPath(where).read_part(offset, length)
     with open(where, "rb") as file:
         if not place:
+            _refuse_large(os.fstat(file.fileno()).st_size)
             return file.read()
         offset, length = place
         file.seek(offset)
         return file.read(length)
+
+
+def _refuse_large(length: int) -> None:
+    if length > MAX_BYTES:
+        detail = f"{length:,} bytes; a photo may have {MAX_BYTES:,}"
+        raise BadImage("too_large", detail)

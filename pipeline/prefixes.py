@@ -58,8 +58,11 @@ class Prefix:
         ignored += litter
 
     def _found(self, key: str, size: int) -> Found:
-        odd = "" in key.split("/")
-        problem = ("bad_name", "a part of the path is empty") if odd else None
+        problem = None
+        if "" in key.split("/"):
+            problem = "bad_name", "a part of the path is empty"
+        elif "\0" in key:  # a uri for pipeline.origin must not have one
+            problem = "bad_name", "the name has a zero byte"
         return Found(key, origin.in_store(f"{self.where}/{key}", size), problem)
 
 

@@ -208,6 +208,9 @@ def read(path: AnyPath) -> Iterator[Stored]:
             try:
                 payload = _read_frame(file, size)
                 record = decode(payload)
+            except OSError as error:
+                error.filename = error.filename or str(path)
+                raise
             except _FrameError as error:
                 raise BadRecordError(number, offset, *error.args) from error
             except ValueError as error:

@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Self
 
-from pipeline import duplicates, files, image, objects, origin, record
+from pipeline import duplicates, files, image, io_errors, objects, origin, record
+from pipeline.console import UnavailableError
 from pipeline.flight import Flight
 from pipeline.listing import ImageRef, Listing
 from pipeline.manifest import (
@@ -20,6 +21,7 @@ from pipeline.manifest import (
 )
 from pipeline.objects import AnyPath
 from pipeline.split import order_key
+from pipeline.work import noting_verdict
 from pipeline.workfolder import WORK, WorkFolder
 
 Slices = list[list[ImageRef]]  # the images of every shard of a split
@@ -141,8 +143,17 @@ def write(name: str, folder: str, contract: ImageContract) -> None:
 
     One image is in memory at a time, whatever the size of the shard; of a store a few
     encoded ones more.
+
+    Raises:
+        UnavailableError: something cannot be read or written now. The launcher finds
+            the message in the work folder, wherever this runs.
     """
     output = WorkFolder(objects.at(folder), manifest=MANIFEST)
+    with noting_verdict(output.folder), io_errors.explained(output.folder / name):
+        _write(name, output, contract)
+
+
+def _write(name: str, output: WorkFolder, contract: ImageContract) -> None:
     images = list(read_plan(output.folder, name))
     tally, sources = Tally(), [duplicates.UNREAD] * len(images)
     digest, length = hashlib.sha256(), 0
@@ -158,8 +169,9 @@ def write(name: str, folder: str, contract: ImageContract) -> None:
                     raise image.BadImage(*condemned[index])
                 source = next(contents)()
                 tally.bytes_read += len(source)
+                with io_errors.explained(origin.path(ref.uri)):
+                    framed = _frame(ref, image.convert(source, contract), contract)
                 sources[index] = hashlib.sha256(source).digest()
-                framed = _frame(ref, image.convert(source, contract), contract)
             except image.BadImage as bad:
                 tally.rejects.append([ref.id, ref.text, bad.reason, bad.detail])
                 continue
@@ -173,8 +185,11 @@ def write(name: str, folder: str, contract: ImageContract) -> None:
 
 
 def try_alone(uri: str, contract: ImageContract) -> None:
-    """What `write` does to one image, for a process that may crash or hang."""
-    with contextlib.suppress(image.BadImage):
+    """What `write` does to one image, for a process that may crash or hang.
+
+    An image that cannot be read now is not to blame; `write` meets the error again.
+    """
+    with contextlib.suppress(image.BadImage, UnavailableError):
         image.convert(origin.read(uri), contract)
 
 

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
-from pipeline.console import RunError
+from pipeline.console import UnavailableError
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 10.0  # without a byte
@@ -32,7 +32,7 @@ SCHEMES = tuple(_EXTRAS)
 _T = TypeVar("_T")
 
 
-class StoreError(RunError):
+class StoreError(UnavailableError):
     """A store cannot be reached, or refuses: no fault of an image."""
 
 

@@ -1,13 +1,15 @@
 """The images of a folder, a CSV or a tar archive, without labels: to predict."""
 
+import functools
 import hashlib
 import os
+import stat
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pipeline import archives, catalogue, origin, prefixes, sources
+from pipeline import archives, catalogue, io_errors, origin, prefixes, sources
 from pipeline.console import RunError
 from pipeline.listing import Found, Listing, Reject
 from pipeline.manifest import SPLITS
@@ -123,8 +125,12 @@ def _finder(folder: AnyPath) -> Callable[[str], Found | None]:
         return {f.path: f for f in prefixes.open_prefix(folder).files([])}.get
 
     def find(path: str) -> Found | None:
-        there = os.path.isfile(folder / path)  # of Path, it raises for some names
-        return Found(path, str(folder / path)) if there else None
+        file = str(folder / path)
+        try:
+            status = io_errors.insist(file, lambda: os.stat(file))
+        except (OSError, ValueError):  # there is none; no file has such a name
+            return None
+        return Found(path, file) if stat.S_ISREG(status.st_mode) else None
 
     return find
 
@@ -134,7 +140,9 @@ def _with_sizes(images: AnyPath, listing: Listing) -> Listed:
     listed = Listed(rejects=listing.rejects, ignored=len(listing.ignored))
     for ref in listing.refs:
         try:
-            size = origin.size(ref.uri)
+            size = io_errors.insist(
+                origin.path(ref.uri), functools.partial(origin.size, ref.uri)
+            )
         except OSError as error:  # gone since it was listed
             why = ("unreadable", str(error.strerror))
             listed.rejects.append(Reject(ref.id, ref.split, "", *why))

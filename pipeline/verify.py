@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline import audit, console, ledger, manifest, record
 from pipeline.audit import Problems, Report, Task
-from pipeline.console import RunError
+from pipeline.console import RunError, UnavailableError
 from pipeline.ledger import Counts, Ledger
 from pipeline.listing import Reject
 from pipeline.manifest import (
@@ -188,10 +188,14 @@ def _read_lists(
     try:
         entry = promise.value["classes"]
         classes = manifest.read_classes(promise.folder / CLASSES, entry)
+    except UnavailableError:  # says nothing about the file
+        raise
     except RunError as error:
         findings.add([str(error)])
     try:
         rejects = ledger.read_rejects(promise.folder / REJECTS)
+    except UnavailableError:
+        raise
     except RunError as error:
         findings.add([str(error)])
     return classes, rejects

@@ -1,6 +1,6 @@
 """What a job does, whatever it makes and wherever it runs.
 
-_work/verdict.json      why its last step refused to complete the folder
+_work/verdict.json      why a step failed: no disk to write to, too many rejects, …
 """
 
 import contextlib
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline import files
-from pipeline.console import RunError
+from pipeline.console import RunError, UnavailableError
 from pipeline.objects import AnyPath
 from pipeline.workfolder import WORK, WorkFolder
 
@@ -36,18 +36,19 @@ def log_path(folder: AnyPath) -> Path:
 @contextlib.contextmanager
 def noting_verdict(folder: AnyPath) -> Iterator[None]:
     """Leaves the message of a RunError for the launcher, which may be far away."""
-    _verdict(folder).unlink(missing_ok=True)
     try:
         yield
     except RunError as error:
         value = {"error": str(error)}
-        files.write_json(_verdict(folder), value, scratch=folder / WORK)
+        # A full disk may have no room for it; the runner then has the message, too.
+        with contextlib.suppress(OSError, UnavailableError):
+            files.write_json(_verdict(folder), value, scratch=folder / WORK)
         raise
 
 
 @contextlib.contextmanager
 def with_verdict(output: WorkFolder) -> Iterator[None]:
-    """Raises what a last step has noted, in place of what a runner made of it.
+    """Raises what a step has noted, in place of what a runner made of it.
 
     And nothing where the folder is complete all the same: a job that was cancelled may
     go on, and be faster than the run that took its place.

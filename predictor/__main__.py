@@ -59,7 +59,8 @@ flags.DEFINE_string("evaluation", "evaluation", "Of evaluate: folder to make.")
 flags.DEFINE_string(
     "shard_cache",
     None,
-    "Folder for shards that are fetched from a store. Default: among temporary files.",
+    "Folder for vgg16-shards-UID, where shards go that are fetched from a store. "
+    "Default: the one for temporary files.",
 )
 flags.DEFINE_integer(
     "shard_cache_bytes",

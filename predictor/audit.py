@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 import google_crc32c
 import numpy as np
 
-from pipeline import audit, record
+from pipeline import audit, io_errors, record
 from pipeline.audit import Problems
 from pipeline.console import RunError
 from pipeline.objects import AnyPath
@@ -64,7 +64,15 @@ class Report:
 
 
 def check(task: Task) -> Report:
-    """Reads a file once for its checksum and once for its rows."""
+    """Reads a file once for its checksum and once for its rows.
+
+    Raises:
+        UnavailableError: it cannot be read now, which says nothing about it.
+    """
+    return io_errors.insist(task.made.folder / task.entry.file, lambda: _check(task))
+
+
+def _check(task: Task) -> Report:
     report = Report(task.entry)
     path = task.made.folder / task.entry.file
     try:
@@ -79,6 +87,8 @@ def check(task: Task) -> Report:
     except FileNotFoundError:
         report.add("is missing")
     except OSError as error:
+        if not io_errors.is_about_file(error):
+            raise
         report.add(f"cannot be read: {error.strerror}")
     except DamagedFileError as damaged:
         report.add(damaged.problem)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline import image, origin
+from pipeline import image, io_errors, origin
 from pipeline.image import BadImage
 from pipeline.manifest import ImageContract
 from predictor.worker import Worker, WorkerLostError
@@ -46,6 +46,9 @@ class Decoders:
 
         Args:
             uris: for pipeline.origin.
+
+        Raises:
+            UnavailableError: a photo cannot be read now; see io_errors.
         """
         for number, uri in enumerate(uris):
             if len(self._asked) == _AHEAD * len(self._workers):
@@ -105,5 +108,6 @@ class _Decode:
         self._contract = contract
 
     def __call__(self, uri: str) -> np.ndarray:
-        pixels = image.decode(origin.read(uri), self._contract)
-        return image.resize(pixels, self._contract)
+        with io_errors.explained(origin.path(uri)):
+            pixels = image.decode(origin.read(uri), self._contract)
+            return image.resize(pixels, self._contract)

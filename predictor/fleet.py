@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import fetch, resources
+from pipeline import fetch, io_errors, resources
 from pipeline.engine import Engine
 from pipeline.listing import Reject
 from pipeline.objects import AnyPath
@@ -102,7 +102,8 @@ _worker = functools.cache(_Worker)
 
 def _make(name: str, *, wanted: Order, batch_size: int, shard_cache: _Cache) -> None:
     """Predicts one input shard, and commits the output shard of this name."""
-    with _TURN:
+    folder = wanted.folder
+    with _TURN, noting_verdict(folder), io_errors.explained(folder / name):
         if WorkFolder(wanted.folder, manifest=MANIFEST).complete():
             return  # a runner tries a part again after the last step
         worker = _worker(wanted, shard_cache)

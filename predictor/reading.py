@@ -3,9 +3,9 @@
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
-from pipeline import files, manifest
+from pipeline import files, io_errors, manifest
 from pipeline.console import RunError, UsageError
 from pipeline.objects import AnyPath
 from predictor import csv_rows, csv_shards, csv_text, formats
@@ -104,7 +104,7 @@ def classes(predictions: Predictions) -> tuple[str, ...]:
     try:
         return tuple(_header(path, predictions)[1:])
     except FAULTS as error:
-        raise DamagedFileError(path, in_words(error)) from error
+        _raise(error, path)
 
 
 def rows(predictions: Predictions, entry: Entry) -> Iterator[Rows]:
@@ -113,6 +113,7 @@ def rows(predictions: Predictions, entry: Entry) -> Iterator[Rows]:
     Raises:
         DamagedFileError: it is missing, cut or damaged. Rows that come before the
             damage may have been given.
+        OSError: it cannot be read now, which says nothing about it.
     """
     path = predictions.folder / entry.file
     count = 0
@@ -124,10 +125,18 @@ def rows(predictions: Predictions, entry: Entry) -> Iterator[Rows]:
             count += len(part.ids)
             yield part
     except FAULTS as error:
-        raise DamagedFileError(path, in_words(error)) from error
+        _raise(error, path)
     if count != entry.rows:
         problem = f"has {count} rows, {MANIFEST} promises {entry.rows}"
         raise DamagedFileError(path, problem)
+
+
+def _raise(error: Exception, path: AnyPath) -> NoReturn:
+    """Raises what one of FAULTS means; an error of the system is left as it is."""
+    if isinstance(error, OSError) and not io_errors.is_about_file(error):
+        error.filename = error.filename or str(path)
+        raise error
+    raise DamagedFileError(path, in_words(error)) from error
 
 
 def _predictions(folder: AnyPath, value: Mapping[str, Any]) -> Predictions:

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 import pandas as pd
 
-from pipeline import files
+from pipeline import files, io_errors
 from pipeline.console import RunError
 from pipeline.objects import AnyPath
 from pipeline.workfolder import WorkFolder
@@ -23,7 +23,10 @@ def read_sample(path: AnyPath) -> list[str]:
         RunError: it is no CSV with a column `id`, has no ids, or one of them twice.
     """
     try:
-        frame = pd.read_csv(path, usecols=["id"], dtype=str, keep_default_na=False)
+        frame = io_errors.insist(
+            path,
+            lambda: pd.read_csv(path, usecols=["id"], dtype=str, keep_default_na=False),
+        )
     except (OSError, ValueError) as error:  # also: not UTF-8, and no column `id`
         raise RunError(
             f"--sample_submission={path} cannot be read: {error}. It takes the sample "

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from pipeline import manifest, record
+from pipeline import io_errors, manifest, record
 from pipeline.console import RunError
 from pipeline.manifest import Dataset
 from pipeline.objects import AnyPath
@@ -62,7 +62,7 @@ def of_csv(path: AnyPath, numbers: Numbers) -> Truth:
     """
     labels: dict[str, int] = {}
     try:
-        for line, image_id, name in _lines(path):
+        for line, image_id, name in io_errors.insist(path, lambda: [*_lines(path)]):
             if image_id in labels:
                 raise ValueError(f"line {line} has the id {image_id!r} again")
             labels[image_id] = numbers.of(name) if name else NONE

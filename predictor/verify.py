@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline import console, files, ledger, manifest, pool
 from pipeline.audit import Problems
-from pipeline.console import RunError
+from pipeline.console import RunError, UnavailableError
 from pipeline.manifest import CLASSES, Dataset
 from pipeline.objects import AnyPath
 from pipeline.workfolder import WORK
@@ -106,6 +106,8 @@ def _totals(made: Predictions) -> Iterator[str]:
 def _rejects(made: Predictions, promised: int) -> Iterator[str]:
     try:
         found = len(ledger.read_rejects(made.folder / REJECTS))
+    except UnavailableError:  # says nothing about the file
+        raise
     except RunError as error:
         yield str(error)
         return

@@ -1,6 +1,7 @@
 """Shared fixtures: small photos, a small collection, its dataset."""
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
@@ -222,3 +223,29 @@ def tf():
         )
         tensorflow.config.list_logical_devices()  # now nobody can set another number
     return tensorflow
+
+
+@pytest.fixture(scope="session")
+def faults_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library that makes reads of a file fail; see testdata/faults.c."""
+    if not (compiler := shutil.which("cc")):
+        pytest.skip("a read that fails for real needs a C compiler, cc")
+    library = tmp_path_factory.mktemp("faults") / "faults.so"
+    source = REPOSITORY / "tests" / "testdata" / "faults.c"
+    words = [compiler, "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
+    subprocess.run(words, check=True)
+    return library
+
+
+@pytest.fixture
+def failing(
+    faults_library: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., None]:
+    """Makes reads of a path fail in all processes that are started from now on."""
+
+    def fail(path: object, error: int = errno.EIO, **more: object) -> None:
+        monkeypatch.setenv("LD_PRELOAD", str(faults_library))
+        for name, value in {"path": path, "errno": error, **more}.items():
+            monkeypatch.setenv(f"FAIL_{name.upper()}", str(value))
+
+    return fail

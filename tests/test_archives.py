@@ -314,6 +314,18 @@ def test_an_archive_that_leads_back_does_not_go_round(tmp_path: Path) -> None:
         archives.read(str(path))
 
 
+def test_a_header_that_promises_a_terabyte(tmp_path: Path) -> None:
+    """Of pax and of GNU's long names: tarfile reads as much as they say."""
+    for kind in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
+        info = header("1.jpg", kind)
+        info.size = 1 << 40
+        path = tmp_path / "x.tar"
+        path.write_bytes(info.tobuf(tarfile.GNU_FORMAT))
+        os.truncate(path, 1 << 41)
+        with pytest.raises(RunError, match="no whole tar archive: a header of 1,099"):
+            archives.read(str(path))
+
+
 @pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
 def test_a_compressed_archive_under_a_plain_name(tmp_path: Path, kind: str) -> None:
     path = pack(tmp_path / "x.tar", [("1.jpg", b"x")], mode=f"w:{kind}")

@@ -36,6 +36,11 @@ def make(folder: AnyPath, count: int, scratch: Path) -> list[tuple[AnyPath, Shar
     return made
 
 
+def own(parent: Path) -> Path:
+    """The folder that a cache makes in another."""
+    return parent / f"vgg16-shards-{os.getuid()}"
+
+
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
@@ -47,11 +52,71 @@ def test_a_shard_is_fetched_once(
     cache = ShardCache(tmp_path / "cache", 10 * SIZE)
     path = cache.local(source, shard)
     assert path.read_bytes() == bytes(SIZE)
-    assert names(tmp_path / "cache") == {f"{shard.sha256}.tfrecord"}
+    assert names(own(tmp_path / "cache")) == {f"{shard.sha256}.tfrecord"}
     proxy.requests.clear()
     assert cache.local(source, shard) == path
     assert ShardCache(tmp_path / "cache", 10 * SIZE).local(source, shard) == path
     assert proxy.requests == []
+
+
+def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
+    """Old documents, a folder, and names that are nearly those of shards."""
+    parent = tmp_path / "scratch"
+    for folder in (parent, own(parent)):
+        (folder / "photos").mkdir(parents=True)
+        (folder / f"{'a' * 64}.tfrecord").mkdir()
+        for name in (
+            *(f"thesis-{number}.doc" for number in range(50)),
+            *("train-00000-of-00001.tfrecord", f"{'b' * 63}.tfrecord"),
+            *(f"{'C' * 64}.tfrecord", f"{'c' * 64}.tfrecord.bak", ".scratch-notes"),
+        ):
+            (folder / name).write_bytes(bytes(SIZE))
+            os.utime(folder / name, ns=(1, 1))
+    before = names(parent), names(own(parent))
+    cache = ShardCache(parent, 3 * SIZE)
+    for one in make(tmp_path, fetch._KEPT + 8, tmp_path):
+        cache.local(*one)
+    assert names(parent) == before[0]
+    assert names(own(parent)) >= before[1]
+    assert len(names(own(parent)) - before[1]) == fetch._KEPT + 1
+
+
+def test_an_unfinished_file_of_a_living_process_stays(
+    few: None, tmp_path: Path
+) -> None:
+    cache = ShardCache(tmp_path / "cache", SIZE)
+    left = own(tmp_path / "cache") / f".scratch-0-{'0' * 64}.tfrecord"
+    left.write_bytes(bytes(SIZE))
+    for one in make(tmp_path, 4, tmp_path):
+        cache.local(*one)
+    assert left.exists()
+
+
+def test_the_folder_is_private(tmp_path: Path) -> None:
+    own(tmp_path).mkdir(mode=0o777)
+    own(tmp_path).chmod(0o777)
+    for parent in (tmp_path, tmp_path / "new"):
+        ShardCache(parent, SIZE)
+        assert own(parent).stat().st_mode & 0o777 == 0o700
+
+
+def test_a_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    own(tmp_path).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunError, match=f"{own(tmp_path)}, and that is a link.*remove"):
+        ShardCache(tmp_path, SIZE)
+    own(tmp_path).unlink()
+    own(tmp_path).touch()
+    with pytest.raises(RunError, match="that is a file"):
+        ShardCache(tmp_path, SIZE)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="giving a folder away needs root")
+def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
+    own(tmp_path).mkdir()
+    os.chown(own(tmp_path), 12345, 12345)
+    with pytest.raises(RunError, match=r"another user \(uid 12345\).*--shard_cache"):
+        ShardCache(tmp_path, SIZE)
 
 
 @pytest.fixture
@@ -65,7 +130,7 @@ def test_the_oldest_make_room(few: None, tmp_path: Path) -> None:
     for number in (0, 1, 2, 0, 3, 4):
         cache.local(*shards[number])
     kept = {f"{shards[number][1].sha256}.tfrecord" for number in (0, 3, 4)}
-    assert names(tmp_path / "cache") == kept
+    assert names(own(tmp_path / "cache")) == kept
     assert cache.local(*shards[1]).read_bytes() == bytes([1]) * SIZE
 
 
@@ -82,7 +147,7 @@ def test_what_is_open_may_go(few: None, tmp_path: Path) -> None:
     with cache.local(*shards[0]).open("rb") as file:
         for one in shards[1:]:
             cache.local(*one)
-        assert len(names(tmp_path / "cache")) <= 3
+        assert len(names(own(tmp_path / "cache"))) <= 3
         assert file.read() == bytes(SIZE)
 
 
@@ -92,7 +157,7 @@ def test_a_shard_that_is_not_the_promised_one(tmp_path: Path) -> None:
     cache = ShardCache(tmp_path / "cache", SIZE)
     with pytest.raises(RunError, match=f"shard {source} is not the one .* promises"):
         cache.local(source, shard)
-    assert names(tmp_path / "cache") == set()
+    assert names(own(tmp_path / "cache")) == set()
 
 
 def test_a_shard_that_is_missing(bucket: ObjectPath, tmp_path: Path) -> None:
@@ -112,7 +177,7 @@ def test_what_was_damaged_on_the_disk_is_fetched_again(tmp_path: Path) -> None:
 def test_what_a_killed_process_left_makes_room(few: None, tmp_path: Path) -> None:
     shards = make(tmp_path, 4, tmp_path)
     cache = ShardCache(tmp_path / "cache", 3 * SIZE)
-    left = tmp_path / "cache" / ".scratch-0-x"
+    left = own(tmp_path / "cache") / f".scratch-0-{'0' * 64}.tfrecord"
     left.write_bytes(bytes(SIZE))
     os.utime(left, ns=(1, 1))
     for one in shards:
@@ -134,7 +199,7 @@ def test_many_processes_share_a_folder(tmp_path: Path) -> None:
     with spawn.Pool(3) as pool:
         tasks = [(tmp_path / "cache", shards, turn) for turn in (0, 13, 26)]
         pool.starmap(_use, tasks)
-    assert not [n for n in names(tmp_path / "cache") if n.startswith(".")]
+    assert not [n for n in names(own(tmp_path / "cache")) if n.startswith(".")]
 
 
 def test_many_threads_share_a_cache(
@@ -152,7 +217,7 @@ def test_many_threads_share_a_cache(
         thread.join()
     sought = [line for line in proxy.requests if "tfrecord" in line]
     assert len(sought) == 2  # its size, and its content
-    assert names(tmp_path / "cache") == {f"{shard.sha256}.tfrecord"}
+    assert names(own(tmp_path / "cache")) == {f"{shard.sha256}.tfrecord"}
 
 
 def test_the_place_is_as_flags_say(
@@ -161,7 +226,8 @@ def test_the_place_is_as_flags_say(
     fetch.cache_at(tmp_path / "cache", 5_000_000)
     fetch._cache()
     assert (
-        f"to {tmp_path / 'cache'}, which holds 5 MB at most" in capsys.readouterr().out
+        f"to {own(tmp_path / 'cache')}, which holds 5 MB at most"
+        in capsys.readouterr().out
     )
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     script = "from pipeline import fetch; fetch._cache()"

@@ -246,7 +246,7 @@ def test_workers_of_a_job_service_write_the_same_bytes(
         result = run(*words, f"--predictions={out}", *more)
         assert result.returncode == 0, result.stderr
     assert tree(get_tree(bucket / "predictions", tmp_path / "copy")) == tree(made)
-    assert len(list(cache.iterdir())) == 2  # by the workers
+    assert len(list(cache.glob("*/*"))) == 2  # by the workers
 
 
 @pytest.mark.slow
@@ -372,7 +372,7 @@ def test_training_reads_what_was_fetched(
 
     assert some(remote) == some(local)
     shards = local.split("train").shards
-    assert {path.stem for path in cache.iterdir()} == {one.sha256 for one in shards}
+    assert {path.stem for path in cache.glob("*/*")} == {one.sha256 for one in shards}
 
 
 def test_training_says_what_the_store_does(

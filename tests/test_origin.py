@@ -2,13 +2,17 @@
 
 import json
 import os
+import shutil
 import tarfile
 from pathlib import Path
 
 import pytest
+from conftest import Program
 
-from pipeline import origin
+from pipeline import archives, origin
 from pipeline.image import BadImage
+from pipeline.manifest import ImageContract
+from pipeline.objects import ObjectPath
 
 
 @pytest.fixture
@@ -77,3 +81,91 @@ def test_only_a_file_has_a_size(tmp_path: Path) -> None:
     for name, message in (("gone", "No such file"), ("pipe", "not a regular file")):
         with pytest.raises(OSError, match=message):
             origin.size(str(tmp_path / name))
+
+
+TERABYTE = 1 << 40
+
+
+def sparse(path: Path, size: int) -> Path:
+    """A file of so many bytes that takes no room."""
+    with path.open("wb") as file:
+        file.truncate(size)
+    return path
+
+
+def sparse_archive(path: Path, size: int) -> Path:
+    """An archive of a photo of so many bytes."""
+    member = tarfile.TarInfo("photo.jpg")
+    member.size = size
+    with path.open("wb") as file:
+        file.write(headers := member.tobuf())
+        file.truncate(len(headers) + size + 2 * tarfile.BLOCKSIZE)
+    return path
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    archive = sparse_archive(tmp_path / "photos.tar", TERABYTE)
+    (found,) = archives.read(str(archive)).found
+    for uri in (
+        str(sparse(tmp_path / "photo.jpg", TERABYTE)),
+        found.uri,
+        origin.in_store("s3://none/photo.jpg", TERABYTE),  # and nothing is asked for
+        origin.in_tar("s3://none/photos.tar", 512, TERABYTE),
+    ):
+        with pytest.raises(BadImage) as caught:
+            origin.read(uri)
+        assert caught.value.reason == "too_large"
+        assert caught.value.detail == (
+            "1,099,511,627,776 bytes; a photo may have 512,000,000"
+        )
+
+
+def test_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert origin.MAX_BYTES == 512_000_000
+    monkeypatch.setattr(origin, "MAX_BYTES", 1000)
+    assert len(origin.read(str(sparse(tmp_path / "at", 1000)))) == 1000
+    with pytest.raises(BadImage, match="too_large"):
+        origin.read(str(sparse(tmp_path / "above", 1001)))
+
+
+def test_an_object_whose_size_nobody_knows(
+    bucket: ObjectPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (bucket / "photo.jpg").upload(sparse(tmp_path / "photo.jpg", 1001))
+    assert len(origin.read(f"{bucket}/photo.jpg")) == 1001
+    monkeypatch.setattr(origin, "MAX_BYTES", 1000)
+    with pytest.raises(BadImage, match="too_large"):
+        origin.read(f"{bucket}/photo.jpg")
+
+
+def test_a_huge_file_costs_one_image(
+    images: Path, tmp_path: Path, program: Program
+) -> None:
+    root = Path(shutil.copytree(images, tmp_path / "images"))
+    sparse(root / "train" / "red" / "huge.jpg", TERABYTE)
+    words = (f"--images={root}", "--height=32", "--width=32")
+    result = program("pipeline", "plan", *words)
+    assert result.returncode == 0, result.stderr
+    assert "1 too_large" in result.stdout
+    made = f"--dataset={tmp_path / 'made'}"
+    result = program("pipeline", "shards", *words, made, "--max_reject_fraction=0.1")
+    assert result.returncode == 0, result.stderr
+    rejects = (tmp_path / "made" / "rejects.csv").read_text()
+    assert 'red/huge.jpg,train,red,too_large,"1,099,511,627,776 bytes' in rejects
+
+
+def test_a_huge_photo_to_predict(images: Path, tmp_path: Path) -> None:
+    from predictor.decoders import Decoders
+
+    decoders = Decoders(ImageContract(height=32, width=32), count=1)
+    uris = [
+        str(sparse(tmp_path / "huge.jpg", TERABYTE)),
+        str(images / "test" / "photo 1.jpg"),
+    ]
+    try:
+        huge, photo = decoders.decode(uris)
+    finally:
+        decoders.end()
+    assert isinstance(huge, BadImage)
+    assert huge.reason == "too_large"
+    assert photo.shape == (32, 32, 3)

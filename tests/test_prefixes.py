@@ -14,6 +14,7 @@ from pipeline.console import RunError
 from pipeline.image import BadImage
 from pipeline.listing import Listing
 from pipeline.objects import AnyPath, ObjectPath
+from pipeline.prefixes import Prefix
 
 
 def put(root: Path, *names: str) -> None:
@@ -116,6 +117,15 @@ def test_a_key_with_an_empty_part(bucket: ObjectPath, tmp_path: Path) -> None:
     found = sources.list_images(bucket / "photos")
     assert [ref.id for ref in found.refs] == ["a/1.jpg"]
     assert [(r.id, r.reason) for r in found.rejects] == [("a//2.jpg", "bad_name")]
+
+
+def test_a_key_with_a_zero_byte() -> None:
+    place = Prefix("s3://bucket/photos", [("a/1.jpg", 3), ("a/2\0.jpg", 3)])
+    good, bad = place.files([])
+    assert (good.problem, bad.problem) == (
+        None,
+        ("bad_name", "the name has a zero byte"),
+    )
 
 
 def test_no_such_folder(bucket: ObjectPath) -> None:

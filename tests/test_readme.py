@@ -4,14 +4,19 @@ import re
 
 from conftest import REPOSITORY
 
-from pipeline import flight, image, listing
+from pipeline import flight, image, listing, origin
 
 
 def test_every_reason_of_rejection_is_explained() -> None:
     text = (REPOSITORY / "README.md").read_text()
     table = text.partition("Reasons of rejection:")[2].partition("**MODEL**")[0]
     documented = re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)
-    reasons = {**image.REASONS, **listing.REASONS, **flight.REASONS}
+    reasons = {
+        **image.REASONS,
+        **listing.REASONS,
+        **origin.REASONS,
+        **flight.REASONS,
+    }
     assert sorted(documented) == sorted(reasons)
 
 

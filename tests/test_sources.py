@@ -2,8 +2,9 @@
 
 import os
 import shutil
+import subprocess
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -330,6 +331,28 @@ def test_a_looping_folder_is_rejected_once(
     listing = list_images(tmp_path)
     assert rejected(listing) == {image_id: "unreadable"}
     assert "holds it" in listing.rejects[0].detail
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[Path]:
+    """1,500 nested folders, which Python could not even remove."""
+    root = tmp_path / "deep"
+    root.mkdir()
+    here = os.open(root, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("c", dir_fd=here)
+        below = os.open("c", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(os.open("1.jpg", os.O_CREAT, dir_fd=here))
+    os.close(here)
+    yield root
+    subprocess.run(["rm", "-rf", str(root)], check=True)
+
+
+def test_folders_may_be_nested_deeply(deep: Path) -> None:
+    listing = list_images(deep, validation_fraction=0)
+    assert [ref.id for ref in listing.refs] == ["c/" * 1500 + "1.jpg"]
 
 
 def test_links_that_lead_somewhere_are_followed(tmp_path: Path) -> None:

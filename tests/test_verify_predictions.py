@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import google_crc32c
 import numpy as np
 import pytest
-from conftest import TEST, Program
+from conftest import REPOSITORY, TEST, Program
 from test_reading import edit, ids_sha256, write_predictions
 
 from pipeline import manifest, record
@@ -418,3 +420,40 @@ def test_from_the_command_line(make, program: Program) -> None:
     missing = program("predictor", "verify")
     assert missing.returncode == 2
     assert reading.MANIFEST in os.listdir(folder)
+
+
+READ_ROWS = """
+import sys
+from pathlib import Path
+from predictor import reading
+
+made = reading.load(Path(sys.argv[1]))
+try:
+    list(reading.rows(made, made.files[0]))
+except OSError as error:
+    print(error.strerror, error.filename)
+"""
+
+
+@pytest.mark.parametrize("form", [Format(), Format(compression="gzip")])
+def test_a_file_that_cannot_be_read_is_not_called_damaged(
+    make, program: Program, failing: Callable[..., None], form: Format
+) -> None:
+    folder = make(form)
+    path = folder / csv_shards.shard_name(1, 2, form.extension)
+    failing(path)
+    result = program("predictor", "verify", f"--predictions={folder}", "--workers=2")
+    assert result.returncode == 1
+    assert f"error: Input/output error: {path} (tried 6 times" in result.stderr
+    assert "not whole" not in result.stderr
+    assert "Traceback" not in result.stderr
+    failing(folder / csv_shards.shard_name(0, 2, form.extension))
+    read = subprocess.run(
+        [sys.executable, "-c", READ_ROWS, str(folder)],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        check=False,
+    )
+    first = folder / csv_shards.shard_name(0, 2, form.extension)
+    assert read.stdout == f"Input/output error {first}\n", read.stderr

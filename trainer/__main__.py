@@ -104,7 +104,8 @@ flags.DEFINE_string("images", None, "Of bench: originals, as people read them.")
 flags.DEFINE_string(
     "shard_cache",
     None,
-    "Folder for shards that are fetched from a store. Default: among temporary files.",
+    "Folder for vgg16-shards-UID, where shards go that are fetched from a store. "
+    "Default: the one for temporary files.",
 )
 flags.DEFINE_integer(
     "shard_cache_bytes",

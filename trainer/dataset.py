@@ -5,14 +5,15 @@ memory (trainer.cache), whose epochs are full permutations.
 """
 
 import contextlib
+import errno
+import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from pipeline import fetch, manifest, record, resources
+from pipeline import fetch, io_errors, manifest, record, resources
 from pipeline.console import RunError
 from pipeline.manifest import Dataset, Shard
 from pipeline.objects import ObjectPath
@@ -29,9 +30,9 @@ DECODED_TOGETHER = 64
 
 _FETCHES = 4  # at once
 
-# Why a shard could not be fetched, by the fingerprint of its dataset: out of a graph
-# comes an error of TensorFlow's.
-_NOT_FETCHED: dict[str, RunError] = {}
+# Why a shard could not be used, by the fingerprint of its dataset: out of a graph comes
+# an error of TensorFlow's.
+_PROBLEMS: dict[str, RunError] = {}
 
 
 class Store(Protocol):
@@ -303,17 +304,34 @@ def ids_of_batch(
 
 @contextlib.contextmanager
 def naming_damage(dataset: Dataset) -> Iterator[None]:
-    """Turns TensorFlow's error of a damaged shard into one that names the shard."""
+    """Turns TensorFlow's error of a shard into one that names the shard.
+
+    Raises:
+        UnavailableError: a shard could not be read, which says nothing about it.
+        RunError: a shard is damaged.
+    """
     try:
         yield
     except tf.errors.OpError as error:
-        if problem := _NOT_FETCHED.pop(dataset.fingerprint, None):
+        if problem := _PROBLEMS.pop(dataset.fingerprint, None):
             raise problem from error
         damaged = manifest.find_damage(dataset)
-        if damaged is None:
-            raise
         reason = error.message.splitlines()[0]
-        raise RunError(f"{damaged} (TensorFlow: {reason})") from error
+        if damaged:
+            raise RunError(f"{damaged} (TensorFlow: {reason})") from error
+        if found := _system_error(error.message, dataset):
+            raise io_errors.failure(found) from error
+        raise
+
+
+def _system_error(message: str, dataset: Dataset) -> OSError | None:
+    """Finds what the system said of a shard: `PATH; Input/output error`."""
+    for path in (path for name in dataset.splits for path in dataset.paths(name)):
+        _, found, said = message.partition(f"{path}; ")
+        for number in errno.errorcode if found else ():
+            if said.startswith(os.strerror(number)):
+                return OSError(number, os.strerror(number), str(path))
+    return None
 
 
 def options() -> tf.data.Options:
@@ -341,13 +359,14 @@ def _verified(dataset: Dataset, shards: Sequence[Shard]) -> Callable:
 
     def verify(position: np.int64) -> bytes:
         shard = shards[int(position)]
-        if isinstance(dataset.folder, ObjectPath):
-            return str(_fetched(dataset, shard)).encode()
-        if shard.file not in whole:
-            if damage := manifest.damage_of(dataset, shard):
-                raise RunError(damage)
-            whole.add(shard.file)
-        return str(dataset.folder / shard.file).encode()
+        with _keeping_problem(dataset), io_errors.explained(dataset.folder):
+            if isinstance(dataset.folder, ObjectPath):
+                return str(fetch.shard_file(dataset, shard)).encode()
+            if shard.file not in whole:
+                if damage := manifest.damage_of(dataset, shard):
+                    raise RunError(damage)
+                whole.add(shard.file)
+            return str(dataset.folder / shard.file).encode()
 
     def graph(position: tf.Tensor) -> tf.Tensor:
         path = tf.numpy_function(verify, [position], tf.string, stateful=False)
@@ -361,12 +380,13 @@ def _fetched_together(dataset: Dataset) -> int | None:
     return _FETCHES if isinstance(dataset.folder, ObjectPath) else None
 
 
-def _fetched(dataset: Dataset, shard: Shard) -> Path:
-    """A shard of a store as a file; keeps why there is none, for `naming_damage`."""
+@contextlib.contextmanager
+def _keeping_problem(dataset: Dataset) -> Iterator[None]:
+    """Keeps why a shard cannot be used, for `naming_damage`."""
     try:
-        return fetch.shard_file(dataset, shard)
+        yield
     except RunError as error:
-        _NOT_FETCHED[dataset.fingerprint] = error
+        _PROBLEMS[dataset.fingerprint] = error
         raise
 
 

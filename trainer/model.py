@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from pipeline import files
+from pipeline import files, io_errors
 from pipeline.console import RunError
 from pipeline.manifest import (
     CLASSES,
@@ -274,6 +274,8 @@ def _convolutions(inputs: keras.KerasTensor, weights: str) -> keras.Model:
             input_tensor=inputs,
         )
     except (OSError, ValueError, KeyError) as error:
+        if weights != "imagenet" and not io_errors.is_about_file(error):
+            raise
         raise RunError(_weights_message(weights, error)) from error
     except Exception as error:  # Keras raises a bare Exception when it cannot download
         if weights != "imagenet":

@@ -10,6 +10,7 @@ complete folder; while one fills it, it is that run's.
 
 import contextlib
 import fcntl
+import functools
 import math
 import os
 import shutil
@@ -23,7 +24,7 @@ from typing import Any, BinaryIO
 import google_crc32c
 import numpy as np
 
-from pipeline import files
+from pipeline import files, io_errors
 from pipeline.console import RunError, in_bytes
 from pipeline.workfolder import WorkFolder
 
@@ -239,16 +240,22 @@ def _sound_parts(
     for name, path in paths.items():
         dtype, shape = content.columns[name]
         row = np.dtype(dtype).itemsize * math.prod(shape)
+        sizes = [rows * row for rows in content.parts[:sound]]
         try:
-            with path.open("rb") as file:
-                file.seek(_offset(path))
-                sizes = [rows * row for rows in content.parts[:sound]]
-                found = [_checksum(file, size) for size in sizes]
+            read = functools.partial(_checksums, path, sizes)
+            found = io_errors.insist(path, read)
         except (OSError, ValueError):  # gone, or cut short
             return 0
         same = [a == note[name] for a, note in zip(found, notes, strict=False)]
         sound = (*same, False).index(False)
     return sound
+
+
+def _checksums(path: Path, sizes: Sequence[int]) -> list[int]:
+    """CRC-32C of every part of a .npy file."""
+    with path.open("rb") as file:
+        file.seek(_offset(path))
+        return [_checksum(file, size) for size in sizes]
 
 
 def _checksum(file: BinaryIO, size: int) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from pipeline import files
+from pipeline import files, io_errors
 from pipeline.console import RunError
 from pipeline.workfolder import difference
 from trainer.loop import Trained
@@ -63,9 +63,13 @@ def read(path: Path) -> tuple[dict[str, Any], Progress | None]:
     """
     if not path.is_file():
         return {}, None
-    try:
+
+    def load() -> Any:
         with np.load(path) as arrays:
-            facts = json.loads(str(arrays["facts"]))
+            return json.loads(str(arrays["facts"]))
+
+    try:
+        facts = io_errors.insist(path, load)
     except _DAMAGE as error:
         raise RunError(_damaged(path, error)) from error
     values = facts["progress"]
@@ -98,11 +102,15 @@ def restore(
     Raises:
         RunError: the file is damaged.
     """
-    try:
+
+    def load() -> None:
         with np.load(path) as arrays:
             _assign("model", model, arrays)
             if optimizer:
                 _assign("optimizer", optimizer, arrays)
+
+    try:
+        io_errors.insist(path, load)
     except _DAMAGE as error:
         raise RunError(_damaged(path, error)) from error
 
