@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
-from pipeline import objects, origin
+from pipeline import origin
 from pipeline.console import RunError
 from pipeline.listing import Found, Listing, is_utf8, printable
 from pipeline.manifest import SPLITS
@@ -50,7 +50,7 @@ def list_named(
     Raises:
         RunError: the CSV is no such list, or an id is there twice in a split.
     """
-    listing = Listing("manifest", roots=[objects.at(place.where) for place in places])
+    listing = Listing("manifest")
     name = f"--manifest={path}"
     files = _Files(places, listing.ignored)
     seen: dict[str, dict[str, int]] = {}

@@ -17,6 +17,8 @@ from pipeline.console import RunError
 from pipeline.objects import AnyPath, ObjectPath
 
 _SCRATCH = ".scratch-"
+_RUN = "VGG16_RUN"  # in the environment, for the processes that write for a run
+_OWN_RUN = uuid.uuid4().hex[:12]  # of a process that writes for none
 _CHUNK = 1 << 20  # bytes
 
 
@@ -44,16 +46,16 @@ def commit_path(path: AnyPath, *, scratch: AnyPath | None = None) -> Iterator[Pa
             files.
 
     When the body raises, nothing is left behind; after a `kill -9` a hidden file is,
-    for `remove_scratch`.
+    for `lock.remove_scratch`. Its name carries the id of the run.
     """
     if isinstance(path, ObjectPath):
-        prefix = temporary_name(scratch or path.parent, "upload")
+        prefix = f"{_upload_name(scratch or path.parent)}{run_id()}-"
         with tempfile.TemporaryDirectory(prefix=prefix) as name:
             yield (finished := Path(name, path.name))
             path.upload(finished)
         return
     folder = scratch if isinstance(scratch, Path) else path.parent
-    unfinished = folder / f"{_SCRATCH}{uuid.uuid4().hex[:12]}-{path.name}"
+    unfinished = folder / f"{_SCRATCH}{run_id()}-{uuid.uuid4().hex[:8]}-{path.name}"
     try:
         yield unfinished
         _fsync(unfinished)
@@ -129,18 +131,56 @@ def temporary_name(folder: AnyPath, what: str) -> str:
     return f"vgg16-{what}-{owner}-"
 
 
-def remove_scratch(folder: AnyPath) -> None:
-    """Removes what killed processes left unfinished in `folder`.
+def run_id() -> str:
+    """Returns the id of the run that this process writes for, as scratch files have it.
 
-    No object is that, but what was not uploaded is still among the temporary files.
+    A process that a run starts inherits it; see `write_for` for workers elsewhere.
     """
-    if isinstance(folder, ObjectPath):
-        for left in Path(tempfile.gettempdir()).glob(
-            f"{temporary_name(folder, 'upload')}*"
-        ):
-            shutil.rmtree(left, ignore_errors=True)
-        return
-    for path in folder.glob(f"{_SCRATCH}*"):
+    return os.environ.get(_RUN, _OWN_RUN)
+
+
+@contextlib.contextmanager
+def new_run() -> Iterator[None]:
+    """Gives this process, and those that it starts meanwhile, the id of a new run."""
+    before = os.environ.get(_RUN)
+    os.environ[_RUN] = uuid.uuid4().hex[:12]
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_RUN]
+        else:
+            os.environ[_RUN] = before
+
+
+def write_for(run: str) -> None:
+    """Makes this process, a worker that others started, one that writes for a run."""
+    os.environ[_RUN] = run
+
+
+def scratch(folder: AnyPath) -> list[tuple[str, Path]]:
+    """Returns the scratch files in a folder, each with the id of its run.
+
+    No object is one, but what is not uploaded yet is among the temporary files here.
+    """
+    place, before = folder, _SCRATCH
+    if isinstance(place, ObjectPath):
+        place, before = Path(tempfile.gettempdir()), _upload_name(place)
+    return [
+        (path.name.removeprefix(before).partition("-")[0], path)
+        for path in place.glob(f"{before}*")
+    ]
+
+
+def _upload_name(folder: AnyPath) -> str:
+    return temporary_name(folder, "upload")
+
+
+def remove(path: Path) -> None:
+    """Removes a file, or a folder with all that is in it, if it is still there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
         path.unlink(missing_ok=True)
 
 

@@ -1,14 +1,17 @@
 """Which image each shard is at, so that one that crashes or hangs can be named.
 
-_work/flight/SHARD          position in the plan, and since when; written in place
+_work/flight/HOST-SHARD     position in the plan, and since when; written in place
 _work/condemned/SHARD.json  {position: [reason, detail]}: not to be tried again
 
-An object is not written in place: the flights of a DATASET in a store are among the
-temporary files, where who watches and who writes find them: both are on one machine.
+Who watches and who writes are on one machine, and so is the clock: the name of the
+machine keeps apart what a worker that was given up still writes on another one. An
+object is not written in place: the flights of a DATASET in a store are among the
+temporary files.
 """
 
 import contextlib
 import os
+import platform
 import struct
 import tempfile
 import time
@@ -107,7 +110,7 @@ def condemn(folder: AnyPath, suspect: Suspect, reason: str, detail: str) -> None
 def _place(folder: AnyPath) -> tuple[Path, str]:
     """Where the flights of a dataset are, and what their names begin with."""
     if isinstance(folder, Path):
-        return folder / WORK / "flight", ""
+        return folder / WORK / "flight", f"{platform.node()}-"
     return Path(tempfile.gettempdir()), files.temporary_name(folder, "flight")
 
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import flink_parts, flink_rest
+from pipeline import flink_parts, flink_rest, lock
 from pipeline.console import DONE, FAILED, RunError
 from pipeline.daemon import Daemon
 
@@ -291,8 +291,8 @@ def _listens(port: int) -> bool:
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """One `up` at a time; a second one waits."""
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with (folder / "lock").open("w") as file:
+        lock.take(file.fileno(), fcntl.LOCK_EX, folder)
         yield
 
 

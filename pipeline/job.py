@@ -25,7 +25,7 @@ from apache_beam.transforms.environments import (  # noqa: E402
     SubprocessSDKEnvironment,
 )
 
-from pipeline import dataflow, reach  # noqa: E402
+from pipeline import dataflow, files, reach  # noqa: E402
 from pipeline.console import UsageError  # noqa: E402
 from pipeline.objects import AnyPath  # noqa: E402
 from pipeline.work import Work  # noqa: E402
@@ -67,15 +67,22 @@ def run_there(work: Work, options: PipelineOptions) -> PipelineResult:
 
 def _build(pipeline: beam.Pipeline, work: Work) -> None:
     parts, make, complete = work  # each pickled alone
+    run = files.run_id()  # workers on other machines do not inherit it
     _ = (
         pipeline
         | "Start" >> beam.Impulse()
         | "Parts" >> beam.FlatMap(lambda _: parts())  # str: the graph does not grow
         | "Spread" >> beam.Reshuffle()  # else one worker gets them all
-        | "Make" >> beam.Map(lambda part: make(part))
+        | "Make" >> beam.Map(lambda part: _for_run(run, make, part))
         | "All made" >> beam.combiners.Count.Globally()  # int, one
-        | "Complete" >> beam.Map(lambda _: complete())
+        | "Complete" >> beam.Map(lambda _: _for_run(run, complete))
     )
+
+
+def _for_run(run: str, action: Callable[..., None], *arguments: str) -> None:
+    """Runs an action of a worker, whose scratch files are those of its run."""
+    files.write_for(run)
+    action(*arguments)
 
 
 def run_empty(options: PipelineOptions) -> None:

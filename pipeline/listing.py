@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pipeline.manifest import SPLITS
-from pipeline.objects import AnyPath
 
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx"}  # and every name with a dot first
 REASONS = {
@@ -68,7 +67,6 @@ class Listing:
             does not name.
         classes: sorted class names; the position is the label.
         carved: whether validation is made of a part of train.
-        roots: the folders and archives that were looked into.
     """
 
     layout: str
@@ -77,7 +75,6 @@ class Listing:
     ignored: list[str] = field(default_factory=list)
     classes: tuple[str, ...] = ()
     carved: bool = False
-    roots: list[AnyPath] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.refs) + len(self.rejects)
@@ -99,7 +96,6 @@ class Listing:
         self.refs += other.refs
         self.rejects += other.rejects
         self.ignored += other.ignored
-        self.roots += other.roots
 
     def splits(self) -> list[str]:
         """The splits that have images, in the usual order."""

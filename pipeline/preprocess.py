@@ -8,15 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pipeline import completion, image, manifest, outcome, shard, sources
+from pipeline import completion, image, lock, manifest, outcome, shard, sources
 from pipeline.console import RunError
 from pipeline.crew import Crew
 from pipeline.fleet import Fleet
 from pipeline.listing import Listing
-from pipeline.manifest import ImageContract
+from pipeline.manifest import SPLITS, ImageContract
 from pipeline.objects import AnyPath
 from pipeline.work import log_path, with_verdict
-from pipeline.workfolder import WorkFolder
+from pipeline.workfolder import WORK, WorkFolder
 
 
 def run(
@@ -62,50 +62,65 @@ def run(
     """
     started = time.monotonic()
     roots = images if isinstance(images, Sequence) else [images]
-    folders = {"images": roots, "dataset": [dataset]}
-    make = (
-        Crew if runner == "local" else functools.partial(Fleet, runner, folders=folders)
-    )
-    workforce = make(
-        workers=workers, image_timeout=image_timeout, beam_arguments=beam_arguments
-    )
-    listing = sources.list_images(
-        images,
-        csv=csv,
-        validation_fraction=validation_fraction,
-        seed=seed,
-        labelled_test=labelled_test,
-        classes=classes,
-    )
-    _refuse_inside(dataset, listing)
-    if listing.ignored:
-        named = ", ".join(sorted(listing.ignored)[:5])
-        print(f"ignored: {len(listing.ignored)} files or folders, such as {named}")
-    slices = shard.plan(listing, count=shards, seed=seed)
-    key = _key(listing, slices, contract, validation_fraction, seed)
-    folder = WorkFolder(dataset, manifest=manifest.MANIFEST)
-    parts = sum(len(refs) for refs in slices.values())
-    if overwrite and not folder.resumes(key, parts=parts):
-        folder.clear(manifest.SHARD_PATTERN, manifest.CLASSES, manifest.REJECTS)
-    if folder.start(key):
-        manifest.load(dataset)  # or names the shard that is gone since
-        print(f"DATASET {dataset} is complete already; nothing to do.")
-        return
-    planned = shard.write_plan(dataset, slices, listing.classes)
-    completion.prepare(
-        dataset, listing, planned, max_reject_fraction=max_reject_fraction
-    )
-    complete = True
-    with with_verdict(folder):
-        complete = workforce.write(dataset, planned, contract)
-    if complete:
-        _report(dataset, time.monotonic() - started)
+    _refuse_inside(dataset, roots, named=csv is not None)
+    with lock.held(dataset, notes=WORK):  # before the listing, which may take minutes
+        folders = {"images": roots, "dataset": [dataset]}
+        make = (
+            Crew
+            if runner == "local"
+            else functools.partial(Fleet, runner, folders=folders)
+        )
+        workforce = make(
+            workers=workers, image_timeout=image_timeout, beam_arguments=beam_arguments
+        )
+        listing = sources.list_images(
+            images,
+            csv=csv,
+            validation_fraction=validation_fraction,
+            seed=seed,
+            labelled_test=labelled_test,
+            classes=classes,
+        )
+        if listing.ignored:
+            named = ", ".join(sorted(listing.ignored)[:5])
+            print(f"ignored: {len(listing.ignored)} files or folders, such as {named}")
+        slices = shard.plan(listing, count=shards, seed=seed)
+        key = _key(listing, slices, contract, validation_fraction, seed)
+        folder = WorkFolder(dataset, manifest=manifest.MANIFEST)
+        parts = sum(len(refs) for refs in slices.values())
+        if overwrite and not folder.resumes(key, parts=parts):
+            folder.clear(manifest.SHARD_PATTERN, manifest.CLASSES, manifest.REJECTS)
+        if folder.start(key):
+            manifest.load(dataset)  # or names the shard that is gone since
+            print(f"DATASET {dataset} is complete already; nothing to do.")
+            return
+        planned = shard.write_plan(dataset, slices, listing.classes)
+        completion.prepare(
+            dataset, listing, planned, max_reject_fraction=max_reject_fraction
+        )
+        complete = True
+        with with_verdict(folder):
+            complete = workforce.write(dataset, planned, contract)
+        if complete:
+            _report(dataset, time.monotonic() - started)
 
 
-def _refuse_inside(dataset: AnyPath, listing: Listing) -> None:
-    """A dataset among the images would be listed by the next run."""
-    for root in listing.roots:
-        if root.resolve() in dataset.resolve().parents:
+def _refuse_inside(dataset: AnyPath, roots: Sequence[AnyPath], *, named: bool) -> None:
+    """Refuses a dataset among the images: a listing would take it for a class.
+
+    Args:
+        dataset: perhaps not there yet.
+        roots: of the images.
+        named: a CSV names the images, so that splits have no folders.
+    """
+    around = dataset.resolve().parents
+    for root in roots:
+        if root.resolve() not in around or not root.is_dir():
+            continue
+        names = {path.name.partition(".")[0] for path in root.iterdir()}  # or a .tar
+        splits = [root / name for name in SPLITS if name in names and not named]
+        # Beside the folders of splits nothing is listed.
+        if not splits or any(split.resolve() in around for split in splits):
             raise RunError(
                 f"DATASET {dataset} is among the images of {root}. Name a folder "
                 "elsewhere."

@@ -157,7 +157,9 @@ def _write(name: str, output: WorkFolder, contract: ImageContract) -> None:
     images = list(read_plan(output.folder, name))
     tally, sources = Tally(), [duplicates.UNREAD] * len(images)
     digest, length = hashlib.sha256(), 0
-    with Flight(output.folder, name) as flight, output.commit(name) as file:
+    # Innermost, so that no image is in flight while the shard is committed: bringing it
+    # to disk, or uploading it, may take longer than --image_timeout.
+    with output.commit(name) as file, Flight(output.folder, name) as flight:
         condemned = flight.condemned()
         contents = origin.read_ahead(
             ref.uri for index, ref in enumerate(images) if index not in condemned

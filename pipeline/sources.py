@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
-from pipeline import archives, catalogue, objects, origin, prefixes
+from pipeline import archives, catalogue, origin, prefixes
 from pipeline.console import RunError
 from pipeline.folders import Folder
 from pipeline.listing import Found, ImageRef, Listing, printable
@@ -90,7 +90,6 @@ def list_unlabelled(place: Place, split: str) -> Listing:
     """Lists every file of a place as an unlabelled image of a split."""
     listing, level = Listing("files"), place.level()
     level.refuse(level.doubled)
-    listing.roots.append(objects.at(place.where))
     listing.ignored += level.ignored
     for found in (*level.beside, *level.escaping):
         listing.add(found.path, found, split, None)
@@ -165,7 +164,6 @@ def _list_splits(level: Level, labelled_test: bool, listing: Listing) -> None:
 def _list_classes(level: Level, split: str, listing: Listing) -> list[Found]:
     """Adds the class folders of a place; returns the files outside them."""
     level.refuse(level.names())
-    listing.roots.append(objects.at(level.where))
     listing.ignored += level.ignored
     for found in level.escaping:
         listing.add(found.path, found, split, "")

@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, BinaryIO, Generic, TypeVar, cast
 
-from pipeline import files, objects
+from pipeline import files, lock, objects
 from pipeline.console import RunError
 from pipeline.objects import AnyPath, ObjectPath
 
@@ -38,7 +38,7 @@ class WorkFolder(Generic[_Folder]):
 
         Args:
             key: everything that decides the content. It is part of the manifest.
-            alone: nobody else writes there now, so what is unfinished was given up.
+            alone: False for a worker of a run, whose other workers write there, too.
 
         Raises:
             RunError: the folder holds another run, or something else.
@@ -52,10 +52,11 @@ class WorkFolder(Generic[_Folder]):
             return True
         if self._key.is_file():
             if alone:
-                files.remove_scratch(self.work)
+                lock.remove_scratch(self.work)
             return False
         self._refuse_foreign()
         self._note_key(key)
+        lock.sign(self.folder)  # `clear` removed the note
         return False
 
     def complete(self) -> bool:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from absl import flags
 
-from pipeline import console, fetch
+from pipeline import console, fetch, lock
 from pipeline.console import UsageError
 from pipeline.manifest import SPLITS
 from pipeline.objects import AnyPath
+from pipeline.workfolder import WORK
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "MODEL, as `make train` makes it.")
@@ -81,61 +82,67 @@ def predict(passed_on: Sequence[str]) -> None:
         raise UsageError("give one of --dataset and --images: what is to be predicted")
     if FLAGS.sample_submission and FLAGS.format != "submission":
         raise UsageError("--sample_submission goes with --format=submission")
-    from predictor import predict  # here: TensorFlow takes seconds that --help need not
-    from predictor.formats import Format
-    from predictor.order import Order
-
-    order = Order(
-        model=console.path(FLAGS.model),
-        folder=console.path(FLAGS.predictions),
-        format=Format(
-            kind=FLAGS.format,
-            top_k=FLAGS.top_k,
-            compression=FLAGS.compression,
-            parquet=FLAGS.parquet,
-        ),
-        dataset=_dataset(),
-        images=_path(FLAGS.images),
-        split=FLAGS.split,
-        sample_submission=_path(FLAGS.sample_submission),
-    )
-    if FLAGS.runner != "local":
-        from predictor import fleet
-
-        fleet.run(
-            order,
-            runner=FLAGS.runner,
-            workers=FLAGS.workers,
-            batch_size=FLAGS.batch_size,
-            shard_cache=(_local("shard_cache"), FLAGS.shard_cache_bytes),
-            beam_arguments=passed_on,
+    folder = console.path(FLAGS.predictions)
+    with lock.held(folder, notes=WORK):  # a second run is told so at once
+        from predictor import (
+            predict,  # here: TensorFlow takes seconds that --help need not
         )
-        return
-    predict.run(
-        order,
-        batch_size=FLAGS.batch_size,
-        writers=FLAGS.writers,
-        virtual_devices=FLAGS.virtual_devices,
-        cpu=FLAGS.cpu,
-    )
+        from predictor.formats import Format
+        from predictor.order import Order
+
+        order = Order(
+            model=console.path(FLAGS.model),
+            folder=folder,
+            format=Format(
+                kind=FLAGS.format,
+                top_k=FLAGS.top_k,
+                compression=FLAGS.compression,
+                parquet=FLAGS.parquet,
+            ),
+            dataset=_dataset(),
+            images=_path(FLAGS.images),
+            split=FLAGS.split,
+            sample_submission=_path(FLAGS.sample_submission),
+        )
+        if FLAGS.runner != "local":
+            from predictor import fleet
+
+            fleet.run(
+                order,
+                runner=FLAGS.runner,
+                workers=FLAGS.workers,
+                batch_size=FLAGS.batch_size,
+                shard_cache=(_local("shard_cache"), FLAGS.shard_cache_bytes),
+                beam_arguments=passed_on,
+            )
+            return
+        predict.run(
+            order,
+            batch_size=FLAGS.batch_size,
+            writers=FLAGS.writers,
+            virtual_devices=FLAGS.virtual_devices,
+            cpu=FLAGS.cpu,
+        )
 
 
 def evaluate(passed_on: Sequence[str]) -> None:
     """Says how good MODEL is on a labelled split, or PREDICTIONS that were made."""
     console.nothing_passed_on(passed_on)
-    from predictor import evaluate
+    folder = console.local_path(FLAGS.evaluation, "evaluation")
+    with lock.held(folder):
+        from predictor import evaluate
 
-    evaluate.run(
-        console.local_path(FLAGS.evaluation, "evaluation"),
-        dataset=_dataset(),
-        model=_path(FLAGS.model),
-        split=FLAGS.split,
-        predictions=_path(FLAGS.predictions),
-        labels=_path(FLAGS.labels),
-        batch_size=FLAGS.batch_size,
-        virtual_devices=FLAGS.virtual_devices,
-        cpu=FLAGS.cpu,
-    )
+        evaluate.run(
+            folder,
+            dataset=_dataset(),
+            model=_path(FLAGS.model),
+            split=FLAGS.split,
+            predictions=_path(FLAGS.predictions),
+            labels=_path(FLAGS.labels),
+            batch_size=FLAGS.batch_size,
+            virtual_devices=FLAGS.virtual_devices,
+            cpu=FLAGS.cpu,
+        )
 
 
 def verify(passed_on: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from pipeline import files, resources
+from pipeline import files, lock, resources
 from pipeline.console import RunError, progress
 from pipeline.objects import AnyPath
 from predictor import evaluation, report, subject, tables, thumbnails, truth
@@ -52,30 +52,33 @@ def run(
             damaged.
     """
     resources.limit_arenas()
-    given = subject.load(
-        dataset=dataset,
-        model=model,
-        split=split,
-        predictions=predictions,
-        labelled=bool(labels),
-    )
-    classes = given.classes()
-    numbers = Numbers(classes)
-    told = _truth(given, labels, numbers)
-    rows = given.rows(batch_size=batch_size, virtual_devices=virtual_devices, cpu=cpu)
-    with progress(given.images, "evaluate") as bar:
-        matched = match(_counted(rows, bar), told, numbers)
-    found = Evaluation(
-        title=given.title,
-        source={**given.source, "labels": files.sha256(labels) if labels else None},
-        classes=numbers.names,
-        known=len(classes),
-        matched=matched,
-        frequency=given.frequency(numbers.names),
-    )
-    _refuse_other_classes(found)
-    _write(output, found, _pictures(given, found))
-    print(_in_words(found, output))
+    with lock.held(output):
+        given = subject.load(
+            dataset=dataset,
+            model=model,
+            split=split,
+            predictions=predictions,
+            labelled=bool(labels),
+        )
+        classes = given.classes()
+        numbers = Numbers(classes)
+        told = _truth(given, labels, numbers)
+        rows = given.rows(
+            batch_size=batch_size, virtual_devices=virtual_devices, cpu=cpu
+        )
+        with progress(given.images, "evaluate") as bar:
+            matched = match(_counted(rows, bar), told, numbers)
+        found = Evaluation(
+            title=given.title,
+            source={**given.source, "labels": files.sha256(labels) if labels else None},
+            classes=numbers.names,
+            known=len(classes),
+            matched=matched,
+            frequency=given.frequency(numbers.names),
+        )
+        _refuse_other_classes(found)
+        _write(output, found, _pictures(given, found))
+        print(_in_words(found, output))
 
 
 def _truth(given: Subject, labels: AnyPath | None, numbers: Numbers) -> Truth:
@@ -118,7 +121,7 @@ def _pictures(given: Subject, found: Evaluation) -> dict[str, bytes]:
 def _write(output: Path, found: Evaluation, pictures: Mapping[str, bytes]) -> None:
     """Commits the files; evaluation.json comes last, and an earlier one goes first."""
     output.mkdir(parents=True, exist_ok=True)
-    files.remove_scratch(output)
+    lock.remove_scratch(output)
     (output / evaluation.FILE).unlink(missing_ok=True)
     tables.write(output, found)
     files.write_text(output / report.FILE, report.html(found, pictures))

@@ -11,13 +11,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import fetch, io_errors, resources
+from pipeline import fetch, io_errors, lock, resources
 from pipeline.engine import Engine
 from pipeline.listing import Reject
 from pipeline.objects import AnyPath
 from pipeline.watch import Watch, begin
 from pipeline.work import Work, log_path, noting_verdict, with_verdict
-from pipeline.workfolder import WorkFolder
+from pipeline.workfolder import WORK, WorkFolder
 from predictor import order, writers
 from predictor.csv_shards import MANIFEST
 from predictor.forward import Forward, naming_shortage, refuse_infinite
@@ -59,29 +59,30 @@ def run(
         **({"dataset": [wanted.dataset]} if wanted.dataset else {}),
         **({"images": [wanted.images]} if wanted.images else {}),
     }
-    engine = Engine(
-        runner, workers=workers, folders=folders, beam_arguments=beam_arguments
-    )
-    begun = Begun(wanted)
-    if begun.complete:
-        print(f"PREDICTIONS {wanted.folder} is complete already; nothing to do.")
-        return
-    begun.announce(begun.parts.missing(), writers=workers)
-    planned = dict(zip(begun.parts.names, begun.source.sizes, strict=True))
-    make = functools.partial(
-        _make, wanted=wanted, batch_size=batch_size, shard_cache=shard_cache
-    )
-    complete = functools.partial(_complete, wanted)
-    with (
-        with_verdict(begun.output),
-        Watch(begun.output, begun.parts.work, planned, what="predict") as watch,
-    ):
-        work = Work(functools.partial(list, watch.missing), make, complete)
-        if not watch.missing:
-            begun.finish()
-        elif not engine.run(work, watch, log_path(wanted.folder)):
+    with lock.held(wanted.folder, notes=WORK):
+        engine = Engine(
+            runner, workers=workers, folders=folders, beam_arguments=beam_arguments
+        )
+        begun = Begun(wanted)
+        if begun.complete:
+            print(f"PREDICTIONS {wanted.folder} is complete already; nothing to do.")
             return
-    print(order.in_words(wanted.folder, time.monotonic() - started))
+        begun.announce(begun.parts.missing(), writers=workers)
+        planned = dict(zip(begun.parts.names, begun.source.sizes, strict=True))
+        make = functools.partial(
+            _make, wanted=wanted, batch_size=batch_size, shard_cache=shard_cache
+        )
+        complete = functools.partial(_complete, wanted)
+        with (
+            with_verdict(begun.output),
+            Watch(begun.output, begun.parts.work, planned, what="predict") as watch,
+        ):
+            work = Work(functools.partial(list, watch.missing), make, complete)
+            if not watch.missing:
+                begun.finish()
+            elif not engine.run(work, watch, log_path(wanted.folder)):
+                return
+        print(order.in_words(wanted.folder, time.monotonic() - started))
 
 
 class _Worker:

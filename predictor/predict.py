@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from pipeline import console, resources
+from pipeline import console, lock, resources
 from pipeline.console import RunError
 from pipeline.listing import Reject
+from pipeline.workfolder import WORK
 from predictor import order
 from predictor.forward import Forward, naming_shortage, refuse_infinite
 from predictor.inputs import Batch
@@ -48,37 +49,38 @@ def run(
     """
     started = time.monotonic()
     resources.limit_arenas()
-    begun = Begun(wanted)
-    if begun.complete:
-        print(f"PREDICTIONS {wanted.folder} is complete already; nothing to do.")
-        return
-    if missing := begun.parts.missing():
-        strategy = devices.strategy(virtual_devices=virtual_devices, cpu=cpu)
-        writers = min(writers or _default_writers(strategy), len(missing))
-        with _nothing_begun_if_refused(begun):
-            begun.announce(missing, writers=writers)
-        # TensorFlow would make errors of its own of what interrupts it.
-        with Stop() as stop, stop.put_off():
-            with strategy.scope():
-                forward = Forward(model.load(wanted.model), strategy)
-            batches = begun.source.batches(
-                missing, batch_size=batch_size, at_once=writers
-            )
-            writing = Writers(
-                begun.parts.folder,
-                begun.parts.format,
-                begun.contract.classes,
-                rows=batch_size,
-                count=writers,
-            )
-            with (
-                writing,
-                contextlib.closing(batches),
-                naming_shortage(batch_size),
-            ):
-                _write(forward.stream(batches), writing, begun.parts, stop)
-    begun.finish()
-    print(order.in_words(wanted.folder, time.monotonic() - started))
+    with lock.held(wanted.folder, notes=WORK):
+        begun = Begun(wanted)
+        if begun.complete:
+            print(f"PREDICTIONS {wanted.folder} is complete already; nothing to do.")
+            return
+        if missing := begun.parts.missing():
+            strategy = devices.strategy(virtual_devices=virtual_devices, cpu=cpu)
+            writers = min(writers or _default_writers(strategy), len(missing))
+            with _nothing_begun_if_refused(begun):
+                begun.announce(missing, writers=writers)
+            # TensorFlow would make errors of its own of what interrupts it.
+            with Stop() as stop, stop.put_off():
+                with strategy.scope():
+                    forward = Forward(model.load(wanted.model), strategy)
+                batches = begun.source.batches(
+                    missing, batch_size=batch_size, at_once=writers
+                )
+                writing = Writers(
+                    begun.parts.folder,
+                    begun.parts.format,
+                    begun.contract.classes,
+                    rows=batch_size,
+                    count=writers,
+                )
+                with (
+                    writing,
+                    contextlib.closing(batches),
+                    naming_shortage(batch_size),
+                ):
+                    _write(forward.stream(batches), writing, begun.parts, stop)
+        begun.finish()
+        print(order.in_words(wanted.folder, time.monotonic() - started))
 
 
 @contextlib.contextmanager

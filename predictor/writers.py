@@ -13,7 +13,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from pipeline import files
+from pipeline import lock
 from pipeline.console import RunError
 from pipeline.listing import Reject
 from pipeline.objects import AnyPath
@@ -119,7 +119,7 @@ class Writers:
     ) -> None:
         for writer in self._writers:
             writer.stop()
-        files.remove_scratch(self._work)  # of files that were not committed
+        lock.remove_scratch(self._work)  # of files that were not committed
 
     def _writer(self, name: str) -> "_Writer":
         """Of the file; for a new one, that with the fewest files."""

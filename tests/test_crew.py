@@ -40,6 +40,19 @@ def decode_jpeg(data, *args, **kwargs):
 
 simplejpeg.decode_jpeg = decode_jpeg
 """
+# In place of a disk, or an uplink, that takes its time with a finished shard.
+SLOW_DISK = """
+import os, time
+
+fsync = os.fsync
+
+def slow(descriptor):
+    if os.readlink(f"/proc/self/fd/{descriptor}").endswith(".tfrecord"):
+        time.sleep(8)
+    fsync(descriptor)
+
+os.fsync = slow
+"""
 SIZE = (f"--height={HEIGHT}", f"--width={WIDTH}", "--max_reject_fraction=0.5")
 
 
@@ -91,6 +104,18 @@ def test_crashes_and_hangs_cost_an_image_each(faulty: Path, program: Program) ->
         "rejects.csv",
         *(f"train-0000{index}-of-00003.tfrecord" for index in range(3)),
     ]
+
+
+def test_the_commit_of_a_shard_is_no_image_that_hangs(
+    images: Path, program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SLOW_DISK)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    words = (f"--images={images}", f"--dataset={tmp_path / 'made'}", "--shards=1")
+    result = program("pipeline", *words, *SIZE, "--workers=2", "--image_timeout=3")
+    assert result.returncode == 0, result.stderr
+    assert "no result in 3 s" not in result.stderr
+    assert "42 images listed = 40 written + 2 rejected" in result.stdout
 
 
 @pytest.fixture(name="many")

@@ -396,9 +396,9 @@ def test_a_second_run_replaces_the_first(
     before = tree(finished)
     (finished / "export" / "classes.txt").write_text("stale")
     (finished / "export" / "more").write_text("stale")
-    (finished / ".export-former" / "saved_model").mkdir(parents=True)
-    (finished / ".export-unfinished").mkdir()
-    (finished / ".export-unfinished" / "model.tflite").write_text("half")
+    (finished / ".export-work" / "former" / "saved_model").mkdir(parents=True)
+    (finished / ".export-work" / "unfinished").mkdir()
+    (finished / ".export-work" / "unfinished" / "model.tflite").write_text("half")
     export.run(finished)
     assert set(tree(finished)) == set(before)
     assert tree(finished)["export/classes.txt"] == before["export/classes.txt"]

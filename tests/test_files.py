@@ -147,15 +147,16 @@ def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
         files.write_text(tmp_path / "nowhere" / "x", "x")
 
 
-def test_remove_scratch_removes_nothing_else(tmp_path: Path) -> None:
-    kept = ["x.bin", ".hidden", "scratch-1", ".scratch"]
-    for name in kept:
+def test_scratch_files_are_told_from_others_and_name_their_run(tmp_path: Path) -> None:
+    for name in ("x.bin", ".hidden", "scratch-1", ".scratch"):
         (tmp_path / name).touch()
-    left = files.commit_path(tmp_path / "x.bin")
-    left.__enter__().touch()  # a process that is killed never exits
-    assert len(names(tmp_path)) == len(kept) + 1
-    files.remove_scratch(tmp_path)
-    assert names(tmp_path) == sorted(kept)
+    with files.new_run():
+        left = files.commit_path(tmp_path / "x-y.bin")
+        path = left.__enter__()
+        path.touch()  # a process that is killed never exits
+        assert files.scratch(tmp_path) == [(files.run_id(), path)]
+    ((run, _),) = files.scratch(tmp_path)
+    assert run != files.run_id()
 
 
 def test_equal_values_are_equal_json(tmp_path: Path) -> None:

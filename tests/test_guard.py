@@ -1,6 +1,7 @@
 """A shard in a process of its own; see test_engine for crashes and hangs."""
 
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -8,11 +9,13 @@ from pathlib import Path
 
 import pytest
 from conftest import HEIGHT, REPOSITORY, WIDTH, children, jpeg, photo
-from test_crew import DEFECT
+from servers import Proxy
+from test_crew import DEFECT, SLOW_DISK
 
-from pipeline import files, guard, image, shard
+from pipeline import files, flight, guard, image, shard, watch
 from pipeline.listing import ImageRef
 from pipeline.manifest import MANIFEST, ImageContract
+from pipeline.objects import AnyPath, ObjectPath
 from pipeline.workfolder import WORK, WorkFolder
 
 CONTRACT = ImageContract(height=HEIGHT, width=WIDTH)
@@ -21,17 +24,21 @@ CONTRACT = ImageContract(height=HEIGHT, width=WIDTH)
 @pytest.fixture
 def planned(tmp_path: Path) -> tuple[Path, str]:
     """A dataset that was started, and the name of its one shard."""
-    path = tmp_path / "photo.jpg"
-    path.write_bytes(jpeg(photo(0, 0)))
     folder = tmp_path / "dataset"
+    return folder, plan(folder, tmp_path / "photo.jpg")
+
+
+def plan(folder: AnyPath, path: Path) -> str:
+    """Starts a dataset of one shard with one photo, and returns its name."""
+    path.write_bytes(jpeg(photo(0, 0)))
     WorkFolder(folder, manifest=MANIFEST).start({"versions": image.versions()})
     refs = [ImageRef("photo.jpg", str(path), "a", "train")]
     (name,) = shard.write_plan(folder, {"train": [refs]}, ["a"])
-    return folder, name
+    return name
 
 
-def write(folder: Path, name: str) -> None:
-    guard.write(name, folder=str(folder), contract=CONTRACT, image_timeout=60)
+def write(folder: AnyPath, name: str, *, seconds: float = 60) -> None:
+    guard.write(name, folder=str(folder), contract=CONTRACT, image_timeout=seconds)
 
 
 def test_it_writes_the_bytes_of_a_worker(planned: tuple[Path, str]) -> None:
@@ -93,7 +100,7 @@ def test_it_ends_with_its_worker(
         cwd=REPOSITORY,
         env=os.environ | {"PYTHONPATH": f"{tmp_path}:{REPOSITORY / 'tests'}"},
     )
-    while not (folder / WORK / "flight" / name).is_file():
+    while not (folder / WORK / "flight" / f"{platform.node()}-{name}").is_file():
         assert worker.poll() is None
         time.sleep(0.02)
     (process,) = children(worker.pid)
@@ -103,3 +110,43 @@ def test_it_ends_with_its_worker(
     while os.path.exists(f"/proc/{process}"):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_a_slow_disk_is_no_image_that_hangs(
+    planned: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SLOW_DISK)
+    monkeypatch.syspath_prepend(tmp_path)
+    folder, name = planned
+    write(folder, name, seconds=3)
+    assert shard.read_note(folder, name).shard.examples == 1
+
+
+def test_a_slow_uplink_is_no_image_that_hangs(
+    bucket: ObjectPath, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first uploads get no answer for two seconds each."""
+    name = plan(bucket / "dataset", tmp_path / "photo.jpg")
+    monkeypatch.setattr(guard, "_TRIES", 1)
+    watch.begin(bucket / "dataset")
+    with proxy.failing("slow", times=3, method="P") as fault:  # PUT, POST
+        write(bucket / "dataset", name, seconds=3)
+    assert fault.seen == 3
+    assert shard.read_note(bucket / "dataset", name).shard.examples == 1
+
+
+def test_what_another_machine_is_at_is_not_watched_here(
+    planned: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that was given up goes on there, by a clock of its own."""
+    folder, name = planned
+    with monkeypatch.context() as patch:
+        patch.setattr(platform, "node", lambda: "elsewhere")
+        there = flight.Flight(folder, name)
+        there.__enter__().at(0)
+    assert flight.suspects(folder) == flight.suspects(folder, only=name) == []
+    with flight.Flight(folder, name) as here:
+        here.at(0)
+        flight.land(folder)
+        there.at(0)
+        assert flight.suspects(folder) == []

@@ -8,10 +8,10 @@ from typing import Any
 
 from absl import flags
 
-from pipeline import console, fetch
+from pipeline import console, fetch, lock
 from pipeline.objects import AnyPath
 from trainer import cache
-from trainer.options import Options
+from trainer.options import CHECKPOINT, Options
 from trainer.recipe import CHOICES, RECIPES, Recipe
 
 FLAGS = flags.FLAGS
@@ -122,28 +122,30 @@ def train(passed_on: Sequence[str]) -> None:
     console.nothing_passed_on(passed_on)
     console.required(dataset=FLAGS.dataset, model=FLAGS.model)
     recipe = _recipe()
-    from trainer import train  # here: TensorFlow takes seconds that --help need not
+    folder = console.local_path(FLAGS.model, "model")
+    with lock.held(folder, notes=CHECKPOINT):  # a second run is told so at once
+        from trainer import train  # here: TensorFlow takes seconds that --help need not
 
-    train.run(
-        _dataset(),
-        console.local_path(FLAGS.model, "model"),
-        recipe=recipe,
-        weights=str(console.local_path(FLAGS.weights, "weights")),
-        options=Options(
-            seed=FLAGS.seed,
-            cache=FLAGS.cache,
-            cache_folder=_local("cache_dir"),
-            feature_dtype=FLAGS.feature_dtype,
-            feature_views=FLAGS.feature_views,
-            features_on=FLAGS.features_on,
-            save_minutes=FLAGS.save_minutes,
-            keep_snapshots=FLAGS.keep_snapshots,
-            hang_minutes=FLAGS.hang_minutes,
-            virtual_devices=FLAGS.virtual_devices,
-            cpu=FLAGS.cpu,
-            all_reduce=FLAGS.all_reduce,
-        ),
-    )
+        train.run(
+            _dataset(),
+            folder,
+            recipe=recipe,
+            weights=str(console.local_path(FLAGS.weights, "weights")),
+            options=Options(
+                seed=FLAGS.seed,
+                cache=FLAGS.cache,
+                cache_folder=_local("cache_dir"),
+                feature_dtype=FLAGS.feature_dtype,
+                feature_views=FLAGS.feature_views,
+                features_on=FLAGS.features_on,
+                save_minutes=FLAGS.save_minutes,
+                keep_snapshots=FLAGS.keep_snapshots,
+                hang_minutes=FLAGS.hang_minutes,
+                virtual_devices=FLAGS.virtual_devices,
+                cpu=FLAGS.cpu,
+                all_reduce=FLAGS.all_reduce,
+            ),
+        )
 
 
 def doctor(passed_on: Sequence[str]) -> None:

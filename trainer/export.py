@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from pipeline import files
+from pipeline import files, lock
 from pipeline.console import RunError, in_bytes
 from pipeline.manifest import CLASSES, classes_text
 from trainer import graph_image, model
@@ -144,34 +144,36 @@ def _manifest(contract: Contract) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _replace(folder: Path) -> Iterator[Path]:
-    """A folder to fill; at the end it takes the place of `folder`, whole, on disk.
+    """Yields a folder to fill; at the end it takes the place of `folder`, whole.
 
     What a killed run left goes first. No folder can be renamed onto another: for a
     moment there is none.
 
     Raises:
-        RunError: `folder` is not an earlier export.
+        RunError: `folder` is not an earlier export, or another run makes one.
     """
     if folder.exists() and not (folder / MANIFEST).is_file():
         raise RunError(
             f"{folder} is there already, and is no export: it has no {MANIFEST}. Move "
             "it away, and run again."
         )
-    unfinished = folder.with_name(f".{folder.name}-unfinished")
-    former = folder.with_name(f".{folder.name}-former")
-    for left in (unfinished, former):
-        shutil.rmtree(left, ignore_errors=True)
-    unfinished.mkdir()
-    try:
-        yield unfinished
-        _sync(unfinished)
-        if folder.exists():
-            folder.rename(former)
-        unfinished.rename(folder)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-    shutil.rmtree(former, ignore_errors=True)
+    work = folder.with_name(f".{folder.name}-work")
+    unfinished, former = work / "unfinished", work / "former"
+    # Of its own, not of MODEL: a training run may go on there meanwhile.
+    with lock.held(work):
+        for left in (unfinished, former):
+            shutil.rmtree(left, ignore_errors=True)
+        unfinished.mkdir()
+        try:
+            yield unfinished
+            _sync(unfinished)
+            if folder.exists():
+                folder.rename(former)
+            unfinished.rename(folder)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+        shutil.rmtree(work)
 
 
 def _sync(folder: Path) -> None:

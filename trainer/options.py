@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+CHECKPOINT = "checkpoint"  # in MODEL: the state of the run, and who holds MODEL
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:

@@ -30,7 +30,7 @@ def keep_newest(folder: Path, count: int) -> None:
 
 
 def _all(folder: Path) -> list[Path]:
-    return list((folder / FOLDER).glob("*.keras"))
+    return list((folder / FOLDER).glob("[!.]*.keras"))  # no scratch files
 
 
 def _epoch(path: Path) -> int:

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 import google_crc32c
 import numpy as np
 
-from pipeline import files, io_errors
+from pipeline import files, io_errors, lock
 from pipeline.console import RunError, in_bytes
 from pipeline.workfolder import WorkFolder
 
@@ -106,10 +106,12 @@ def _claim(descriptor: int, work: WorkFolder, content: Content) -> None:
 
     The locks are the kernel's: a killed process holds none.
     """
-    if _locks(descriptor, fcntl.LOCK_EX):
+    if _locks(descriptor, fcntl.LOCK_EX, work.folder):
         _make_whole(work, content)
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-    elif not _locks(descriptor, fcntl.LOCK_SH) or work.other(_key(content)):
+        lock.take(descriptor, fcntl.LOCK_SH, work.folder)
+    elif not _locks(descriptor, fcntl.LOCK_SH, work.folder) or work.other(
+        _key(content)
+    ):
         raise RunError(
             f"another run uses the cache in {work.folder}. Wait for its end, or name "
             "another --cache_dir."
@@ -122,10 +124,10 @@ def _key(content: Content) -> dict[str, Any]:
     return {"version": _VERSION, **content.key}
 
 
-def _locks(descriptor: int, kind: int) -> bool:
+def _locks(descriptor: int, kind: int, folder: Path) -> bool:
     """Takes a lock, if nobody is in the way."""
     try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        lock.take(descriptor, kind | fcntl.LOCK_NB, folder)
     except BlockingIOError:
         return False
     return True

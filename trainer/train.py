@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipeline import files, manifest, resources
+from pipeline import files, lock, manifest, resources
 from pipeline.console import RunError, progress
 from pipeline.manifest import Dataset
 from pipeline.objects import AnyPath
@@ -34,7 +34,7 @@ from trainer import (
 from trainer import dataset as data
 from trainer.cache import Choice
 from trainer.loop import DivergenceError, Loop, Metrics, Trained
-from trainer.options import Options
+from trainer.options import CHECKPOINT, Options
 from trainer.recipe import Phase, Recipe
 from trainer.stop import Stop
 from trainer.supply import Supply
@@ -64,38 +64,43 @@ def run(
         KeyboardInterrupt: SIGINT or SIGTERM; the state is saved.
     """
     resources.limit_arenas()
-    dataset = manifest.load(dataset_folder)
-    data.steps_per_epoch(dataset, recipe.batch_size)
-    checkpoint = _checkpoint(folder)
-    earlier = state.read(checkpoint)[0]
-    choice = supply.choose(
-        dataset, recipe, options, earlier=earlier, folder=_cache_folder(folder, options)
-    )
-    key = _key(dataset, recipe, weights, options.seed, choice)
-    if _is_finished(folder, key, recipe.epochs):
-        print(f"MODEL {folder} is complete already: {recipe.epochs} epochs.")
-        return
-    state.check(checkpoint, key)
-    print("\n".join([f"recipe {recipe.name}", *recipe.in_words(), str(choice)]))
-    if options.seed is not None:
-        keras.utils.set_random_seed(options.seed)
-        tf.config.experimental.enable_op_determinism()
-    strategy = devices.strategy(
-        virtual_devices=options.virtual_devices,
-        cpu=options.cpu,
-        all_reduce=options.all_reduce,
-    )
-    devices.check_batch_size(
-        recipe.batch_size, strategy.num_replicas_in_sync * recipe.accumulate
-    )
-    for part in (folder, folder / "checkpoint", folder / "snapshot"):
-        files.remove_scratch(part)
-    with Stop() as stop, data.naming_damage(dataset):
-        _Run(dataset, folder, recipe, weights, options, strategy, key, stop).train(
-            choice
+    with lock.held(folder, notes=CHECKPOINT):
+        dataset = manifest.load(dataset_folder)
+        data.steps_per_epoch(dataset, recipe.batch_size)
+        checkpoint = _checkpoint(folder)
+        earlier = state.read(checkpoint)[0]
+        choice = supply.choose(
+            dataset,
+            recipe,
+            options,
+            earlier=earlier,
+            folder=_cache_folder(folder, options),
         )
-    if not options.cache_folder:
-        shutil.rmtree(folder / "cache", ignore_errors=True)
+        key = _key(dataset, recipe, weights, options.seed, choice)
+        if _is_finished(folder, key, recipe.epochs):
+            print(f"MODEL {folder} is complete already: {recipe.epochs} epochs.")
+            return
+        state.check(checkpoint, key)
+        print("\n".join([f"recipe {recipe.name}", *recipe.in_words(), str(choice)]))
+        if options.seed is not None:
+            keras.utils.set_random_seed(options.seed)
+            tf.config.experimental.enable_op_determinism()
+        strategy = devices.strategy(
+            virtual_devices=options.virtual_devices,
+            cpu=options.cpu,
+            all_reduce=options.all_reduce,
+        )
+        devices.check_batch_size(
+            recipe.batch_size, strategy.num_replicas_in_sync * recipe.accumulate
+        )
+        for part in (folder, folder / CHECKPOINT, folder / snapshots.FOLDER):
+            lock.remove_scratch(part)
+        with Stop() as stop, data.naming_damage(dataset):
+            _Run(dataset, folder, recipe, weights, options, strategy, key, stop).train(
+                choice
+            )
+        if not options.cache_folder:
+            shutil.rmtree(folder / "cache", ignore_errors=True)
 
 
 class _Run:
@@ -355,7 +360,7 @@ class _Run:
 
 
 def _checkpoint(folder: Path) -> Path:
-    return folder / "checkpoint" / "state.npz"
+    return folder / CHECKPOINT / "state.npz"
 
 
 def _cache_folder(folder: Path, options: Options) -> Path:
@@ -390,9 +395,10 @@ def _is_finished(folder: Path, key: dict[str, Any], epochs: int) -> bool:
                 "of that run, or another MODEL folder."
             )
         return earlier["epochs"] >= epochs
-    if (folder / "checkpoint").is_dir():  # of which run, its content tells
+    if _checkpoint(folder).is_file():  # of which run, its content tells
         return False
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    # Of a run that was killed before it saved, and of this one, which holds the lock.
+    if any(path.name != CHECKPOINT for path in folder.iterdir()):
         raise RunError(
             f"MODEL {folder} is there already and no training run made it. Name a new "
             "or an empty folder."
