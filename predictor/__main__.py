@@ -32,6 +32,13 @@ flags.DEFINE_integer("top_k", 5, "Classes in a row of that format.", lower_bound
 flags.DEFINE_string(
     "sample_submission", None, "CSV whose ids a submission has to have, in its order."
 )
+flags.DEFINE_float(
+    "max_reject_fraction",
+    0.01,
+    "Of --images: fail at the end if more of them than this cannot be used.",
+    lower_bound=0,
+    upper_bound=1,
+)
 flags.DEFINE_enum("compression", "none", ["none", "gzip", "zstd"], "Of the CSVs.")
 flags.DEFINE_bool("parquet", False, "Write Parquet in place of CSV.")
 flags.DEFINE_integer("batch_size", 64, "Over all replicas.", lower_bound=1)
@@ -80,7 +87,7 @@ def predict(passed_on: Sequence[str]) -> None:
         raise UsageError("give one of --dataset and --images: what is to be predicted")
     if FLAGS.sample_submission and FLAGS.format != "submission":
         raise UsageError("--sample_submission goes with --format=submission")
-    from predictor import predict  # here: TensorFlow takes seconds that --help need not
+    from predictor import predict  # here: --help need not wait for its imports
     from predictor.formats import Format
     from predictor.order import Order
 
@@ -97,6 +104,7 @@ def predict(passed_on: Sequence[str]) -> None:
         images=_path(FLAGS.images),
         split=FLAGS.split,
         sample_submission=_path(FLAGS.sample_submission),
+        max_reject_fraction=FLAGS.max_reject_fraction,
     )
     if FLAGS.runner != "local":
         from predictor import fleet
