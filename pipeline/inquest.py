@@ -5,7 +5,7 @@ import multiprocessing
 import signal
 import sys
 
-from pipeline import flight, shard
+from pipeline import flight, pool, shard
 from pipeline.manifest import ImageContract
 from pipeline.objects import AnyPath
 
@@ -47,7 +47,7 @@ def _try_alone(
     uri: str, contract: ImageContract, seconds: float
 ) -> tuple[str, str] | None:
     """(reason, detail) of an image that crashes or hangs in a process of its own."""
-    process = _SPAWN.Process(target=shard.try_alone, args=(uri, contract))
+    process = _SPAWN.Process(target=_alone, args=(uri, contract))
     process.start()
     process.join(None if seconds == math.inf else seconds + _SPAWN_SECONDS)
     if process.exitcode is None:
@@ -57,3 +57,9 @@ def _try_alone(
     if process.exitcode < 0:
         return "decoder_crash", signal.Signals(-process.exitcode).name
     return None
+
+
+def _alone(uri: str, contract: ImageContract) -> None:
+    """Child entry point: tries one image, which may hang, and ends with its parent."""
+    pool.end_with_the_parent()
+    shard.try_alone(uri, contract)

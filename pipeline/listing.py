@@ -1,11 +1,17 @@
 """What a listing is made of: the files that were found, the images, the rejects."""
 
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from pipeline.manifest import SPLITS
 
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx"}  # and every name with a dot first
+# What may be taken off the name of an image; `22.05` has no extension.
+_EXTENSIONS = {
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".webp"),
+    *(".tif", ".tiff", ".heic", ".heif", ".avif"),
+}
 REASONS = {
     "bad_name": "the path is not UTF-8, or leads out of its folder or archive",
     "no_class": "a file of a labelled split outside every class folder",
@@ -102,6 +108,16 @@ class Listing:
         there = {ref.split for ref in self.refs}
         there |= {reject.split for reject in self.rejects}
         return [split for split in SPLITS if split in there]
+
+
+def stem(path: str) -> str:
+    """Returns the name of an image without its folders and an image's extension.
+
+    >>> [stem(path) for path in ("a/0001.jpg", "b.c.PNG", "22.05")]
+    ['0001', 'b.c', '22.05']
+    """
+    pure = PurePosixPath(path)
+    return pure.stem if pure.suffix.lower() in _EXTENSIONS else pure.name
 
 
 def is_litter(name: str) -> bool:

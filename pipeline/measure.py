@@ -18,6 +18,7 @@ from pipeline import image, origin, sources
 from pipeline.console import RunError
 from pipeline.listing import ImageRef
 from pipeline.manifest import ImageContract
+from pipeline.pool import end_with_the_parent
 from pipeline.split import order_key
 
 # One thread per process, and no GPU.
@@ -138,6 +139,7 @@ def _initialize(barrier: Barrier, environment: Mapping[str, str]) -> None:
     # TensorFlow's notes, which nothing else stops; errors are handed over.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    end_with_the_parent()
 
 
 def _step(

@@ -53,14 +53,19 @@ def each(
 def _begin() -> None:
     """In each process, before its first task."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the pool
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    end_with_the_parent()
 
 
-def _end_with_the_parent() -> None:
-    """Even by `kill -9`: else the process would wait for tasks for ever.
+def end_with_the_parent() -> None:
+    """Has this child process end when its parent is gone, even by `kill -9`.
 
-    It holds both ends of the pipe that they come by, so that it never sees the end.
+    A process of a pool holds both ends of the pipe that tasks come by, so that it never
+    sees the end of it; one that hangs in a task does not look at its pipe.
     """
+    threading.Thread(target=_wait_for_the_end, daemon=True).start()
+
+
+def _wait_for_the_end() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])

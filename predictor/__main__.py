@@ -11,7 +11,6 @@ from pipeline import console, fetch, lock
 from pipeline.console import UsageError
 from pipeline.manifest import SPLITS
 from pipeline.objects import AnyPath
-from pipeline.workfolder import WORK
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "MODEL, as `make train` makes it.")
@@ -32,6 +31,13 @@ flags.DEFINE_enum(
 flags.DEFINE_integer("top_k", 5, "Classes in a row of that format.", lower_bound=1)
 flags.DEFINE_string(
     "sample_submission", None, "CSV whose ids a submission has to have, in its order."
+)
+flags.DEFINE_float(
+    "max_reject_fraction",
+    0.01,
+    "Of --images: fail at the end if more of them than this cannot be used.",
+    lower_bound=0,
+    upper_bound=1,
 )
 flags.DEFINE_enum("compression", "none", ["none", "gzip", "zstd"], "Of the CSVs.")
 flags.DEFINE_bool("parquet", False, "Write Parquet in place of CSV.")
@@ -82,47 +88,43 @@ def predict(passed_on: Sequence[str]) -> None:
         raise UsageError("give one of --dataset and --images: what is to be predicted")
     if FLAGS.sample_submission and FLAGS.format != "submission":
         raise UsageError("--sample_submission goes with --format=submission")
-    folder = console.path(FLAGS.predictions)
-    with lock.held(folder, notes=WORK):  # a second run is told so at once
-        from predictor import (
-            predict,  # here: TensorFlow takes seconds that --help need not
-        )
-        from predictor.formats import Format
-        from predictor.order import Order
+    from predictor.formats import Format
+    from predictor.order import Order
 
-        order = Order(
-            model=console.path(FLAGS.model),
-            folder=folder,
-            format=Format(
-                kind=FLAGS.format,
-                top_k=FLAGS.top_k,
-                compression=FLAGS.compression,
-                parquet=FLAGS.parquet,
-            ),
-            dataset=_dataset(),
-            images=_path(FLAGS.images),
-            split=FLAGS.split,
-            sample_submission=_path(FLAGS.sample_submission),
-        )
-        if FLAGS.runner != "local":
-            from predictor import fleet
+    order = Order(
+        model=console.path(FLAGS.model),
+        folder=console.path(FLAGS.predictions),
+        format=Format(
+            kind=FLAGS.format,
+            top_k=FLAGS.top_k,
+            compression=FLAGS.compression,
+            parquet=FLAGS.parquet,
+        ),
+        dataset=_dataset(),
+        images=_path(FLAGS.images),
+        split=FLAGS.split,
+        sample_submission=_path(FLAGS.sample_submission),
+        max_reject_fraction=FLAGS.max_reject_fraction,
+    )
+    if FLAGS.runner != "local":
+        from predictor import fleet
 
-            fleet.run(
-                order,
-                runner=FLAGS.runner,
-                workers=FLAGS.workers,
-                batch_size=FLAGS.batch_size,
-                shard_cache=(_local("shard_cache"), FLAGS.shard_cache_bytes),
-                beam_arguments=passed_on,
-            )
-            return
-        predict.run(
+        fleet.run(
             order,
+            runner=FLAGS.runner,
+            workers=FLAGS.workers,
             batch_size=FLAGS.batch_size,
-            writers=FLAGS.writers,
-            virtual_devices=FLAGS.virtual_devices,
-            cpu=FLAGS.cpu,
+            shard_cache=(_local("shard_cache"), FLAGS.shard_cache_bytes),
+            beam_arguments=passed_on,
         )
+        return
+    predict.run(
+        order,
+        batch_size=FLAGS.batch_size,
+        writers=FLAGS.writers,
+        virtual_devices=FLAGS.virtual_devices,
+        cpu=FLAGS.cpu,
+    )
 
 
 def evaluate(passed_on: Sequence[str]) -> None:

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 
 import google_crc32c
 import numpy as np
@@ -12,7 +11,7 @@ from pipeline import audit, io_errors, record
 from pipeline.audit import Problems
 from pipeline.console import RunError
 from pipeline.objects import AnyPath
-from predictor import reading
+from predictor import reading, submission
 from predictor.csv_shards import MANIFEST, Entry
 from predictor.reading import DamagedFileError, Predictions
 from predictor.rows import Rows
@@ -187,10 +186,11 @@ def _compare(report: Report, promised: list[str]) -> None:
 
 
 def _compare_stems(report: Report, promised: list[str]) -> None:
-    """A submission knows of an id where the split has an image of that stem."""
-    stems = {PurePosixPath(image_id).stem for image_id in promised}
+    """Holds rows of a submission to the images of the split that they belong to."""
+    rows = frozenset(report.ids)
+    known = {submission.row_id(image_id, rows) for image_id in promised}
     for row, image_id in enumerate(report.ids, start=1):
-        if image_id in stems and row in report.silent:
+        if image_id in known and row in report.silent:
             report.add(f"row {row}, id {image_id!r}: is empty, and the split has it")
-        elif image_id not in stems and row not in report.silent:
+        elif image_id not in known and row not in report.silent:
             report.add(f"row {row}, id {image_id!r}: the split has no such image")

@@ -27,6 +27,7 @@ from pipeline import console, files, machine, manifest, resources
 from pipeline.figures import Figure, divide, table
 from pipeline.manifest import Dataset, Shard
 from pipeline.objects import AnyPath
+from pipeline.pool import end_with_the_parent
 from pipeline.workfolder import WorkFolder
 from predictor.csv_shards import MANIFEST
 from predictor.formats import Format
@@ -269,7 +270,7 @@ def _memory(folder: AnyPath, split: str) -> list[Figure]:
     spawn = multiprocessing.get_context("spawn")
     found = []
     for rows in _MEMORY_ROWS:
-        with ProcessPoolExecutor(1, mp_context=spawn) as process:
+        with ProcessPoolExecutor(1, spawn, end_with_the_parent) as process:
             found.append(process.submit(_peak, folder, split, rows).result())
     few, many = found
     return [

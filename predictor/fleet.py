@@ -20,9 +20,7 @@ from pipeline.work import Work, log_path, noting_verdict, with_verdict
 from pipeline.workfolder import WORK, WorkFolder
 from predictor import order, writers
 from predictor.csv_shards import MANIFEST
-from predictor.forward import Forward, naming_shortage, refuse_infinite
 from predictor.order import Begun, Order
-from trainer import devices, model
 
 _Cache = tuple[Path | None, int | None]  # see fetch.cache_at
 
@@ -89,6 +87,9 @@ class _Worker:
     """What a worker process keeps from shard to shard."""
 
     def __init__(self, wanted: Order, shard_cache: _Cache) -> None:
+        from predictor.forward import Forward  # here: the launcher needs no TensorFlow
+        from trainer import devices, model
+
         resources.limit_arenas()
         fetch.cache_at(*shard_cache)
         begin(wanted.folder)
@@ -103,6 +104,8 @@ _worker = functools.cache(_Worker)
 
 def _make(name: str, *, wanted: Order, batch_size: int, shard_cache: _Cache) -> None:
     """Predicts one input shard, and commits the output shard of this name."""
+    from predictor.forward import naming_shortage, refuse_infinite
+
     folder = wanted.folder
     with _TURN, noting_verdict(folder), io_errors.explained(folder / name):
         if WorkFolder(wanted.folder, manifest=MANIFEST).complete():

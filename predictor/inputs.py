@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from pipeline import resources, shard, unlabelled
+from pipeline import fetch, manifest, record, resources, shard, unlabelled
 from pipeline.console import RunError
 from pipeline.image import BadImage
 from pipeline.listing import Reject
@@ -16,7 +16,6 @@ from pipeline.manifest import Dataset, ImageContract
 from pipeline.objects import AnyPath
 from pipeline.unlabelled import Unlabelled
 from predictor.decoders import Decoders
-from trainer import dataset as data
 
 
 class Batch(NamedTuple):
@@ -51,6 +50,9 @@ class Input(Protocol):
     sizes: Sequence[int]
     rejects: Sequence[Reject]
     has_rejects: bool
+
+    def ids(self) -> Iterator[str]:
+        """Yields the ids of all images, shard by shard; nothing is decoded."""
 
     def batches(
         self, shards: Sequence[int], *, batch_size: int, at_once: int
@@ -90,10 +92,26 @@ class FromDataset:
         self.sizes: Sequence[int] = [shard.examples for shard in found.shards]
         self._dataset, self._shards = dataset, found.shards
 
+    def ids(self) -> Iterator[str]:
+        """Reads them from the records.
+
+        Raises:
+            RunError: a shard is missing or damaged.
+        """
+        for entry in self._shards:
+            try:
+                for stored in record.read(fetch.shard_file(self._dataset, entry)):
+                    yield stored.record.id
+            except (FileNotFoundError, record.BadRecordError) as error:
+                damage = manifest.damage_of(self._dataset, entry)
+                raise RunError(damage or str(error)) from error
+
     def batches(
         self, shards: Sequence[int], *, batch_size: int, at_once: int
     ) -> Generator[Batch, None, None]:
         """See Input."""
+        from trainer import dataset as data  # here: TensorFlow takes seconds
+
         image = self._dataset.image
         nothing = np.empty((0, image.height, image.width, 3), np.uint8)
         for position in shards:
@@ -142,6 +160,10 @@ class FromImages:
         self._images, self._starts, self._split = listed.images, cuts, split
         self._contract = contract
         self._shape = (contract.height, contract.width, 3)
+
+    def ids(self) -> Iterator[str]:
+        """See Input."""
+        return (image.id for image in self._images)
 
     def batches(
         self, shards: Sequence[int], *, batch_size: int, at_once: int

@@ -1,12 +1,13 @@
 """What is predicted, and where it goes: all that is known before a device is asked."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline import files, ledger, manifest
 from pipeline.console import RunError, in_bytes
+from pipeline.listing import Reject
 from pipeline.manifest import ImageContract
 from pipeline.objects import AnyPath
 from pipeline.workfolder import WorkFolder
@@ -14,7 +15,9 @@ from predictor import csv_shards, submission, volume
 from predictor.formats import Format
 from predictor.inputs import FromDataset, FromImages, Input
 from predictor.parts import Parts
-from trainer import model
+from trainer.contract import Contract, read_contract
+
+_LAST_STEP = ("sample_submission", "compression")  # in the key of a submission
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,7 @@ class Order:
         images: in place of that, photos; see unlabelled.list_images.
         split: of either.
         sample_submission: of format `submission`: the ids that it has to have.
+        max_reject_fraction: of `images`: more rejects than this fail the run.
     """
 
     model: AnyPath
@@ -38,6 +42,7 @@ class Order:
     images: AnyPath | None = None
     split: str = "test"
     sample_submission: AnyPath | None = None
+    max_reject_fraction: float = 0.01
 
 
 class Begun:
@@ -56,26 +61,32 @@ class Begun:
 
     Raises:
         RunError: MODEL and the images do not fit, or the folder holds the predictions
-            of others.
+            of others; or the last step would refuse what the listing tells already.
         UsageError: the model has fewer classes than the format asks for.
     """
 
     def __init__(self, order: Order, *, alone: bool = True) -> None:
-        self.contract = model.read_contract(order.model)
+        self.contract = read_contract(order.model)
         _refuse_repeated(self.contract.classes, order.format)
         order.format.check(self.contract.classes)
         sample = order.sample_submission
         self._sample = submission.read_sample(sample) if sample else None
         self.source = _source(self.contract, order)
         self._key = _key(self.contract, self.source, order)
+        self._max_reject_fraction = order.max_reject_fraction
         self.output = WorkFolder(order.folder, manifest=csv_shards.MANIFEST)
         _refuse_other_version(self.output)
-        self.complete = self.output.start(self._key, alone=alone)
+        finished = self.output.manifest.is_file()
+        if alone and not finished:
+            self._refuse_early()
+        # A run that is not finished may go on with what only its last step needs.
+        key = self._key if finished else _without_last_step(self._key)
+        self.complete = self.output.start(key, alone=alone)
         if self.complete:
             _refuse_missing(order.folder)
         else:
             self.parts = Parts(
-                self.output, self._key, order.format, self.source.sizes, alone=alone
+                self.output, key, order.format, self.source.sizes, alone=alone
             )
 
     def announce(self, missing: Sequence[int], *, writers: int) -> None:
@@ -97,7 +108,7 @@ class Begun:
         """Balances rows against images, and completes the folder.
 
         Raises:
-            RunError: they do not balance, or there are no rows.
+            RunError: they do not balance, there are no rows, or too many rejects.
         """
         entries, rejects = self.parts.balance(self.source.rejects)
         predicted = sum(entry.rows for entry in entries)
@@ -108,14 +119,20 @@ class Begun:
                 f"{first.id!r}: {first.reason} ({first.detail}). Is it the right "
                 f"folder? For another one remove {self.output.folder}, or name another."
             )
+        if self.source.has_rejects:
+            self.output.write_text(csv_shards.REJECTS, ledger.rejects_csv(rejects))
+            self._refuse_too_many(
+                rejects,
+                f"{self.output.folder / csv_shards.REJECTS} says which and why. Allow "
+                "more and run again: what was predicted is kept. Or mend the files, "
+                "and remove this folder or name another.",
+            )
         if self._key["format"] == "submission":
             paths = [self.parts.folder / entry.file for entry in entries]
             compression = self._key["compression"]
             entries = [
                 submission.assemble(paths, self._sample, self.output, compression)
             ]
-        if self.source.has_rejects:
-            self.output.write_text(csv_shards.REJECTS, ledger.rejects_csv(rejects))
         account = {
             "examples": predicted + len(rejects),
             "predicted": predicted,
@@ -125,6 +142,35 @@ class Begun:
         described = [entry._asdict() for entry in entries]
         value = {**self._key, "files": described, "rows": rows, "ledger": account}
         self.output.finish(value)
+
+    def _refuse_early(self) -> None:
+        """Refuses before anything is predicted what would be refused at the end."""
+        if self._key["format"] == "submission":
+            submission.images_by_row(self.source.ids(), self._sample)
+        self._refuse_too_many(
+            sorted(self.source.rejects),
+            "Allow more, or mend the files, and run again.",
+        )
+
+    def _refuse_too_many(self, rejects: Sequence[Reject], advice: str) -> None:
+        """Refuses more rejects than --max_reject_fraction allows.
+
+        Args:
+            rejects: what is rejected of all images.
+            advice: where to see them, and how to go on with them.
+        """
+        images = sum(self.source.sizes) + len(self.source.rejects)
+        if len(rejects) <= self._max_reject_fraction * images:
+            return
+        counted = Counter(reject.reason for reject in rejects).most_common(3)
+        reasons = ", ".join(f"{count} {reason}" for reason, count in counted)
+        first = next(one for one in rejects if one.reason == counted[0][0])
+        raise RunError(
+            f"{len(rejects)} of {images} images were rejected "
+            f"({len(rejects) / images:.2%}); --max_reject_fraction allows "
+            f"{self._max_reject_fraction:.2%}. Reasons: {reasons}, such as "
+            f"{first.id!r} ({first.detail}). {advice}"
+        )
 
 
 def in_words(folder: AnyPath, seconds: float) -> str:
@@ -177,7 +223,7 @@ def _refuse_other_version(output: WorkFolder) -> None:
         )
 
 
-def _source(contract: model.Contract, order: Order) -> Input:
+def _source(contract: Contract, order: Order) -> Input:
     """What is predicted, held to what the model takes."""
     if order.images:
         image = ImageContract(**contract.image)
@@ -188,7 +234,7 @@ def _source(contract: model.Contract, order: Order) -> Input:
     return FromDataset(dataset, order.split)
 
 
-def _key(contract: model.Contract, source: Input, order: Order) -> dict[str, Any]:
+def _key(contract: Contract, source: Input, order: Order) -> dict[str, Any]:
     """Everything that decides the content; part of predictions.json."""
     sample = order.sample_submission
     return {
@@ -199,6 +245,15 @@ def _key(contract: model.Contract, source: Input, order: Order) -> dict[str, Any
         **order.format.key(),
         "sample_submission": files.sha256(sample) if sample else None,
     }
+
+
+def _without_last_step(key: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what of a key decides the parts, of which the last step makes the rest.
+
+    That is all of it but for a submission: its parts are of all images, and plain text.
+    """
+    last = _LAST_STEP if key["format"] == "submission" else ()
+    return {name: value for name, value in key.items() if name not in last}
 
 
 def _refuse_missing(folder: AnyPath) -> None:

@@ -4,22 +4,23 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
 
 from pipeline import console, lock, resources
 from pipeline.console import RunError
 from pipeline.listing import Reject
 from pipeline.workfolder import WORK
 from predictor import order
-from predictor.forward import Forward, naming_shortage, refuse_infinite
 from predictor.inputs import Batch
 from predictor.order import Begun, Order
 from predictor.parts import Parts
 from predictor.writers import Writers
-from trainer import devices, model
 from trainer.stop import Stop
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 # 15,000 classes at 4,000 images/s are 60 million numbers/s: what two processes write.
 _WRITERS_PER_GPU = 2
@@ -43,7 +44,8 @@ def run(
 
     Raises:
         RunError: MODEL and the images do not fit, one of them is damaged, or the
-            folder holds the predictions of others.
+            folder holds the predictions of others; decode processes cannot live, or
+            too many images were rejected.
         UsageError: the model has fewer classes than the format asks for.
         KeyboardInterrupt: SIGINT or SIGTERM.
     """
@@ -55,6 +57,10 @@ def run(
             print(f"PREDICTIONS {wanted.folder} is complete already; nothing to do.")
             return
         if missing := begun.parts.missing():
+            # Here: what Begun refuses need not wait for TensorFlow.
+            from predictor.forward import Forward, naming_shortage
+            from trainer import devices, model
+
             strategy = devices.strategy(virtual_devices=virtual_devices, cpu=cpu)
             writers = min(writers or _default_writers(strategy), len(missing))
             with _nothing_begun_if_refused(begun):
@@ -94,7 +100,7 @@ def _nothing_begun_if_refused(begun: Begun) -> Iterator[None]:
         raise
 
 
-def _default_writers(strategy: tf.distribute.Strategy) -> int:
+def _default_writers(strategy: "tf.distribute.Strategy") -> int:
     gpus = sum("GPU" in device for device in strategy.extended.worker_devices)
     return max(1, min(resources.cores(), _WRITERS_PER_GPU * gpus))
 
@@ -106,6 +112,8 @@ def _write(
     stop: Stop,
 ) -> None:
     """Hands every batch to the writers, and waits until all is committed."""
+    from predictor.forward import refuse_infinite
+
     rejects: dict[int, list[Reject]] = defaultdict(list)
     with console.progress(parts.images, "predict", done=parts.done()) as bar:
         for batch, probabilities in predicted:

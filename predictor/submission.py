@@ -2,13 +2,11 @@
 
 import csv
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import PurePosixPath
-
-import pandas as pd
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from pipeline import files, io_errors
 from pipeline.console import RunError
+from pipeline.listing import stem
 from pipeline.objects import AnyPath
 from pipeline.workfolder import WorkFolder
 from predictor import csv_shards, formats
@@ -22,6 +20,8 @@ def read_sample(path: AnyPath) -> list[str]:
     Raises:
         RunError: it is no CSV with a column `id`, has no ids, or one of them twice.
     """
+    import pandas as pd  # here: half a second that other formats need not
+
     try:
         frame = io_errors.insist(
             path,
@@ -43,6 +43,49 @@ def read_sample(path: AnyPath) -> list[str]:
     return list(ids)
 
 
+def row_id(image_id: str, rows: Collection[str]) -> str:
+    """Returns the id of the row that an image has in a submission.
+
+    Args:
+        image_id: of the image.
+        rows: ids of a sample, or of a finished submission: an id that is one of them is
+            the row's, too. Otherwise the row has the stem.
+    """
+    return image_id if image_id in rows else stem(image_id)
+
+
+def images_by_row(ids: Iterable[str], sample: Sequence[str] | None) -> dict[str, str]:
+    """Returns the id of the image of each row, for rows that have an image.
+
+    Args:
+        ids: of the images.
+        sample: the ids of the rows; None for the stem of each image.
+
+    Raises:
+        RunError: two images have the same row, or none has a row of the sample.
+    """
+    rows = frozenset(sample or ())
+    found: dict[str, str] = {}
+    for image_id in ids:
+        row = row_id(image_id, rows)
+        if row in found:
+            raise RunError(
+                f"the images {found[row]!r} and {image_id!r} would both be row {row!r} "
+                "of the submission, which has one for each stem: the name of an image "
+                "without its folders and extension. Rename one of them, or use another "
+                "--format."
+            )
+        found[row] = image_id
+    if sample and found and rows.isdisjoint(found):
+        row, image_id = next(iter(found.items()))
+        raise RunError(
+            f"none of the {len(sample)} ids of --sample_submission, such as "
+            f"{sample[0]!r}, is one of the {len(found)} images, or the stem of one, "
+            f"such as {row!r} of {image_id!r}. Is it the sample of another competition?"
+        )
+    return found
+
+
 def assemble(
     parts: Iterable[AnyPath],
     sample: Sequence[str] | None,
@@ -60,15 +103,9 @@ def assemble(
     Raises:
         RunError: images share a stem, or none of them is in the sample.
     """
-    landmarks = _by_stem(row for part in parts for row in _rows(part))
-    ids = list(landmarks) if sample is None else sample
-    known = sum(image_id in landmarks for image_id in ids)
-    if ids and not known:
-        raise RunError(
-            f"none of the {len(ids)} ids of --sample_submission, such as {ids[0]!r}, "
-            f"is the stem of one of the {len(landmarks)} ids of images, such as "
-            f"{next(iter(landmarks), '')!r}. Is it the sample of another competition?"
-        )
+    landmarks = {image_id: text for part in parts for image_id, text in _rows(part)}
+    images = images_by_row(landmarks, sample)
+    ids = list(images) if sample is None else sample
     digest = hashlib.sha256()
     name = csv_shards.shard_name(0, 1, formats.EXTENSIONS[compression])
     with output.commit(name) as file:
@@ -77,9 +114,9 @@ def assemble(
             text.write(files.csv_line(SUBMISSION_COLUMNS).encode())
             for image_id in ids:
                 digest.update(image_id.encode() + b"\0")
-                row = [image_id, landmarks.get(image_id, "")]
-                text.write(files.csv_line(row).encode())
-    print(f"{known} of {len(ids)} rows of the submission say something")
+                known = landmarks[images[image_id]] if image_id in images else ""
+                text.write(files.csv_line([image_id, known]).encode())
+    print(_in_words(ids, images))
     return Entry(name, len(ids), whole.length, whole.crc32c, digest.hexdigest(), 0)
 
 
@@ -90,16 +127,13 @@ def _rows(part: AnyPath) -> Iterator[list[str]]:
         yield from rows
 
 
-def _by_stem(rows: Iterable[list[str]]) -> dict[str, str]:
-    """`landmarks` by the stem of the id: what stands between the last / and the dot."""
-    found: dict[str, str] = {}
-    for image_id, landmarks in rows:
-        stem = PurePosixPath(image_id).stem
-        if stem in found:
-            raise RunError(
-                f"two images have the stem {stem!r}, one of them {image_id!r}; a "
-                "submission has a row for each stem. Rename one, or use another "
-                "--format."
-            )
-        found[stem] = landmarks
-    return found
+def _in_words(ids: Sequence[str], images: Collection[str]) -> str:
+    """Says how many rows have a prediction, and names one that has none."""
+    empty = [row for row in ids if row not in images]
+    unused = len(images) - (len(ids) - len(empty))
+    example = f"; the others are empty, such as {empty[0]!r}" if empty else ""
+    more = f"; {unused} images have no row in the sample" if unused else ""
+    return (
+        f"{len(ids) - len(empty)} of {len(ids)} rows of the submission have a "
+        f"prediction{example}{more}"
+    )

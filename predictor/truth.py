@@ -3,10 +3,10 @@
 import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from pipeline import io_errors, manifest, record
 from pipeline.console import RunError
+from pipeline.listing import stem
 from pipeline.manifest import Dataset
 from pipeline.objects import AnyPath
 from predictor.outcomes import NONE
@@ -43,11 +43,11 @@ class Truth:
     stems: bool
 
     def key(self, image_id: str) -> str | None:
-        """The id in `labels` of an image; None where it is not there."""
+        """Returns the id that an image has in `labels`; None where it is not there."""
         if image_id in self.labels:
             return image_id
-        stem = PurePosixPath(image_id).stem if self.stems else ""
-        return stem if stem in self.labels else None
+        short = stem(image_id)
+        return short if self.stems and short in self.labels else None
 
 
 def of_csv(path: AnyPath, numbers: Numbers) -> Truth:

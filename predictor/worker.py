@@ -2,11 +2,15 @@
 
 import contextlib
 import multiprocessing
+import pickle
 import signal
+import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, Generic, TypeVar
+
+from pipeline import pool
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
@@ -18,11 +22,15 @@ class WorkerLostError(Exception):
 
     Attributes:
         late: it is the latter.
+        exitcode: of the process, negative for a signal; None where it is not known.
     """
 
-    def __init__(self, message: str, *, late: bool = False) -> None:
+    def __init__(
+        self, message: str, *, late: bool = False, exitcode: int | None = None
+    ) -> None:
         super().__init__(message)
         self.late = late
+        self.exitcode = exitcode
 
 
 class Worker(Generic[Request, Answer]):
@@ -63,7 +71,8 @@ class Worker(Generic[Request, Answer]):
 
         Raises:
             WorkerLostError: the process is gone, or takes longer than so many seconds.
-            Exception: what the function raised there.
+            Exception: what the function raised there; or a RuntimeError with its text,
+                where it cannot be pickled.
         """
         try:
             if not self._here.poll(seconds):
@@ -85,7 +94,7 @@ class Worker(Generic[Request, Answer]):
         self._process.join(1)
         code = self._process.exitcode
         name = signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
-        return WorkerLostError(f"the process ended: {name}")
+        return WorkerLostError(f"the process ended: {name}", exitcode=code)
 
 
 @contextlib.contextmanager
@@ -108,7 +117,8 @@ def _serve(
     make: Callable[..., Callable[[Any], Any]],
     arguments: tuple[Any, ...],
 ) -> None:
-    """Answers until there is nobody left to ask."""
+    """Answers requests in a child process, until the parent is gone."""
+    pool.end_with_the_parent()  # a request that hangs does not see the pipe's end
     function = make(*arguments)
     with contextlib.suppress(EOFError, OSError):  # OSError: a request was cut short
         while True:
@@ -119,4 +129,17 @@ def _answered(function: Callable[[Any], Any], request: Any) -> tuple[bool, Any]:
     try:
         return True, function(request)
     except Exception as error:  # noqa: BLE001 (raised again by who asked)
-        return False, error
+        return False, _picklable(error)
+
+
+def _picklable(error: Exception) -> Exception:
+    """Returns the error, or its text as a RuntimeError where it cannot be pickled.
+
+    Some errors can be pickled and not unpickled: those whose `__init__` takes other
+    arguments than it hands on.
+    """
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # noqa: BLE001 (pickling runs code of the error's own class)
+        return RuntimeError("".join(traceback.format_exception_only(error)).strip())
+    return error

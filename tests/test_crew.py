@@ -118,6 +118,29 @@ def test_the_commit_of_a_shard_is_no_image_that_hangs(
     assert "42 images listed = 40 written + 2 rejected" in result.stdout
 
 
+ALONE = """
+import sys
+from pipeline import inquest
+from pipeline.manifest import ImageContract
+
+inquest._try_alone(sys.argv[1], ImageContract(height=32, width=40), 600)
+"""
+
+
+def test_an_image_that_hangs_alone_ends_with_a_killed_launcher(faulty: Path) -> None:
+    image = faulty / "train" / "a" / "22.jpg"
+    launcher = subprocess.Popen([sys.executable, "-c", ALONE, image], cwd=REPOSITORY)
+    deadline = time.monotonic() + 60
+    while len(processes := children(launcher.pid)) < 2:  # one of them tracks resources
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    launcher.kill()
+    launcher.wait()
+    while left := [pid for pid in processes if os.path.exists(f"/proc/{pid}")]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.02)
+
+
 @pytest.fixture(name="many")
 def many_fixture(tmp_path: Path) -> Path:
     """Enough of large photos that a run can be caught at work."""

@@ -6,21 +6,49 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import children, jpeg, photo
+from PIL import Image
 from test_crew import DEFECT
 
 from pipeline import image, origin
+from pipeline.console import RunError
 from pipeline.image import BadImage
 from pipeline.manifest import ImageContract
 from predictor.decoders import Decoders
 
 CONTRACT = ImageContract(height=32, width=40, resize="crop")
 PHOTOS = 40
+
+# What makes a process that was spawned unable to live; others are not touched.
+SPAWNED = """
+import os, resource, signal, sys
+if "spawn_main" in " ".join(sys.orig_argv):
+"""
+UNABLE = {
+    "a library that does not load": "sys.modules['simplejpeg'] = None",
+    "no memory": "resource.setrlimit(resource.RLIMIT_AS, (200 << 20, 200 << 20))",
+    "ended at once": "os._exit(7)",
+}
+LITTLE_MEMORY = """
+    import cv2, numpy, PIL.Image, simplejpeg
+    pages = int(open("/proc/self/statm").read().split()[0])
+    limit = pages * resource.getpagesize() + (100 << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+"""
+KILLED = """
+    import simplejpeg
+    sound = simplejpeg.decode_jpeg
+    def decode_jpeg(data, *args, **kwargs):
+        if b"KILL-ME" in data:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return sound(data, *args, **kwargs)
+    simplejpeg.decode_jpeg = decode_jpeg
+"""
 
 
 @pytest.fixture
@@ -49,8 +77,21 @@ def faulty(
     monkeypatch.setenv("PYTHONPATH", str(folder))
 
 
+@pytest.fixture
+def in_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
+    """Has spawned processes run a few lines at their start."""
+
+    def run(lines: str) -> None:
+        (tmp_path / "start").mkdir()
+        text = f"{SPAWNED}    {lines.strip()}\n"
+        (tmp_path / "start" / "sitecustomize.py").write_text(text)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "start"))
+
+    return run
+
+
 def pids(decoders: Decoders) -> list[int]:
-    return [worker._process.pid for worker in decoders._workers]
+    return [decoder.worker._process.pid for decoder in decoders._decoders]
 
 
 def append(uri: str, content: bytes) -> None:
@@ -134,6 +175,53 @@ def test_a_process_that_something_else_ends_costs_nothing(
         os.kill(pid, signal.SIGKILL)
     time.sleep(0.1)
     assert_decoded(list(decoders.decode(uris)), uris)
+
+
+def refusal(uris: list[str]) -> str:
+    """What decoding is refused with; every photo before that is a good one."""
+    decoders = Decoders(CONTRACT, count=2)
+    found: list[np.ndarray | BadImage] = []
+    try:
+        with pytest.raises(RunError) as refused:
+            found.extend(decoders.decode(uris))  # keeps what came before an error
+    finally:
+        decoders.end()
+    assert reasons(found) == {}
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("why", UNABLE)
+def test_processes_that_cannot_live_end_the_run(
+    in_children: Callable, uris: list[str], why: str
+) -> None:
+    """No photo is rejected for what a library or the memory lacks."""
+    in_children(UNABLE[why])
+    said = refusal(uris[:6])
+    assert "were lost 3 times in a row, as they began: the process ended: " in said
+    assert "enough memory for 2 of them" in said
+    assert "What was committed is kept" in said
+
+
+def test_what_kills_a_process_from_outside_is_no_fault_of_its_photo(
+    in_children: Callable, uris: list[str]
+) -> None:
+    """As the kernel does when the memory is full; it names the photo all the same."""
+    in_children(KILLED)
+    append(uris[3], b"KILL-ME")
+    said = refusal(uris)
+    assert f"at {uris[3]}, by something else than a crash" in said
+    assert "the process ended: SIGKILL" in said
+
+
+def test_a_photo_that_the_memory_does_not_hold_ends_the_run(
+    in_children: Callable, uris: list[str]
+) -> None:
+    """A PNG of 9,000 x 9,000 pixels, in a process that may take 100 MB."""
+    in_children(LITTLE_MEMORY)
+    large = Path(uris[2]).with_suffix(".png")
+    Image.new("RGB", (9000, 9000)).save(large)
+    uris[2] = str(large)
+    assert f"not enough memory to decode {large}, with 2 proc" in refusal(uris)
 
 
 def test_ended_in_the_middle_nothing_is_left(uris: list[str]) -> None:

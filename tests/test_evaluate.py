@@ -358,6 +358,17 @@ def test_a_submission_and_stems(run: Run, tmp_path: Path) -> None:
     assert mistakes["probability_of_label"].isna().all()
 
 
+def test_a_dot_in_an_id_begins_no_extension(run: Run, tmp_path: Path) -> None:
+    """22.05 is not 22, which is another image."""
+    rows = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]])
+    folder = write_predictions(tmp_path / "p", ["a/22.05", "b/31.07.JPG"], rows)
+    labels = [("22", "red"), ("31", "red"), ("31.07", "green")]
+    found = run(predictions=folder, labels=write_labels(tmp_path / "x.csv", labels))
+    assert found["images"]["without_label"] == 1
+    assert found["images"]["without_prediction"] == 2
+    assert found["metrics"]["top_1"] == 1 / 3
+
+
 def test_an_empty_row_of_a_submission_is_no_prediction(
     run: Run, small: Path, tmp_path: Path
 ) -> None:

@@ -262,7 +262,13 @@ def test_photos_of_a_store_are_predicted(
         (remote, bucket / "predictions"),
         (images / "test", tmp_path / "predictions"),
     ):
-        order = Order(model=model, folder=out, images=source, format=Format())
+        order = Order(
+            model=model,
+            folder=out,
+            images=source,
+            format=Format(),
+            max_reject_fraction=1,
+        )
         predict.run(order, cpu=True)
     copy = get_tree(bucket / "predictions", tmp_path / "copy")
     assert tree(copy) == tree(tmp_path / "predictions")

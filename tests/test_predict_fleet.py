@@ -39,7 +39,7 @@ def test_workers_write_the_same_bytes(
     format: list[str],
 ) -> None:
     where = {"dataset": made_dataset, "images": images / "test"}[source]
-    flags = [f"--{source}={where}", *format]
+    flags = [f"--{source}={where}", "--max_reject_fraction=1", *format]
     here = program(*words(model, tmp_path / "here", *flags, "--cpu"))
     assert here.returncode == 0, here.stderr
     there = words(model, tmp_path / "there", *flags, "--runner=PortableRunner")
@@ -61,6 +61,30 @@ def test_what_the_last_step_refuses_is_said_as_it_is_here(
     assert result.returncode == 1
     assert "error: none of the 1 images could be predicted" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_rejects_are_held_to_the_fraction_there_too(
+    cluster: tuple[str, ...],
+    model: Path,
+    images: Path,
+    tmp_path: Path,
+    program: Program,
+) -> None:
+    """And a rerun that allows more predicts nothing again."""
+    folder = tmp_path / "made"
+    flags = [f"--images={images / 'test'}", "--runner=PortableRunner"]
+    result = program(*words(model, folder, *flags, "--", *cluster))
+    assert result.returncode == 1
+    allows = "error: 1 of 8 images were rejected (12.50%); --max_reject_fraction allows"
+    assert f"{allows} 1.00%" in result.stderr
+    assert "Traceback" not in result.stderr
+    (part,) = folder.glob("predictions-*.csv")
+    written = part.stat().st_mtime_ns
+    flags.append("--max_reject_fraction=0.2")
+    result = program(*words(model, folder, *flags, "--", *cluster))
+    assert result.returncode == 0, result.stderr
+    assert "7 predicted + 1 rejected (1 not_an_image)" in result.stdout
+    assert part.stat().st_mtime_ns == written
 
 
 def test_what_follows_the_dashes_is_for_another_runner(

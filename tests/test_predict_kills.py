@@ -42,7 +42,9 @@ def predict(model: Path, folder: Path, source: dict, environment: dict) -> None:
     os.environ.update(environment)
     if step := environment.get("KILL_PARENT_BEFORE"):
         kill_before_step(int(step))
-    order = Order(model=model, folder=folder, format=Format(), **source)
+    order = Order(
+        model=model, folder=folder, format=Format(), max_reject_fraction=1, **source
+    )
     try:
         predict.run(order, batch_size=2, writers=2, cpu=True)
     except KeyboardInterrupt:
@@ -249,7 +251,8 @@ def test_ctrl_c_is_a_line(
 ) -> None:
     """The program itself, with all of its processes."""
     folder = tmp_path / "predictions"
-    words = (f"--model={model}", f"--images={photos}", f"--predictions={folder}")
+    words = [f"--model={model}", f"--images={photos}", f"--predictions={folder}"]
+    words.append("--max_reject_fraction=1")
     process = subprocess.Popen(
         [sys.executable, "-m", "predictor", *words, "--cpu", "--batch_size=1"],
         cwd=REPOSITORY,

@@ -132,7 +132,8 @@ def test_bad_files_are_rejected_and_change_no_other_row(
     assert len(expected) == TEST
     add_bad(photos)
     folder = tmp_path / "predictions"
-    found = rows_of(run(None, folder, images=form(photos), batch_size=3))
+    options = {"batch_size": 3, "max_reject_fraction": 0.5}
+    found = rows_of(run(None, folder, images=form(photos), **options))
     assert list(found) == list(expected) or form is as_nested
     for stem, numbers in expected.items():
         np.testing.assert_allclose(found[stem], numbers, rtol=1e-5, atol=1e-7)
@@ -178,7 +179,14 @@ def test_several_shards_and_writers(
         (photos / f"more {number:03d}.jpg").write_bytes(content)
     folders = [tmp_path / f"{count} writers" for count in (1, 2, 3)]
     frames = [
-        run(None, folder, images=photos, writers=count, batch_size=16)
+        run(
+            None,
+            folder,
+            images=photos,
+            writers=count,
+            batch_size=16,
+            max_reject_fraction=0.5,
+        )
         for count, folder in enumerate(folders, 1)
     ]
     names = {path.name for path in folders[0].iterdir()}
@@ -203,6 +211,51 @@ def test_not_one_good_photo(
     ):
         run(None, folder, images=tmp_path / "photos")
     assert not (folder / "predictions.json").exists()
+
+
+def test_more_rejects_than_allowed(
+    run, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was predicted is kept, and nothing is predicted again."""
+    expected = rows_of(run(None, tmp_path / "good", images=photos))
+    add_bad(photos)
+    (photos / "another.jpg").write_bytes(b"no image")
+    folder = tmp_path / "predictions"
+    with pytest.raises(
+        RunError,
+        match=r"^5 of 12 images were rejected \(41\.67%\); --max_reject_fraction "
+        r"allows 1\.00%\. Reasons: 2 not_an_image, 1 \w+, 1 \w+, such as "
+        r"'another\.jpg' \(begins with .*\)\. .*/rejects\.csv says which and why\. "
+        r"Allow more and run again: what was predicted is kept",
+    ):
+        run(None, folder, images=photos)
+    assert len(pd.read_csv(folder / "rejects.csv")) == 5
+    assert not (folder / "predictions.json").exists()
+    with pytest.raises(RunError, match=r"--max_reject_fraction allows 41\.00%"):
+        run(None, folder, images=photos, max_reject_fraction=0.41)
+    capsys.readouterr()
+    found = rows_of(run(None, folder, images=photos, max_reject_fraction=5 / 12))
+    said = capsys.readouterr().out
+    assert "5 rejected (" in said
+    assert "replicas" not in said  # no device was asked for
+    assert found.keys() == expected.keys()
+
+
+def test_rejects_of_the_listing_are_refused_before_anything_is_done(
+    run, photos: Path, tmp_path: Path
+) -> None:
+    """Of a CSV that names files which are not there."""
+    pd.DataFrame({"id": ["photo 0", "gone", "lost"]}).to_csv(photos / "list.csv")
+    folder = tmp_path / "predictions"
+    options = {"images": photos / "list.csv"}
+    with pytest.raises(
+        RunError,
+        match=r"^2 of 3 images were rejected .* Reasons: 2 no_file, such as 'gone' "
+        r"\(IMAGES has no file gone\.jpg or gone\)\. Allow more, or mend the files",
+    ):
+        run(None, folder, **options)
+    assert not folder.exists()
+    assert len(run(None, folder, **options, max_reject_fraction=0.7)) == 1
 
 
 def test_other_photos_are_another_run(

@@ -1,12 +1,14 @@
 """What predictions are refused for, and what is left then."""
 
 import json
+import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import CLASSES, HEIGHT, WIDTH, Program, jpeg, photo, tree
 from test_predict import run_fixture  # noqa: F401
@@ -98,12 +100,13 @@ def test_a_class_named_as_the_first_column(
 ) -> None:
     change_classes(own, ("at", "id", "us"))
     folder = tmp_path / "predictions"
+    options: dict = {"model": own, "images": images, "max_reject_fraction": 0.5}
     with pytest.raises(RunError, match="a class 'id', which is the name of the first"):
-        run(None, folder, model=own, images=images)
+        run(None, folder, **options)
     from predictor.formats import Format
 
     format = Format(kind="top_k", top_k=3)
-    frame = run(None, folder, model=own, images=images, format=format)
+    frame = run(None, folder, **options, format=format)
     assert set(frame.class_1) <= {"at", "id", "us"}
 
 
@@ -277,12 +280,13 @@ def test_a_disk_that_is_too_small_is_refused_before(
     change_network(own, keras.Model(pixels, outputs))
     change_classes(own, tuple(f"class {n}" for n in range(20_000)))
     folder = small_disk / "predictions"
+    options: dict = {"model": own, "images": images, "max_reject_fraction": 0.5}
     with pytest.raises(
         RunError, match=r"KB free, and 8 rows of 20,000 classes take .* --format=top_k"
     ):
-        run(None, folder, model=own, images=images)
+        run(None, folder, **options)
     assert list(folder.iterdir()) == []
-    run(None, folder, model=own, images=images, format=Format(kind="top_k"))
+    run(None, folder, **options, format=Format(kind="top_k"))
 
 
 def test_more_than_all_classes(run, made_dataset: Path, tmp_path: Path) -> None:
@@ -299,6 +303,207 @@ def test_a_sample_that_is_not_there(run, made_dataset: Path, tmp_path: Path) -> 
     with pytest.raises(RunError, match=r"sample\.csv cannot be read"):
         run(made_dataset, tmp_path / "predictions", **options)
     assert not (tmp_path / "predictions").exists()
+
+
+SPAWNED_WITHOUT_DECODER = """
+import sys
+if "spawn_main" in " ".join(sys.orig_argv):
+    sys.modules["simplejpeg"] = None
+"""
+
+
+def test_decode_processes_that_cannot_live(
+    model: Path, images: Path, tmp_path: Path, program: Program
+) -> None:
+    """Nothing is committed; once the library is mended, every photo is predicted."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "sitecustomize.py").write_text(SPAWNED_WITHOUT_DECODER)
+    folder = tmp_path / "predictions"
+    words = [f"--model={model}", f"--images={images / 'test'}", "--cpu"]
+    words.append(f"--predictions={folder}")
+    broken = {**os.environ, "PYTHONPATH": str(tmp_path / "broken")}
+    result = program("predictor", *words, env=broken)
+    assert result.returncode == 1
+    assert "error: processes that decode photos were lost 3 times" in result.stderr
+    assert "simplejpeg" in result.stderr  # by the processes themselves
+    assert set(tree(folder)) == {"_work/run.json"}
+    result = program("predictor", *words, "--max_reject_fraction=0.2")
+    assert result.returncode == 0, result.stderr
+    assert "8 images = 7 predicted + 1 rejected (1 not_an_image)" in result.stdout
+
+
+@pytest.fixture
+def without_tensorflow(tmp_path: Path) -> dict[str, str]:
+    """An environment in which to import TensorFlow is a fault."""
+    folder = tmp_path / "without"
+    folder.mkdir()
+    for name in ("tensorflow", "keras"):
+        (folder / f"{name}.py").write_text(f"raise SystemExit('{name} is imported')")
+    return {**os.environ, "PYTHONPATH": str(folder)}
+
+
+def write_ids(path: Path, *ids: str) -> Path:
+    path.write_text("".join(f"{row}\n" for row in ("id,landmarks", *ids)))
+    return path
+
+
+def same_stems(photos: Path) -> list[str]:
+    (photos / "more").mkdir()
+    shutil.copy(photos / "photo 1.jpg", photos / "more" / "photo 1.JPEG")
+    return ["--format=submission"]
+
+
+def strange_sample(photos: Path) -> list[str]:
+    sample = write_ids(photos.parent / "sample.csv", "x,", "y,")
+    return ["--format=submission", f"--sample_submission={sample}"]
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (
+            same_stems,
+            " would both be row 'photo 1' of the submission, which has one for each",
+        ),
+        (
+            strange_sample,
+            "error: none of the 2 ids of --sample_submission, such as 'x', is one of",
+        ),
+        (lambda photos: [], "error: MODEL has a class 'id'"),
+    ],
+)
+@pytest.mark.parametrize("source", ["images", "dataset"])
+def test_what_the_last_step_needs_is_refused_first(
+    own: Path,
+    images: Path,
+    tmp_path: Path,
+    program: Program,
+    without_tensorflow: dict[str, str],
+    prepare: Callable[[Path], list[str]],
+    message: str,
+    source: str,
+) -> None:
+    """Before TensorFlow is imported, and with nothing begun."""
+    root = Path(shutil.copytree(images, tmp_path / "images"))
+    words = prepare(root / "test")
+    if not words:
+        change_classes(own, ("at", "id", "us"))
+    if source == "dataset":
+        made_of(root / "test", tmp_path / "dataset")
+        words.append(f"--dataset={tmp_path / 'dataset'}")
+    else:
+        words.append(f"--images={root / 'test'}")
+    folder = tmp_path / "predictions"
+    words += [f"--model={own}", f"--predictions={folder}"]
+    result = program("predictor", *words, env=without_tensorflow)
+    assert result.returncode == 1, result.stderr
+    assert message in result.stderr
+    assert not folder.exists()
+
+
+def made_of(photos: Path, dataset: Path) -> None:
+    """DATASET with a test split alone, so that any model may predict it."""
+    from pipeline import preprocess
+    from pipeline.manifest import ImageContract
+
+    root = dataset.parent / "test only"
+    shutil.copytree(photos, root / "test")
+    preprocess.run(
+        root,
+        dataset,
+        contract=ImageContract(height=HEIGHT, width=WIDTH),
+        max_reject_fraction=0.5,
+        workers=1,
+        beam_arguments=["--direct_running_mode=in_memory"],
+    )
+
+
+def test_ids_with_a_dot_and_no_extension(run, tmp_path: Path) -> None:
+    """A CSV names 22.05 for the file 22.05.jpg, and so does the sample."""
+    from predictor.formats import Format
+
+    ids = write_ids(dotted(tmp_path) / "bare.csv", "22.05,", "31.07,", "deep.7.jpg,")
+    options = {"images": ids, "format": Format(kind="submission")}
+    free = landmarks(run(None, tmp_path / "free", **options))
+    assert list(free) == ["22.05", "31.07", "deep.7"]
+    sample = write_ids(tmp_path / "sample.csv", "31.07,", "22.05,", "deep.7.jpg,")
+    held = landmarks(run(None, tmp_path / "held", **options, sample_submission=sample))
+    assert held == {
+        **{"31.07": free["31.07"], "22.05": free["22.05"]},
+        **{"deep.7.jpg": free["deep.7"]},
+    }
+    assert all(isinstance(text, str) for text in held.values())
+
+
+def test_ids_with_a_dot_in_a_dataset(run, own: Path, tmp_path: Path) -> None:
+    """And `verify` holds the rows to the records by the same rule."""
+    from pipeline import preprocess
+    from pipeline.manifest import ImageContract
+    from predictor import verify
+    from predictor.formats import Format
+
+    csv = tmp_path / "list.csv"
+    csv.write_text("id,label,split\n22.05,,test\n31.07,,test\ndeep.7.jpg,,test\n")
+    preprocess.run(
+        dotted(tmp_path),
+        tmp_path / "dataset",
+        csv=csv,
+        contract=ImageContract(height=HEIGHT, width=WIDTH),
+        workers=1,
+        beam_arguments=["--direct_running_mode=in_memory"],
+    )
+    sample = write_ids(tmp_path / "sample.csv", "22,", "deep.7.jpg,", "22.05,")
+    for name, given in (("free", None), ("held", sample)):
+        options = {"format": Format(kind="submission"), "sample_submission": given}
+        run(tmp_path / "dataset", tmp_path / name, model=own, **options)
+        verify.run(tmp_path / name, dataset=tmp_path / "dataset")
+
+
+def dotted(parent: Path) -> Path:
+    """Photos whose names have a dot before that of the extension."""
+    photos = parent / "photos"
+    photos.mkdir()
+    for number, name in enumerate(("22.05", "31.07", "deep.7")):
+        (photos / f"{name}.jpg").write_bytes(jpeg(photo(number, number)))
+    return photos
+
+
+def landmarks(frame: pd.DataFrame) -> dict[str, str]:
+    return dict(zip(frame.id.astype(str), frame.landmarks, strict=True))
+
+
+def test_the_right_sample_after_a_wrong_one(
+    run, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was predicted for one sample serves another; a finished one does not."""
+    from predictor.formats import Format
+
+    folder = tmp_path / "predictions"
+    first = write_ids(tmp_path / "first.csv", "photo 1,", "photo 9,")
+    second = write_ids(tmp_path / "second.csv", "photo 2,", "photo 1,")
+    options: dict = {"images": images / "test"}
+    with pytest.raises(RunError, match="1 of 8 images were rejected"):
+        run(
+            None,
+            folder,
+            format=Format(kind="submission", compression="gzip"),
+            sample_submission=first,
+            **options,
+        )
+    capsys.readouterr()
+    options |= {"max_reject_fraction": 0.5, "format": Format(kind="submission")}
+    frame = run(None, folder, sample_submission=second, **options)
+    assert list(frame.id) == ["photo 2", "photo 1"]
+    assert frame.landmarks.notna().all()
+    said = capsys.readouterr().out
+    assert (
+        "2 of 2 rows of the submission have a prediction; 5 images have no row" in said
+    )
+    assert "replicas" not in said  # nothing was predicted again
+    value = json.loads((folder / "predictions.json").read_text())
+    assert value["sample_submission"] == files.sha256(second)
+    with pytest.raises(RunError, match="another run: sample_submission is"):
+        run(None, folder, sample_submission=first, **options)
 
 
 @pytest.mark.parametrize(

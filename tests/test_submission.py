@@ -18,13 +18,14 @@ from predictor.csv_shards import MANIFEST
 PARTS = [
     [("a/0001.jpg", "7 0.5"), ("0002.png", "x, y 0.25")],
     [],
-    [("deep/er/b.c.jpg", '"z" 1e-7'), ("no extension", "7 0.5")],
+    [("deep/er/b.c.jpg", '"z" 1e-7'), ("no extension", "7 0.5"), ("22.05", "7 0.1")],
 ]
 STEMS = {
     "0001": "7 0.5",
     "0002": "x, y 0.25",
     "b.c": '"z" 1e-7',
     "no extension": "7 0.5",
+    "22.05": "7 0.1",
 }
 
 
@@ -69,7 +70,7 @@ def test_without_a_sample_every_stem(
     path = output.folder / entry.file
     assert rows_of(path) == STEMS
     assert list(rows_of(path)) == list(STEMS)
-    assert (entry.rows, entry.bytes) == (4, path.stat().st_size)
+    assert (entry.rows, entry.bytes) == (5, path.stat().st_size)
     ids = b"".join(stem.encode() + b"\0" for stem in STEMS)
     assert entry.ids_sha256 == hashlib.sha256(ids).hexdigest()
 
@@ -84,14 +85,29 @@ def test_a_sample_decides_rows_and_order(
     found = rows_of(output.folder / entry.file)
     assert list(found) == ids
     assert found == {image_id: STEMS.get(image_id, "") for image_id in ids}
-    assert "3 of 6 rows of the submission say something" in capsys.readouterr().out
+    assert (
+        "3 of 6 rows of the submission have a prediction; the others are empty, such "
+        "as 'unknown'; 2 images have no row in the sample"
+    ) in capsys.readouterr().out
+
+
+def test_an_id_of_the_sample_is_that_id(
+    parts: list[Path], output: WorkFolder, capsys
+) -> None:
+    """With folders and extension, and with a dot that begins none."""
+    sample = ["a/0001.jpg", "0001", "22.05", "22", "deep/er/b.c.jpg", "b.c"]
+    entry = submission.assemble(parts, sample, output, "none")
+    assert rows_of(output.folder / entry.file) == {
+        **{"a/0001.jpg": "7 0.5", "0001": "", "22.05": "7 0.1", "22": ""},
+        **{"deep/er/b.c.jpg": '"z" 1e-7', "b.c": ""},
+    }
 
 
 def test_images_of_one_stem_are_refused(parts: list[Path], output: WorkFolder) -> None:
     with parts[1].open("a") as file:
         file.write("elsewhere/0001.png,3 0.4\n")
     with pytest.raises(
-        RunError, match=r"stem '0001', one of them 'elsewhere/0001.png'"
+        RunError, match=r"images 'a/0001.jpg' and 'elsewhere/0001.png' .* row '0001'"
     ):
         submission.assemble(parts, None, output, "none")
     assert not list(output.folder.glob("*.csv"))
@@ -100,7 +116,11 @@ def test_images_of_one_stem_are_refused(parts: list[Path], output: WorkFolder) -
 def test_a_sample_of_something_else_is_refused(
     parts: list[Path], output: WorkFolder
 ) -> None:
-    with pytest.raises(RunError, match=r"none of the 2 ids .* another competition"):
+    with pytest.raises(
+        RunError,
+        match=r"none of the 2 ids .*, such as 'x', is one of the 5 .*"
+        r" such as '0001' of 'a/0001.jpg'. .* another competition",
+    ):
         submission.assemble(parts, ["x", "y"], output, "none")
     assert not list(output.folder.glob("*.csv"))
 

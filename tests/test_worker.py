@@ -14,6 +14,13 @@ from pipeline.image import BadImage
 from predictor.worker import Worker, WorkerLostError
 
 
+class TwoArgumentsError(Exception):
+    """It can be pickled, but not unpickled."""
+
+    def __init__(self, text: str, number: int) -> None:
+        super().__init__(f"{text} {number}")
+
+
 class Obey:
     """Does as each request says."""
 
@@ -30,6 +37,12 @@ class Obey:
             raise BadImage("damaged", rest)
         if word == "disk":
             raise OSError(28, "No space left on device", rest)
+        if word == "lambda":
+            error = ValueError(rest)
+            error.hook = lambda: None
+            raise error
+        if word == "arguments":
+            raise TwoArgumentsError(rest, 1)
         return "x" * int(rest) if word == "big" else self._prefix + request
 
 
@@ -82,6 +95,23 @@ def test_errors_are_raised_here_and_it_goes_on(
     with pytest.raises(kind) as raised:
         worker.answer()
     assert {name: getattr(raised.value, name) for name in attributes} == attributes
+    assert worker.answer() == "> next"
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ("lambda no luck", "ValueError: no luck"),
+        ("arguments no luck", "TwoArgumentsError: no luck 1"),
+    ],
+)
+def test_errors_that_cannot_be_handed_over_come_as_text(
+    worker: Worker[str, str], request_: str, message: str
+) -> None:
+    worker.ask(request_)
+    worker.ask("next")
+    with pytest.raises(RuntimeError, match=f"{message}$"):
+        worker.answer()
     assert worker.answer() == "> next"
 
 
@@ -161,6 +191,7 @@ def start(wait: bool, then: str = "") -> subprocess.Popen[str]:
     [
         "",
         "for _ in range(9): worker.ask('big 1000000')",  # it waits for a reader
+        "worker.ask('sleep 600')",  # it looks at no pipe
         # Killed while it sends a request: a length, and less than that.
         "import os; os.write(worker._here.fileno(), bytes([0, 0, 0, 99, 1]))",
     ],

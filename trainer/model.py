@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,20 +9,14 @@ import keras
 
 from pipeline import files, io_errors
 from pipeline.console import RunError
-from pipeline.manifest import (
-    CLASSES,
-    Dataset,
-    classes_entry,
-    classes_text,
-    read_classes,
-)
+from pipeline.manifest import CLASSES, Dataset, classes_entry, classes_text
 from pipeline.objects import AnyPath
-from pipeline.workfolder import difference
+from trainer.contract import MANIFEST, MODEL
+from trainer.contract import Contract as Contract
+from trainer.contract import read_contract as read_contract
 from trainer.recipe import Recipe
 
 VERSION = 1
-MANIFEST = "model.json"
-MODEL = "model.keras"
 SMALLEST = 32  # pixels a side: five times halved, one is left
 SCALING = {
     "scale": "pixels x 1/255, inside the model",
@@ -37,43 +30,6 @@ _LAST_OF_BASE = "block5_pool"
 
 # Of keras.applications.vgg16.preprocess_input: mean blue, green, red of ImageNet.
 _MEAN = (103.939, 116.779, 123.68)
-
-
-@dataclass(frozen=True)
-class Contract:
-    """What a model was trained on; it takes nothing else.
-
-    Attributes:
-        image: height, width and resize rule (ImageContract.pixels).
-        classes: class names; the position is the output's.
-        fingerprint: SHA-256 of model.keras.
-    """
-
-    image: Mapping[str, Any]
-    classes: tuple[str, ...]
-    fingerprint: str
-
-    def check(self, dataset: Dataset) -> None:
-        """Refuses a dataset that the model was not made for.
-
-        A dataset with only an unlabelled split has no classes, and need not have any.
-
-        Raises:
-            RunError: with both values.
-        """
-        pixels = dataset.image.pixels()
-        if different := difference(pixels, self.image, "image"):
-            raise RunError(
-                f"DATASET {dataset.folder} does not fit MODEL: {different} (DATASET "
-                "there, MODEL here). Make the dataset with the model's size and "
-                "resize rule."
-            )
-        if dataset.classes and dataset.classes != self.classes:
-            raise RunError(
-                f"DATASET {dataset.folder} and MODEL have different classes: "
-                f"{_first_difference(dataset.classes, self.classes)}. Use the model "
-                "that was trained on these classes."
-            )
 
 
 def build(
@@ -185,33 +141,6 @@ def save(
     files.write_json(folder / MANIFEST, manifest)
 
 
-def read_contract(folder: AnyPath) -> Contract:
-    """Reads what a model was trained on, and holds model.keras to its checksum.
-
-    Raises:
-        RunError: there is no finished model, or a file of it is missing or damaged.
-    """
-    path = folder / MANIFEST
-    if not folder.is_dir():
-        raise RunError(f"MODEL {folder} does not exist. `make train` makes it.")
-    if not path.is_file():
-        raise RunError(
-            f"MODEL {folder} is incomplete: it has no {MANIFEST}, which is written at "
-            "the end of training. Run the same `make train` again; it goes on where "
-            "it stopped."
-        )
-    manifest = files.read_json(path)
-    weights = folder / MODEL
-    found = files.sha256(weights) if weights.is_file() else "no such file"
-    if found != manifest["sha256"]:
-        raise RunError(
-            f"{weights} is not the file that {MANIFEST} describes: sha256 {found}, "
-            f"expected {manifest['sha256']}. Restore it, or train again."
-        )
-    classes = read_classes(folder / CLASSES, manifest["classes"])
-    return Contract(manifest["image"], classes, manifest["sha256"])
-
-
 def load(folder: AnyPath) -> keras.Model:
     """Loads the model of a finished run; `read_contract` comes first."""
     path = folder / MODEL
@@ -304,10 +233,3 @@ def _weights_message(weights: str, error: Exception) -> str:
         f"--weights={weights} are not those of VGG16 without its top: {reason}. Use "
         "the file that keras.applications.VGG16(include_top=False) saves."
     )
-
-
-def _first_difference(there: tuple[str, ...], here: tuple[str, ...]) -> str:
-    for label, (a, b) in enumerate(zip(there, here, strict=False)):
-        if a != b:
-            return f"label {label} is {a!r} in DATASET and {b!r} in MODEL"
-    return f"{len(there)} classes in DATASET and {len(here)} in MODEL"

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from pipeline import resources
 from pipeline.manifest import Dataset
+from pipeline.pool import end_with_the_parent
 from trainer import dataset as data
 from trainer import devices, rates, trial
 from trainer.features import Features
@@ -170,6 +171,7 @@ def _pinned(cores: int) -> Iterator[None]:
 
 
 def _as_in_training() -> None:
+    end_with_the_parent()
     resources.limit_arenas()
     # TensorFlow's notes, which nothing else stops; errors are handed over.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.pool import end_with_the_parent
+
 _BYTES = 64 << 20  # of what is summed
 _REPEATS = 5
 _SIZE, _CLASSES, _BATCH, _STEPS = 32, 3, 8, 2
@@ -129,6 +131,7 @@ def in_child(function: Callable[[], Any], *, timeout: float) -> Any:
 
 
 def _run(function: Callable[[], Any], answer: Connection, timeout: float) -> None:
+    end_with_the_parent()
     # TensorFlow's notes, which nothing else stops.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     faulthandler.enable()

@@ -1,0 +1,85 @@
+"""What a finished MODEL was trained on, read without TensorFlow."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline import files
+from pipeline.console import RunError
+from pipeline.manifest import CLASSES, Dataset, read_classes
+from pipeline.objects import AnyPath
+from pipeline.workfolder import difference
+
+MANIFEST = "model.json"
+MODEL = "model.keras"
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a model was trained on; it takes nothing else.
+
+    Attributes:
+        image: height, width and resize rule (ImageContract.pixels).
+        classes: class names; the position is the output's.
+        fingerprint: SHA-256 of model.keras.
+    """
+
+    image: Mapping[str, Any]
+    classes: tuple[str, ...]
+    fingerprint: str
+
+    def check(self, dataset: Dataset) -> None:
+        """Refuses a dataset that the model was not made for.
+
+        A dataset with only an unlabelled split has no classes, and need not have any.
+
+        Raises:
+            RunError: with both values.
+        """
+        pixels = dataset.image.pixels()
+        if different := difference(pixels, self.image, "image"):
+            raise RunError(
+                f"DATASET {dataset.folder} does not fit MODEL: {different} (DATASET "
+                "there, MODEL here). Make the dataset with the model's size and "
+                "resize rule."
+            )
+        if dataset.classes and dataset.classes != self.classes:
+            raise RunError(
+                f"DATASET {dataset.folder} and MODEL have different classes: "
+                f"{_first_difference(dataset.classes, self.classes)}. Use the model "
+                "that was trained on these classes."
+            )
+
+
+def read_contract(folder: AnyPath) -> Contract:
+    """Reads what a model was trained on, and holds model.keras to its checksum.
+
+    Raises:
+        RunError: there is no finished model, or a file of it is missing or damaged.
+    """
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise RunError(f"MODEL {folder} does not exist. `make train` makes it.")
+    if not path.is_file():
+        raise RunError(
+            f"MODEL {folder} is incomplete: it has no {MANIFEST}, which is written at "
+            "the end of training. Run the same `make train` again; it goes on where "
+            "it stopped."
+        )
+    manifest = files.read_json(path)
+    weights = folder / MODEL
+    found = files.sha256(weights) if weights.is_file() else "no such file"
+    if found != manifest["sha256"]:
+        raise RunError(
+            f"{weights} is not the file that {MANIFEST} describes: sha256 {found}, "
+            f"expected {manifest['sha256']}. Restore it, or train again."
+        )
+    classes = read_classes(folder / CLASSES, manifest["classes"])
+    return Contract(manifest["image"], classes, manifest["sha256"])
+
+
+def _first_difference(there: tuple[str, ...], here: tuple[str, ...]) -> str:
+    for label, (a, b) in enumerate(zip(there, here, strict=False)):
+        if a != b:
+            return f"label {label} is {a!r} in DATASET and {b!r} in MODEL"
+    return f"{len(there)} classes in DATASET and {len(here)} in MODEL"
