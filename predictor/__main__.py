@@ -88,6 +88,7 @@ def predict(passed_on: Sequence[str]) -> None:
         raise UsageError("give one of --dataset and --images: what is to be predicted")
     if FLAGS.sample_submission and FLAGS.format != "submission":
         raise UsageError("--sample_submission goes with --format=submission")
+    from predictor import predict  # here: --help need not wait for its imports
     from predictor.formats import Format
     from predictor.order import Order
 
