@@ -49,7 +49,7 @@ setup(
     description="Fine-tune VGG16 on image collections that fit nowhere comfortably",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["pipeline", "trainer", "predictor"]),
+    packages=find_packages(include=["pipeline*", "trainer*", "predictor*"]),
     install_requires=SHARDS,
     extras_require={
         "train": TRAIN,

@@ -8,9 +8,9 @@ from typing import Any
 
 from absl import flags
 
-from pipeline import console
-from pipeline.manifest import CHROMAS, RESIZES, ImageContract
-from pipeline.objects import AnyPath
+from pipeline.dataset.manifest import CHROMAS, RESIZES, ImageContract
+from pipeline.storage.object_paths import AnyPath
+from pipeline.system import console
 
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_string(

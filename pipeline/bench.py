@@ -13,11 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import files, machine, measure, quality, timings
-from pipeline.console import RunError
+from pipeline import machine, quality, timings
 from pipeline.contenders import CONTENDERS, Contender
+from pipeline.dataset.manifest import ImageContract
 from pipeline.figures import Figure, divide, table
-from pipeline.manifest import ImageContract
+from pipeline.storage import atomic
+from pipeline.system import parallel_timing
+from pipeline.system.console import RunError
 from pipeline.timings import Setup
 
 _PHOTOS = 256  # different ones at most: all that a contender keeps in memory
@@ -52,7 +54,7 @@ def run(
     """
     if output and not output.parent.is_dir():
         raise RunError(f"{output.parent}, for {output.name}, is no folder. Make it.")
-    photos = measure.jpegs(images, contract, at_most=_PHOTOS, seed=seed)
+    photos = parallel_timing.jpegs(images, contract, at_most=_PHOTOS, seed=seed)
     setup = Setup(photos, contract, count, workers, repeats, tuple(beam_arguments))
     here = machine.describe()
     print("\n".join(_introduction(setup, here)), flush=True)
@@ -69,7 +71,7 @@ def run(
         "encodings": [asdict(encoding) for encoding in encodings],
     }
     if output:
-        files.write_json(output, value)
+        atomic.write_json(output, value)
     else:
         print(json.dumps(value, ensure_ascii=False))
 

@@ -10,14 +10,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from pipeline import duplicates, files, ledger, manifest, shard
-from pipeline.console import RunError
-from pipeline.ledger import Ledger, Listed
-from pipeline.listing import Listing
-from pipeline.manifest import MANIFEST
-from pipeline.objects import AnyPath
+from pipeline import duplicates, shard
+from pipeline.dataset import ledger, manifest
+from pipeline.dataset.ledger import Ledger, Listed
+from pipeline.dataset.manifest import MANIFEST
+from pipeline.sources.listing import Listing
+from pipeline.storage import atomic
+from pipeline.storage.object_paths import AnyPath
+from pipeline.storage.resumable_folder import WORK, WorkFolder
+from pipeline.system.console import RunError
 from pipeline.work import noting_verdict
-from pipeline.workfolder import WORK, WorkFolder
 
 
 def prepare(
@@ -42,12 +44,12 @@ def prepare(
         "max_reject_fraction": max_reject_fraction,
     }
     work = dataset / WORK
-    files.write_json(work / "outset.json", outset, scratch=work)
+    atomic.write_json(work / "outset.json", outset, scratch=work)
 
 
 def missing(dataset: AnyPath) -> list[str]:
     """The planned shards that are not committed, in order."""
-    planned = dict(files.read_json(dataset / WORK / "outset.json")["planned"])
+    planned = dict(atomic.read_json(dataset / WORK / "outset.json")["planned"])
     notes = shard.read_notes(dataset, planned)
     return [name for name, note in notes.items() if note is None]
 
@@ -63,7 +65,7 @@ def complete(dataset: AnyPath) -> None:
     if folder.complete():
         return
     with noting_verdict(dataset):
-        _complete(folder, files.read_json(folder.work / "outset.json"))
+        _complete(folder, atomic.read_json(folder.work / "outset.json"))
 
 
 def _complete(folder: WorkFolder, outset: Mapping[str, Any]) -> None:

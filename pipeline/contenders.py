@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from pipeline import image, measure
-from pipeline.manifest import ImageContract
+from pipeline.dataset.manifest import ImageContract
+from pipeline.images import conversion
+from pipeline.system import parallel_timing
 
 Convert = Callable[[bytes], bytes]  # encoded photo → encoded small image
 
@@ -43,7 +44,7 @@ class Contender:
 
 def bare(contract: ImageContract) -> Convert:
     """The image function of the shard job, alone."""
-    return lambda data: image.convert(data, contract)
+    return lambda data: conversion.convert(data, contract)
 
 
 def img2dataset(contract: ImageContract) -> Convert:
@@ -124,7 +125,7 @@ def rate(
         (contender.prepare, photos, contract, share * index, share)
         for index in range(processes)
     ]
-    _, seconds = measure.in_step(_prepare, shares)
+    _, seconds = parallel_timing.in_step(_prepare, shares)
     return share * processes / seconds
 
 

@@ -28,9 +28,9 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from pipeline import completion, flight, inquest, shard
-from pipeline.console import RunError
-from pipeline.manifest import ImageContract
-from pipeline.objects import AnyPath
+from pipeline.dataset.manifest import ImageContract
+from pipeline.storage.object_paths import AnyPath
+from pipeline.system.console import RunError
 from pipeline.watch import ShardWatch, Watch
 from pipeline.work import Work, log_path
 

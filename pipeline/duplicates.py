@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import files
-from pipeline.objects import AnyPath
-from pipeline.workfolder import WORK
+from pipeline.storage import atomic
+from pipeline.storage.object_paths import AnyPath
+from pipeline.storage.resumable_folder import WORK
 
 UNREAD = bytes(32)  # in place of the digest of a file that was not read
 
@@ -23,7 +23,7 @@ def note_sources(folder: AnyPath, shard: str, digests: Sequence[bytes]) -> None:
     """Commits the SHA-256 of every source file of a shard, UNREAD where unknown."""
     path = _path(folder, shard)
     path.parent.mkdir(exist_ok=True)
-    with files.commit(path, scratch=folder / WORK) as file:
+    with atomic.commit(path, scratch=folder / WORK) as file:
         file.write(b"".join(digests))
 
 

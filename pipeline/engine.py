@@ -10,9 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pipeline.console import RunError
-from pipeline.objects import AnyPath
-from pipeline.store import StoreError
+from pipeline.storage.object_paths import AnyPath
+from pipeline.storage.object_store import StoreError
+from pipeline.system.console import RunError
 from pipeline.watch import Watch
 from pipeline.work import Work
 

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline import measure, shard, sources
-from pipeline.console import RunError, in_bytes, in_time
-from pipeline.listing import Listing
-from pipeline.manifest import MANIFEST, SHARD_PATTERN, ImageContract
-from pipeline.objects import AnyPath, ObjectPath
-from pipeline.workfolder import WorkFolder
+from pipeline import shard
+from pipeline.dataset.manifest import MANIFEST, SHARD_PATTERN, ImageContract
+from pipeline.sources import layout
+from pipeline.sources.listing import Listing
+from pipeline.storage.object_paths import AnyPath, ObjectPath
+from pipeline.storage.resumable_folder import WorkFolder
+from pipeline.system import parallel_timing
+from pipeline.system.console import RunError, in_bytes, in_time
 
 _SAMPLE = 480  # images
 _CHUNKS = 4  # per worker: the spread between them is the range of a prediction
@@ -112,7 +114,7 @@ def run(
         RunError: the images are at fault, or the disk cannot hold the dataset.
     """
     started = time.monotonic()
-    listing = sources.list_images(
+    listing = layout.list_images(
         images,
         csv=csv,
         validation_fraction=validation_fraction,
@@ -123,9 +125,9 @@ def run(
     slices = shard.plan(listing, count=shards, seed=seed)
     listed = time.monotonic() - started
     chunks = _chunks(listing, contract, seed=seed, workers=workers)
-    empty = measure.empty_job_seconds(workers, beam_arguments)
+    empty = parallel_timing.empty_job_seconds(workers, beam_arguments)
     prediction = predict(chunks, slices, startup=listed + empty, workers=workers)
-    print("\n".join(_report(sources.in_words(images), listing, prediction, workers)))
+    print("\n".join(_report(layout.in_words(images), listing, prediction, workers)))
     _look_at_disk(dataset or Path.cwd(), prediction.bytes)
 
 
@@ -182,7 +184,7 @@ def _chunks(
     listing: Listing, contract: ImageContract, *, seed: int, workers: int
 ) -> list[Chunk]:
     """Makes the images of a sample, by all workers at once, and throws them away."""
-    refs = measure.sample(listing.refs, _SAMPLE, seed=seed)
+    refs = parallel_timing.sample(listing.refs, _SAMPLE, seed=seed)
     count = min(len(refs), workers * _CHUNKS)
     slices = {"sample": [refs[index::count] for index in range(count)]}
     with tempfile.TemporaryDirectory(prefix="plan-") as name:
@@ -194,7 +196,7 @@ def _chunks(
             (names[index::workers], name, contract)
             for index in range(min(workers, count))
         ]
-        results, _ = measure.in_step(_prepare, tasks)
+        results, _ = parallel_timing.in_step(_prepare, tasks)
         seconds = {name: taken for part in results for name, taken in part.items()}
         return [_chunk(folder, name, planned[name], seconds[name]) for name in names]
 

@@ -5,9 +5,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from pipeline import completion, guard
+from pipeline.dataset.manifest import ImageContract
 from pipeline.engine import Engine
-from pipeline.manifest import ImageContract
-from pipeline.objects import AnyPath
+from pipeline.storage.object_paths import AnyPath
 from pipeline.watch import ShardWatch
 from pipeline.work import Work, log_path
 

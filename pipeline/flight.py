@@ -19,9 +19,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from pipeline import files
-from pipeline.objects import AnyPath
-from pipeline.workfolder import WORK
+from pipeline.storage import atomic
+from pipeline.storage.object_paths import AnyPath
+from pipeline.storage.resumable_folder import WORK
 
 REASONS = {
     "decoder_crash": "the decoder ended the process that tried this image alone",
@@ -104,19 +104,19 @@ def condemn(folder: AnyPath, suspect: Suspect, reason: str, detail: str) -> None
     path = _condemned_path(folder, suspect.shard)
     path.parent.mkdir(exist_ok=True)
     value = {str(index): why for index, why in verdicts.items()}
-    files.write_json(path, value, scratch=folder / WORK)
+    atomic.write_json(path, value, scratch=folder / WORK)
 
 
 def _place(folder: AnyPath) -> tuple[Path, str]:
     """Where the flights of a dataset are, and what their names begin with."""
     if isinstance(folder, Path):
         return folder / WORK / "flight", f"{platform.node()}-"
-    return Path(tempfile.gettempdir()), files.temporary_name(folder, "flight")
+    return Path(tempfile.gettempdir()), atomic.temporary_name(folder, "flight")
 
 
 def _condemned(folder: AnyPath, shard: str) -> dict[int, list[str]]:
     path = _condemned_path(folder, shard)
-    verdicts = files.read_json(path) if path.is_file() else {}
+    verdicts = atomic.read_json(path) if path.is_file() else {}
     return {int(index): why for index, why in verdicts.items()}
 
 

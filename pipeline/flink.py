@@ -19,9 +19,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import flink_parts, flink_rest, lock
-from pipeline.console import DONE, FAILED, RunError
+from pipeline import flink_parts, flink_rest
 from pipeline.daemon import Daemon
+from pipeline.storage import folder_lock
+from pipeline.system.console import DONE, FAILED, RunError
 
 _LOOK_SECONDS = 0.5
 _START_SECONDS = 120  # three JVMs on two busy cores take 26
@@ -292,7 +293,7 @@ def _listens(port: int) -> bool:
 def _alone(folder: Path) -> Iterator[None]:
     """One `up` at a time; a second one waits."""
     with (folder / "lock").open("w") as file:
-        lock.take(file.fileno(), fcntl.LOCK_EX, folder)
+        folder_lock.take(file.fileno(), fcntl.LOCK_EX, folder)
         yield
 
 

@@ -18,8 +18,8 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import files
-from pipeline.console import RunError
+from pipeline.storage import atomic
+from pipeline.system.console import RunError
 
 FLINK = "2.2.1"
 BEAM = importlib.metadata.version("apache-beam")  # without the seconds of its import
@@ -100,7 +100,7 @@ def checked(path: Path, sha256: str) -> Path:
     Raises:
         RunError: it has another checksum; the file is removed.
     """
-    if (found := files.sha256(path)) == sha256:
+    if (found := atomic.sha256(path)) == sha256:
         return path
     path.unlink()
     raise RunError(
@@ -143,7 +143,7 @@ def job_server(folder: Path) -> Path:
         return checked(jar, note.read_text().strip())
     coordinates = f"org.apache.beam:{artifact}:{BEAM}:jar"
     _fetch_jar(coordinates, folder)
-    files.write_text(note, f"{files.sha256(jar)}\n")
+    atomic.write_text(note, f"{atomic.sha256(jar)}\n")
     return jar
 
 

@@ -15,10 +15,12 @@ import time
 import traceback
 from typing import NamedTuple
 
-from pipeline import flight, image, inquest, objects, shard, watch
-from pipeline.manifest import MANIFEST, ImageContract
-from pipeline.objects import AnyPath
-from pipeline.workfolder import WorkFolder, difference
+from pipeline import flight, inquest, shard, watch
+from pipeline.dataset.manifest import MANIFEST, ImageContract
+from pipeline.images import conversion
+from pipeline.storage import object_paths
+from pipeline.storage.object_paths import AnyPath
+from pipeline.storage.resumable_folder import WorkFolder, difference
 
 _LOOK_SECONDS = 0.2
 _TRIES = 3
@@ -47,7 +49,7 @@ def write(
         RuntimeError: what `shard.write` raised; or its process was lost several times,
             and no image is to blame.
     """
-    dataset, fruitless = objects.at(folder), 0
+    dataset, fruitless = object_paths.at(folder), 0
     if WorkFolder(dataset, manifest=MANIFEST).complete():  # a runner tries again
         return
     watch.begin(dataset)
@@ -68,7 +70,7 @@ def write(
 def _check_versions(dataset: AnyPath) -> None:
     """Refuses a worker whose decoder would make other bytes than the launcher's."""
     planned = WorkFolder(dataset, manifest=MANIFEST).key()["versions"]
-    if other := difference(planned, image.versions(), "versions"):
+    if other := difference(planned, conversion.versions(), "versions"):
         raise RuntimeError(
             f"a worker has other packages than the plan of {dataset} (there) asks for: "
             f"{other}. Let workers install constraints.txt, or use an image that has"
@@ -90,7 +92,7 @@ def _try(task: Task, image_timeout: float) -> str | None:
             process.stdin.flush()  # and not closed: it ends when this process does
             while process.poll() is None:
                 time.sleep(_LOOK_SECONDS)
-                flights = flight.suspects(objects.at(task.folder), only=task.name)
+                flights = flight.suspects(object_paths.at(task.folder), only=task.name)
                 if any(one.seconds > image_timeout for one in flights):
                     return f"no result in {image_timeout:g} s for an image"
         finally:

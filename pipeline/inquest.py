@@ -5,9 +5,10 @@ import multiprocessing
 import signal
 import sys
 
-from pipeline import flight, pool, shard
-from pipeline.manifest import ImageContract
-from pipeline.objects import AnyPath
+from pipeline import flight, shard
+from pipeline.dataset.manifest import ImageContract
+from pipeline.storage.object_paths import AnyPath
+from pipeline.system import process_pool
 
 _SPAWN_SECONDS = 10.0  # for a process to start and import, on a busy machine
 _SPAWN = multiprocessing.get_context("spawn")
@@ -61,5 +62,5 @@ def _try_alone(
 
 def _alone(uri: str, contract: ImageContract) -> None:
     """Child entry point: tries one image, which may hang, and ends with its parent."""
-    pool.end_with_the_parent()
+    process_pool.end_with_the_parent()
     shard.try_alone(uri, contract)

@@ -25,9 +25,10 @@ from apache_beam.transforms.environments import (  # noqa: E402
     SubprocessSDKEnvironment,
 )
 
-from pipeline import dataflow, files, reach  # noqa: E402
-from pipeline.console import UsageError  # noqa: E402
-from pipeline.objects import AnyPath  # noqa: E402
+from pipeline import dataflow, reach  # noqa: E402
+from pipeline.storage import atomic  # noqa: E402
+from pipeline.storage.object_paths import AnyPath  # noqa: E402
+from pipeline.system.console import UsageError  # noqa: E402
 from pipeline.work import Work  # noqa: E402
 
 _WORKER = "apache_beam.runners.worker.sdk_worker_main"
@@ -67,7 +68,7 @@ def run_there(work: Work, options: PipelineOptions) -> PipelineResult:
 
 def _build(pipeline: beam.Pipeline, work: Work) -> None:
     parts, make, complete = work  # each pickled alone
-    run = files.run_id()  # workers on other machines do not inherit it
+    run = atomic.run_id()  # workers on other machines do not inherit it
     _ = (
         pipeline
         | "Start" >> beam.Impulse()
@@ -81,7 +82,7 @@ def _build(pipeline: beam.Pipeline, work: Work) -> None:
 
 def _for_run(run: str, action: Callable[..., None], *arguments: str) -> None:
     """Runs an action of a worker, whose scratch files are those of its run."""
-    files.write_for(run)
+    atomic.write_for(run)
     action(*arguments)
 
 

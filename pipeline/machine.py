@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
-from pipeline import image
+from pipeline.images import conversion
 
 _PACKAGES = ("apache-beam", "tensorflow")  # besides those that decide the bytes
 
@@ -19,7 +19,7 @@ def describe() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "load": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
-        "versions": {**image.versions(), **_installed()},
+        "versions": {**conversion.versions(), **_installed()},
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
 

@@ -8,15 +8,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pipeline import completion, image, lock, manifest, outcome, shard, sources
-from pipeline.console import RunError
+from pipeline import completion, shard
 from pipeline.crew import Crew
+from pipeline.dataset import closing_summary, manifest
+from pipeline.dataset.manifest import SPLITS, ImageContract
 from pipeline.fleet import Fleet
-from pipeline.listing import Listing
-from pipeline.manifest import SPLITS, ImageContract
-from pipeline.objects import AnyPath
+from pipeline.images import conversion
+from pipeline.sources import layout
+from pipeline.sources.listing import Listing
+from pipeline.storage import folder_lock
+from pipeline.storage.object_paths import AnyPath
+from pipeline.storage.resumable_folder import WORK, WorkFolder
+from pipeline.system.console import RunError
 from pipeline.work import log_path, with_verdict
-from pipeline.workfolder import WORK, WorkFolder
 
 
 def run(
@@ -63,7 +67,9 @@ def run(
     started = time.monotonic()
     roots = images if isinstance(images, Sequence) else [images]
     _refuse_inside(dataset, roots, named=csv is not None)
-    with lock.held(dataset, notes=WORK):  # before the listing, which may take minutes
+    with folder_lock.held(
+        dataset, notes=WORK
+    ):  # before the listing, which may take minutes
         folders = {"images": roots, "dataset": [dataset]}
         make = (
             Crew
@@ -73,7 +79,7 @@ def run(
         workforce = make(
             workers=workers, image_timeout=image_timeout, beam_arguments=beam_arguments
         )
-        listing = sources.list_images(
+        listing = layout.list_images(
             images,
             csv=csv,
             validation_fraction=validation_fraction,
@@ -150,7 +156,7 @@ def _key(
             if listing.carved
             else None,
         },
-        "versions": image.versions(),
+        "versions": conversion.versions(),
     }
 
 
@@ -165,7 +171,7 @@ def _sha256_json(values: Iterable[Sequence[str]]) -> str:
 
 def _report(dataset: AnyPath, seconds: float) -> None:
     """Prints the closing summary, and logs it beside the dataset."""
-    text = "\n".join(outcome.lines(dataset, manifest.read(dataset), seconds))
+    text = "\n".join(closing_summary.lines(dataset, manifest.read(dataset), seconds))
     print(text)
     with log_path(dataset).open("a") as log:
         print(time.strftime("%Y-%m-%d %H:%M:%S"), text, file=log)

@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from pipeline import image, measure
-from pipeline.manifest import ImageContract
+from pipeline.dataset.manifest import ImageContract
+from pipeline.images import conversion
+from pipeline.system import parallel_timing
 
 MAX_PSNR = 100.0  # dB; said of equal pixels, for which it is infinite
 SETTINGS = tuple((q, chroma) for chroma in ("420", "444") for q in (85, 90, 95))
@@ -46,7 +47,7 @@ def psnr(one: np.ndarray, other: np.ndarray) -> float:
 def scaled_decoding(data: Sequence[bytes], contract: ImageContract) -> list[float]:
     """PSNR of decode + resize against full decode + INTER_AREA, per photo, in dB."""
     return [
-        psnr(image.resize(_full(photo), contract), _small(photo, contract))
+        psnr(conversion.resize(_full(photo), contract), _small(photo, contract))
         for photo in data
     ]
 
@@ -121,7 +122,7 @@ def _rates(
 ) -> list[list[float]]:
     """Images/s of one process, by repeat and setting."""
     task = (prepare, contract, stored, rounds, repeats)
-    (rates,), _ = measure.in_step(_prepare, [task])
+    (rates,), _ = parallel_timing.in_step(_prepare, [task])
     return rates
 
 
@@ -152,7 +153,7 @@ def _mean_psnr(pixels: Sequence[np.ndarray], images: Sequence[bytes]) -> float:
 
 
 def _small(photo: bytes, contract: ImageContract) -> np.ndarray:
-    return image.resize(image.decode(photo, contract), contract)
+    return conversion.resize(conversion.decode(photo, contract), contract)
 
 
 def _full(photo: bytes) -> np.ndarray:

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import grpc
 
 from pipeline import dataflow, flink_parts, flink_rest
-from pipeline.console import RunError, UsageError
-from pipeline.objects import AnyPath
+from pipeline.storage.object_paths import AnyPath
+from pipeline.system.console import RunError, UsageError
 
 _SECONDS = 5.0
 _FLINK_WITHIN = ("[auto]", "[local]")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pipeline.console import progress
+from pipeline.system.console import progress
 
 HEIGHT, WIDTH = 1200, 1600
 IMAGES = {"train": 48, "validation": 12, "test": 10}  # per class, once

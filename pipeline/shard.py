@@ -8,21 +8,25 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Self
 
-from pipeline import duplicates, files, image, io_errors, objects, origin, record
-from pipeline.console import UnavailableError
-from pipeline.flight import Flight
-from pipeline.listing import ImageRef, Listing
-from pipeline.manifest import (
+from pipeline import duplicates
+from pipeline.dataset import record
+from pipeline.dataset.manifest import (
     MANIFEST,
     UNLABELLED,
     ImageContract,
     Shard,
     shard_name,
 )
-from pipeline.objects import AnyPath
-from pipeline.split import order_key
+from pipeline.flight import Flight
+from pipeline.images import conversion, image_bytes
+from pipeline.sources.hashing import order_key
+from pipeline.sources.listing import ImageRef, Listing
+from pipeline.storage import atomic, object_paths
+from pipeline.storage.object_paths import AnyPath
+from pipeline.storage.resumable_folder import WORK, WorkFolder
+from pipeline.system import io_errors
+from pipeline.system.console import UnavailableError
 from pipeline.work import noting_verdict
-from pipeline.workfolder import WORK, WorkFolder
 
 Slices = list[list[ImageRef]]  # the images of every shard of a split
 
@@ -112,9 +116,9 @@ def write_plan(
     def write(name: str) -> None:
         images = (_planned(ref, labels) for ref in planned[name])
         text = "".join(f"{json.dumps(entry)}\n" for entry in images)
-        files.write_text(_plan_path(folder, name), text, scratch=folder / WORK)
+        atomic.write_text(_plan_path(folder, name), text, scratch=folder / WORK)
 
-    objects.at_once(folder, write, list(planned))
+    object_paths.at_once(folder, write, list(planned))
     return {name: len(refs) for name, refs in planned.items()}
 
 
@@ -148,7 +152,7 @@ def write(name: str, folder: str, contract: ImageContract) -> None:
         UnavailableError: something cannot be read or written now. The launcher finds
             the message in the work folder, wherever this runs.
     """
-    output = WorkFolder(objects.at(folder), manifest=MANIFEST)
+    output = WorkFolder(object_paths.at(folder), manifest=MANIFEST)
     with noting_verdict(output.folder), io_errors.explained(output.folder / name):
         _write(name, output, contract)
 
@@ -161,20 +165,20 @@ def _write(name: str, output: WorkFolder, contract: ImageContract) -> None:
     # to disk, or uploading it, may take longer than --image_timeout.
     with output.commit(name) as file, Flight(output.folder, name) as flight:
         condemned = flight.condemned()
-        contents = origin.read_ahead(
+        contents = image_bytes.read_ahead(
             ref.uri for index, ref in enumerate(images) if index not in condemned
         )
         for index, ref in enumerate(images):
             flight.at(index)
             try:
                 if index in condemned:
-                    raise image.BadImage(*condemned[index])
+                    raise conversion.BadImage(*condemned[index])
                 source = next(contents)()
                 tally.bytes_read += len(source)
-                with io_errors.explained(origin.path(ref.uri)):
-                    framed = _frame(ref, image.convert(source, contract), contract)
+                with io_errors.explained(image_bytes.path(ref.uri)):
+                    framed = _frame(ref, conversion.convert(source, contract), contract)
                 sources[index] = hashlib.sha256(source).digest()
-            except image.BadImage as bad:
+            except conversion.BadImage as bad:
                 tally.rejects.append([ref.id, ref.text, bad.reason, bad.detail])
                 continue
             file.write(framed)
@@ -191,8 +195,8 @@ def try_alone(uri: str, contract: ImageContract) -> None:
 
     An image that cannot be read now is not to blame; `write` meets the error again.
     """
-    with contextlib.suppress(image.BadImage, UnavailableError):
-        image.convert(origin.read(uri), contract)
+    with contextlib.suppress(conversion.BadImage, UnavailableError):
+        conversion.convert(image_bytes.read(uri), contract)
 
 
 def planned_image(folder: AnyPath, name: str, index: int) -> PlannedImage:

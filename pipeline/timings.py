@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from pipeline import contenders, measure
-from pipeline.console import progress
+from pipeline import contenders
 from pipeline.contenders import CONTENDERS, Contender
-from pipeline.manifest import ImageContract
+from pipeline.dataset.manifest import ImageContract
+from pipeline.system import parallel_timing
+from pipeline.system.console import progress
 
 _SHARDS = 8  # per worker, in the large job; the small one has one of the same size
 
@@ -68,7 +69,9 @@ def _takes(setup: Setup, scratch: Path) -> dict[str, Callable[[], float]]:
     _link(setup.photos, large / "photos", setup.images)
     job = partial(_job_seconds, setup, scratch / "dataset")
     few, many = setup.workers, setup.workers * _SHARDS
-    empty = partial(measure.empty_job_seconds, setup.workers, setup.beam_arguments)
+    empty = partial(
+        parallel_timing.empty_job_seconds, setup.workers, setup.beam_arguments
+    )
     takes: dict[str, Callable[[], float]] = {EMPTY: empty}
     if setup.workers > 1:
         takes[ALONE_SMALL] = partial(job, small, few, 1)
@@ -93,7 +96,7 @@ def _job_seconds(
     """The whole shard job, as a user starts it."""
     contract = asdict(setup.contract)
     del contract["format"]
-    seconds = measure.command_seconds(
+    seconds = parallel_timing.command_seconds(
         *("-m", "pipeline", "shards", f"--images={images}", f"--dataset={dataset}"),
         *(f"--{name}={value}" for name, value in contract.items()),
         *(f"--shards={shards}", f"--workers={workers}", "--validation_fraction=0"),

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pipeline import archives, catalogue, io_errors, origin, prefixes, sources
-from pipeline.console import RunError
-from pipeline.listing import Found, Listing, Reject
-from pipeline.manifest import SPLITS
-from pipeline.objects import AnyPath, ObjectPath
-from pipeline.places import Place
+from pipeline.dataset.manifest import SPLITS
+from pipeline.images import image_bytes
+from pipeline.sources import buckets, csv_manifest, layout, tar_archives
+from pipeline.sources.folder_tree import Place
+from pipeline.sources.listing import Found, Listing, Reject
+from pipeline.storage.object_paths import AnyPath, ObjectPath
+from pipeline.system import io_errors
+from pipeline.system.console import RunError
 
 _CSV = ".csv"
 
@@ -25,7 +27,7 @@ class Unlabelled(NamedTuple):
     Attributes:
         id: path relative to the folder, or to the split's folder in it; the name in
             the archive; what the CSV says.
-        uri: for pipeline.origin.
+        uri: for pipeline.images.image_bytes.
         size: bytes.
     """
 
@@ -79,7 +81,7 @@ def list_images(images: AnyPath, *, split: str) -> Listed:
     if images.suffix.lower() == _CSV and images.is_file():
         listing = _named(images, split)
     else:
-        listing = _below(sources.open_place(images), split)
+        listing = _below(layout.open_place(images), split)
     if not len(listing):
         raise RunError(f"IMAGES {images} holds no file. Put the photos there.")
     return _with_sizes(images, listing)
@@ -87,7 +89,7 @@ def list_images(images: AnyPath, *, split: str) -> Listed:
 
 def _below(images: Place, split: str) -> Listing:
     """All images of a place, or those of a split where it has splits."""
-    level = archives.unwrap(images, SPLITS).level()
+    level = tar_archives.unwrap(images, SPLITS).level()
     if splits := [name for name in SPLITS if name in level.names()]:
         if split not in splits:
             raise RunError(
@@ -96,9 +98,9 @@ def _below(images: Place, split: str) -> Listing:
             )
         level.refuse([split])
         images = level.below[split]
-    listing = sources.list_unlabelled(images, split)
+    listing = layout.list_unlabelled(images, split)
     listing.ignored += level.others(SPLITS) if splits else []
-    listing.refs.sort(key=lambda ref: (origin.in_order(ref.uri), ref.id))
+    listing.refs.sort(key=lambda ref: (image_bytes.in_order(ref.uri), ref.id))
     listing.rejects.sort()
     return listing
 
@@ -106,23 +108,23 @@ def _below(images: Place, split: str) -> Listing:
 def _named(path: AnyPath, split: str) -> Listing:
     """The images that a CSV names; only these are looked for."""
     listing, find = Listing("manifest"), _finder(path.parent)
-    for row in catalogue.rows(path, f"IMAGES {path}", required=["id"]):
+    for row in csv_manifest.rows(path, f"IMAGES {path}", required=["id"]):
         listing.add(row.id, _look_for(row.id, find), split, None)
     return listing
 
 
 def _look_for(image_id: str, find: Callable[[str], Found | None]) -> Found:
-    if not catalogue.leads_out(image_id):
-        for path in catalogue.spellings(image_id):
+    if not csv_manifest.leads_out(image_id):
+        for path in csv_manifest.spellings(image_id):
             if found := find(path):
                 return found
-    return Found(image_id, "", catalogue.missing(image_id))
+    return Found(image_id, "", csv_manifest.missing(image_id))
 
 
 def _finder(folder: AnyPath) -> Callable[[str], Found | None]:
     """Finds files by their paths; a store is listed once, not asked for each."""
     if isinstance(folder, ObjectPath):
-        return {f.path: f for f in prefixes.open_prefix(folder).files([])}.get
+        return {f.path: f for f in buckets.open_prefix(folder).files([])}.get
 
     def find(path: str) -> Found | None:
         file = str(folder / path)
@@ -141,7 +143,7 @@ def _with_sizes(images: AnyPath, listing: Listing) -> Listed:
     for ref in listing.refs:
         try:
             size = io_errors.insist(
-                origin.path(ref.uri), functools.partial(origin.size, ref.uri)
+                image_bytes.path(ref.uri), functools.partial(image_bytes.size, ref.uri)
             )
         except OSError as error:  # gone since it was listed
             why = ("unreadable", str(error.strerror))

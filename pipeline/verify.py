@@ -10,12 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import audit, console, ledger, manifest, record
-from pipeline.audit import Problems, Report, Task
-from pipeline.console import RunError, UnavailableError
-from pipeline.ledger import Counts, Ledger
-from pipeline.listing import Reject
-from pipeline.manifest import (
+from pipeline.dataset import ledger, manifest, record, shard_check
+from pipeline.dataset.ledger import Counts, Ledger
+from pipeline.dataset.manifest import (
     CLASSES,
     MANIFEST,
     REJECTS,
@@ -24,8 +21,12 @@ from pipeline.manifest import (
     Shard,
     Split,
 )
-from pipeline.objects import AnyPath
-from pipeline.workfolder import WORK
+from pipeline.dataset.shard_check import Problems, Report, Task
+from pipeline.sources.listing import Reject
+from pipeline.storage.object_paths import AnyPath
+from pipeline.storage.resumable_folder import WORK
+from pipeline.system import console
+from pipeline.system.console import RunError, UnavailableError
 
 _TOLD = 20  # problems that are listed; the rest is counted
 _ADVICE = (
@@ -112,7 +113,7 @@ def run(dataset: AnyPath, *, workers: int) -> None:
     findings.add(_misnamed(promise))
     findings.add(_strays(promise))
     classes, rejects = _read_lists(promise, findings)
-    reports = audit.check_all(_tasks(promise, classes), workers=workers)
+    reports = shard_check.check_all(_tasks(promise, classes), workers=workers)
     with (
         console.progress(promise.examples, "verify") as bar,
         contextlib.closing(reports),
@@ -214,7 +215,7 @@ def _repeated(
 ) -> Iterator[str]:
     """Ids that a split has more than once; reads the first few again to name them."""
     digests = np.frombuffer(b"".join(part for _, part in ids), np.uint64)
-    starts = np.cumsum([0] + [len(part) // audit.DIGEST for _, part in ids])
+    starts = np.cumsum([0] + [len(part) // shard_check.DIGEST for _, part in ids])
     order = np.argsort(digests, kind="stable")  # equal ones keep their order
     (repeats,) = np.nonzero(digests[order[1:]] == digests[order[:-1]])
     for told, at in enumerate(repeats):

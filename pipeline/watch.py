@@ -11,13 +11,13 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
-from pipeline import files
-from pipeline.console import progress
-from pipeline.manifest import MANIFEST
-from pipeline.objects import AnyPath, ObjectPath
+from pipeline.dataset.manifest import MANIFEST
 from pipeline.shard import Note
-from pipeline.store import StoreError
-from pipeline.workfolder import WORK, WorkFolder
+from pipeline.storage import atomic
+from pipeline.storage.object_paths import AnyPath, ObjectPath
+from pipeline.storage.object_store import StoreError
+from pipeline.storage.resumable_folder import WORK, WorkFolder
+from pipeline.system.console import progress
 
 _WORKERS = "workers"
 
@@ -28,7 +28,7 @@ def begin(folder: AnyPath) -> None:
     work = folder / WORK
     (work / _WORKERS).mkdir(exist_ok=True)
     name = f"{platform.node()}-{os.getpid()}"
-    files.write_text(work / _WORKERS / name, "", scratch=work)
+    atomic.write_text(work / _WORKERS / name, "", scratch=work)
 
 
 class Watch:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline import files
-from pipeline.console import RunError, UnavailableError
-from pipeline.objects import AnyPath
-from pipeline.workfolder import WORK, WorkFolder
+from pipeline.storage import atomic
+from pipeline.storage.object_paths import AnyPath
+from pipeline.storage.resumable_folder import WORK, WorkFolder
+from pipeline.system.console import RunError, UnavailableError
 
 
 class Work(NamedTuple):
@@ -30,7 +30,7 @@ class Work(NamedTuple):
 
 def log_path(folder: AnyPath) -> Path:
     """The log beside a folder, for nothing in it depends on the run."""
-    return files.beside(folder, ".log")
+    return atomic.beside(folder, ".log")
 
 
 @contextlib.contextmanager
@@ -42,7 +42,7 @@ def noting_verdict(folder: AnyPath) -> Iterator[None]:
         value = {"error": str(error)}
         # A full disk may have no room for it; the runner then has the message, too.
         with contextlib.suppress(OSError, UnavailableError):
-            files.write_json(_verdict(folder), value, scratch=folder / WORK)
+            atomic.write_json(_verdict(folder), value, scratch=folder / WORK)
         raise
 
 
@@ -62,7 +62,7 @@ def with_verdict(output: WorkFolder) -> Iterator[None]:
             return
         if not verdict.is_file():
             raise
-        raise RunError(files.read_json(verdict)["error"]) from error
+        raise RunError(atomic.read_json(verdict)["error"]) from error
 
 
 def _verdict(folder: AnyPath) -> AnyPath:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from absl import flags
 
-from pipeline import console, fetch, lock
-from pipeline.console import UsageError
-from pipeline.manifest import SPLITS
-from pipeline.objects import AnyPath
+from pipeline.dataset import shard_cache
+from pipeline.dataset.manifest import SPLITS
+from pipeline.storage import folder_lock
+from pipeline.storage.object_paths import AnyPath
+from pipeline.system import console
+from pipeline.system.console import UsageError
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "MODEL, as `make train` makes it.")
@@ -132,7 +134,7 @@ def evaluate(passed_on: Sequence[str]) -> None:
     """Says how good MODEL is on a labelled split, or PREDICTIONS that were made."""
     console.nothing_passed_on(passed_on)
     folder = console.local_path(FLAGS.evaluation, "evaluation")
-    with lock.held(folder):
+    with folder_lock.held(folder):
         from predictor import evaluate
 
         evaluate.run(
@@ -203,7 +205,7 @@ def _local(flag: str) -> Path | None:
 
 def _dataset() -> AnyPath | None:
     """DATASET; where its shards are fetched to, if they are, is now known."""
-    fetch.cache_at(_local("shard_cache"), FLAGS.shard_cache_bytes)
+    shard_cache.cache_at(_local("shard_cache"), FLAGS.shard_cache_bytes)
     return _path(FLAGS.dataset)
 
 

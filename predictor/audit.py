@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 import google_crc32c
 import numpy as np
 
-from pipeline import audit, io_errors, record
-from pipeline.audit import Problems
-from pipeline.console import RunError
-from pipeline.objects import AnyPath
+from pipeline.dataset import record, shard_check
+from pipeline.dataset.shard_check import Problems
+from pipeline.storage.object_paths import AnyPath
+from pipeline.system import io_errors
+from pipeline.system.console import RunError
 from predictor import reading, submission
 from predictor.csv_shards import MANIFEST, Entry
 from predictor.reading import DamagedFileError, Predictions
@@ -75,7 +76,7 @@ def _check(task: Task) -> Report:
     report = Report(task.entry)
     path = task.made.folder / task.entry.file
     try:
-        audit.length_of(path)  # refuses what is no file; `reading` compares it
+        shard_check.length_of(path)  # refuses what is no file; `reading` compares it
         crc32c = _crc32c(path)
         if crc32c != task.entry.crc32c:
             promised = task.entry.crc32c

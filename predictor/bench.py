@@ -23,12 +23,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
-from pipeline import console, files, machine, manifest, resources
+from pipeline import machine
+from pipeline.dataset import manifest
+from pipeline.dataset.manifest import Dataset, Shard
 from pipeline.figures import Figure, divide, table
-from pipeline.manifest import Dataset, Shard
-from pipeline.objects import AnyPath
-from pipeline.pool import end_with_the_parent
-from pipeline.workfolder import WorkFolder
+from pipeline.storage import atomic
+from pipeline.storage.object_paths import AnyPath
+from pipeline.storage.resumable_folder import WorkFolder
+from pipeline.system import console, resources
+from pipeline.system.process_pool import end_with_the_parent
 from predictor.csv_shards import MANIFEST
 from predictor.formats import Format
 from predictor.forward import Forward
@@ -80,7 +83,7 @@ def run(
     print("\n".join(table(figures)))
     if output:
         found = [figure.to_json() for figure in figures]
-        files.write_json(output, {"machine": here, "figures": found})
+        atomic.write_json(output, {"machine": here, "figures": found})
 
 
 def _memory_or_disk() -> Path | None:

@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 import zstandard
 
-from pipeline.objects import AnyPath
+from pipeline.storage.object_paths import AnyPath
 from predictor import csv_text
 from predictor.formats import Format
 from predictor.rows import FAULTS, Rows, at_once, in_words

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import orjson
 
-from pipeline import files
+from pipeline.storage import atomic
 from predictor.ranking import best
 
 TOP_COLUMNS = ("class", "probability")
@@ -55,18 +55,18 @@ def submission(classes: Sequence[str]) -> tuple[bytes, Lines]:
         (labels,) = best(values, 1).T
         for image_id, row, label in zip(ids, values, labels, strict=True):
             number = _numbers(row[[label]]).decode()
-            yield files.csv_line([image_id, f"{classes[label]} {number}"]).encode()
+            yield atomic.csv_line([image_id, f"{classes[label]} {number}"]).encode()
 
     return _header(*SUBMISSION_COLUMNS), lines
 
 
 def _header(*columns: str) -> bytes:
-    return files.csv_line(columns).encode()
+    return atomic.csv_line(columns).encode()
 
 
 def _quoted(text: str) -> bytes:
     """A field of a line, in quotes where RFC 4180 asks for them."""
-    return files.csv_line([text]).removesuffix("\n").encode()
+    return atomic.csv_line([text]).removesuffix("\n").encode()
 
 
 def _numbers(row: np.ndarray) -> bytes:

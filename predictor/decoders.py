@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import simplejpeg
 
-from pipeline import image, io_errors, origin
-from pipeline.console import RunError
-from pipeline.image import BadImage
-from pipeline.manifest import ImageContract
+from pipeline.dataset.manifest import ImageContract
+from pipeline.images import conversion, image_bytes
+from pipeline.images.conversion import BadImage
+from pipeline.system import io_errors
+from pipeline.system.console import RunError
 from predictor.worker import Worker, WorkerLostError
 
 _AHEAD = 8  # photos that a process has before it, or has done
@@ -73,7 +74,7 @@ class Decoders:
         """Yields uint8[height, width, 3], or why there is none, for each, in order.
 
         Args:
-            uris: for pipeline.origin.
+            uris: for pipeline.images.image_bytes.
 
         Raises:
             UnavailableError: a photo cannot be read now; see io_errors.
@@ -139,8 +140,8 @@ class Decoders:
         except MemoryError as error:
             raise RunError(
                 "there is not enough memory to decode "
-                f"{origin.path(asked.uri)}, with {len(self._decoders)} processes at "
-                f"work. {_ADVICE}"
+                f"{image_bytes.path(asked.uri)}, with {len(self._decoders)} processes "
+                f"at work. {_ADVICE}"
             ) from error
 
     def _again(self, asked: _Asked, lost: WorkerLostError) -> BadImage | None:
@@ -158,7 +159,9 @@ class Decoders:
         if self._losses == _LOSSES:
             where = "as they began"
             if decoder.proved:
-                where = f"at {origin.path(asked.uri)}, by something else than a crash"
+                where = (
+                    f"at {image_bytes.path(asked.uri)}, by something else than a crash"
+                )
             raise RunError(
                 f"processes that decode photos were lost {_LOSSES} times in a row, "
                 f"{where}: {lost}. What they said is above. Is there enough memory for "
@@ -190,12 +193,12 @@ class _Decode:
     def __call__(self, uri: str | None) -> np.ndarray:
         if uri is None:
             return self._convert(_known_photo())
-        with io_errors.explained(origin.path(uri)):
-            return self._convert(origin.read(uri))
+        with io_errors.explained(image_bytes.path(uri)):
+            return self._convert(image_bytes.read(uri))
 
     def _convert(self, data: bytes) -> np.ndarray:
-        pixels = image.decode(data, self._contract)
-        return image.resize(pixels, self._contract)
+        pixels = conversion.decode(data, self._contract)
+        return conversion.resize(pixels, self._contract)
 
 
 def _known_photo() -> bytes:

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from pipeline import files, lock, resources
-from pipeline.console import RunError, progress
-from pipeline.objects import AnyPath
+from pipeline.storage import atomic, folder_lock
+from pipeline.storage.object_paths import AnyPath
+from pipeline.system import resources
+from pipeline.system.console import RunError, progress
 from predictor import evaluation, report, subject, tables, thumbnails, truth
 from predictor.evaluation import Evaluation
 from predictor.match import match
@@ -52,7 +53,7 @@ def run(
             damaged.
     """
     resources.limit_arenas()
-    with lock.held(output):
+    with folder_lock.held(output):
         given = subject.load(
             dataset=dataset,
             model=model,
@@ -70,7 +71,10 @@ def run(
             matched = match(_counted(rows, bar), told, numbers)
         found = Evaluation(
             title=given.title,
-            source={**given.source, "labels": files.sha256(labels) if labels else None},
+            source={
+                **given.source,
+                "labels": atomic.sha256(labels) if labels else None,
+            },
             classes=numbers.names,
             known=len(classes),
             matched=matched,
@@ -121,11 +125,11 @@ def _pictures(given: Subject, found: Evaluation) -> dict[str, bytes]:
 def _write(output: Path, found: Evaluation, pictures: Mapping[str, bytes]) -> None:
     """Commits the files; evaluation.json comes last, and an earlier one goes first."""
     output.mkdir(parents=True, exist_ok=True)
-    lock.remove_scratch(output)
+    folder_lock.remove_scratch(output)
     (output / evaluation.FILE).unlink(missing_ok=True)
     tables.write(output, found)
-    files.write_text(output / report.FILE, report.html(found, pictures))
-    files.write_json(output / evaluation.FILE, found.to_json())
+    atomic.write_text(output / report.FILE, report.html(found, pictures))
+    atomic.write_json(output / evaluation.FILE, found.to_json())
 
 
 def _in_words(found: Evaluation, output: Path) -> str:

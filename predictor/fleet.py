@@ -11,13 +11,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import fetch, io_errors, lock, resources
+from pipeline.dataset import shard_cache as fetch
 from pipeline.engine import Engine
-from pipeline.listing import Reject
-from pipeline.objects import AnyPath
+from pipeline.sources.listing import Reject
+from pipeline.storage import folder_lock
+from pipeline.storage.object_paths import AnyPath
+from pipeline.storage.resumable_folder import WORK, WorkFolder
+from pipeline.system import io_errors, resources
 from pipeline.watch import Watch, begin
 from pipeline.work import Work, log_path, noting_verdict, with_verdict
-from pipeline.workfolder import WORK, WorkFolder
 from predictor import order, writers
 from predictor.csv_shards import MANIFEST
 from predictor.order import Begun, Order
@@ -57,7 +59,7 @@ def run(
         **({"dataset": [wanted.dataset]} if wanted.dataset else {}),
         **({"images": [wanted.images]} if wanted.images else {}),
     }
-    with lock.held(wanted.folder, notes=WORK):
+    with folder_lock.held(wanted.folder, notes=WORK):
         engine = Engine(
             runner, workers=workers, folders=folders, beam_arguments=beam_arguments
         )

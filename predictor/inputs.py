@@ -8,12 +8,14 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from pipeline import fetch, manifest, record, resources, shard, unlabelled
-from pipeline.console import RunError
-from pipeline.image import BadImage
-from pipeline.listing import Reject
-from pipeline.manifest import Dataset, ImageContract
-from pipeline.objects import AnyPath
+from pipeline import shard, unlabelled
+from pipeline.dataset import manifest, record, shard_cache
+from pipeline.dataset.manifest import Dataset, ImageContract
+from pipeline.images.conversion import BadImage
+from pipeline.sources.listing import Reject
+from pipeline.storage.object_paths import AnyPath
+from pipeline.system import resources
+from pipeline.system.console import RunError
 from pipeline.unlabelled import Unlabelled
 from predictor.decoders import Decoders
 
@@ -100,7 +102,7 @@ class FromDataset:
         """
         for entry in self._shards:
             try:
-                for stored in record.read(fetch.shard_file(self._dataset, entry)):
+                for stored in record.read(shard_cache.shard_file(self._dataset, entry)):
                     yield stored.record.id
             except (FileNotFoundError, record.BadRecordError) as error:
                 damage = manifest.damage_of(self._dataset, entry)

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline import files, ledger, manifest
-from pipeline.console import RunError, in_bytes
-from pipeline.listing import Reject
-from pipeline.manifest import ImageContract
-from pipeline.objects import AnyPath
-from pipeline.workfolder import WorkFolder
+from pipeline.dataset import ledger, manifest
+from pipeline.dataset.manifest import ImageContract
+from pipeline.sources.listing import Reject
+from pipeline.storage import atomic
+from pipeline.storage.object_paths import AnyPath
+from pipeline.storage.resumable_folder import WorkFolder
+from pipeline.system.console import RunError, in_bytes
 from predictor import csv_shards, submission, volume
 from predictor.formats import Format
 from predictor.inputs import FromDataset, FromImages, Input
@@ -180,7 +181,7 @@ def in_words(folder: AnyPath, seconds: float) -> str:
         folder: PREDICTIONS.
         seconds: that the run took.
     """
-    value = files.read_json(folder / csv_shards.MANIFEST)
+    value = atomic.read_json(folder / csv_shards.MANIFEST)
     account, entries = value["ledger"], value["files"]
     rejects = folder / csv_shards.REJECTS
     rows = ledger.read_rejects(rejects) if rejects.is_file() else []
@@ -243,7 +244,7 @@ def _key(contract: Contract, source: Input, order: Order) -> dict[str, Any]:
         "classes": manifest.classes_entry(contract.classes),
         **source.key,
         **order.format.key(),
-        "sample_submission": files.sha256(sample) if sample else None,
+        "sample_submission": atomic.sha256(sample) if sample else None,
     }
 
 
@@ -258,9 +259,9 @@ def _without_last_step(key: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refuse_missing(folder: AnyPath) -> None:
     """A finished folder may have lost a file since."""
-    entries = files.read_json(folder / csv_shards.MANIFEST)["files"]
+    entries = atomic.read_json(folder / csv_shards.MANIFEST)["files"]
     names = [entry["file"] for entry in entries]
-    there = files.sizes(folder)
+    there = atomic.sizes(folder)
     if missing := [name for name in names if name not in there]:
         raise RunError(
             f"{folder / missing[0]} is missing ({len(missing)} in all), though the "

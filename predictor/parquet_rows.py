@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.objects import AnyPath
+from pipeline.storage.object_paths import AnyPath
 from predictor.formats import Format
 from predictor.rows import Rows, at_once
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline import console, lock, resources
-from pipeline.console import RunError
-from pipeline.listing import Reject
-from pipeline.workfolder import WORK
+from pipeline.sources.listing import Reject
+from pipeline.storage import folder_lock
+from pipeline.storage.resumable_folder import WORK
+from pipeline.system import console, resources
+from pipeline.system.console import RunError
 from predictor import order
 from predictor.inputs import Batch
 from predictor.order import Begun, Order
@@ -51,7 +52,7 @@ def run(
     """
     started = time.monotonic()
     resources.limit_arenas()
-    with lock.held(wanted.folder, notes=WORK):
+    with folder_lock.held(wanted.folder, notes=WORK):
         begun = Begun(wanted)
         if begun.complete:
             print(f"PREDICTIONS {wanted.folder} is complete already; nothing to do.")

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import files, manifest
-from pipeline.console import RunError, UsageError
-from pipeline.manifest import Dataset
-from pipeline.objects import AnyPath
+from pipeline.dataset import manifest
+from pipeline.dataset.manifest import Dataset
+from pipeline.storage import atomic
+from pipeline.storage.object_paths import AnyPath
+from pipeline.system.console import RunError, UsageError
 from predictor import reading
 from predictor.reading import Predictions
 from predictor.rows import Rows
@@ -50,7 +51,7 @@ class Subject:
         """Fingerprints, for evaluation.json; null where there is no such thing."""
         if made := self.predictions:
             names = ("model", "dataset", "images", "split", "format")
-            listed = files.sha256(made.folder / reading.MANIFEST)
+            listed = atomic.sha256(made.folder / reading.MANIFEST)
             return {**{x: made.value[x] for x in names}, "predictions": listed}
         assert self.contract
         return {

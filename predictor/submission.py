@@ -4,11 +4,12 @@ import csv
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from pipeline import files, io_errors
-from pipeline.console import RunError
-from pipeline.listing import stem
-from pipeline.objects import AnyPath
-from pipeline.workfolder import WorkFolder
+from pipeline.sources.listing import stem
+from pipeline.storage import atomic
+from pipeline.storage.object_paths import AnyPath
+from pipeline.storage.resumable_folder import WorkFolder
+from pipeline.system import io_errors
+from pipeline.system.console import RunError
 from predictor import csv_shards, formats
 from predictor.csv_shards import Entry
 from predictor.csv_text import SUBMISSION_COLUMNS
@@ -111,11 +112,11 @@ def assemble(
     with output.commit(name) as file:
         whole = formats.Output(file)
         with formats.compressed(compression, whole) as text:
-            text.write(files.csv_line(SUBMISSION_COLUMNS).encode())
+            text.write(atomic.csv_line(SUBMISSION_COLUMNS).encode())
             for image_id in ids:
                 digest.update(image_id.encode() + b"\0")
                 known = landmarks[images[image_id]] if image_id in images else ""
-                text.write(files.csv_line([image_id, known]).encode())
+                text.write(atomic.csv_line([image_id, known]).encode())
     print(_in_words(ids, images))
     return Entry(name, len(ids), whole.length, whole.crc32c, digest.hexdigest(), 0)
 

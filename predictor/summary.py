@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from pipeline import files, manifest
-from pipeline.manifest import Dataset
-from pipeline.objects import AnyPath
+from pipeline.dataset import manifest
+from pipeline.dataset.manifest import Dataset
+from pipeline.storage import atomic
+from pipeline.storage.object_paths import AnyPath
 from trainer import dataset as data
 from trainer import history
 
@@ -29,7 +30,7 @@ def show(
     """
     dataset = manifest.load(dataset_folder)
     predicted = read(predictions_folder)
-    sheet = files.beside(predictions_folder, ".png")
+    sheet = atomic.beside(predictions_folder, ".png")
     contact_sheet(dataset, split, predicted).save(sheet)
     lines = [
         "",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import files
+from pipeline.storage import atomic
 from predictor.evaluation import Evaluation
 
 CLASSES, CONFUSIONS, MISTAKES = "classes.csv", "confusions.csv", "mistakes.csv"
@@ -20,8 +20,8 @@ def write(folder: Path, evaluation: Evaluation) -> None:
         (CONFUSIONS, _confusions(evaluation)),
         (MISTAKES, _mistakes(evaluation)),
     ):
-        with files.commit(folder / name) as file:
-            file.writelines(line.encode() for line in map(files.csv_line, lines))
+        with atomic.commit(folder / name) as file:
+            file.writelines(line.encode() for line in map(atomic.csv_line, lines))
 
 
 def _classes(evaluation: Evaluation) -> Iterator[Iterable[str]]:

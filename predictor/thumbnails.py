@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 from PIL import Image
 
-from pipeline.manifest import Dataset
+from pipeline.dataset.manifest import Dataset
 from predictor import truth
 
 _SIDE = 320  # pixels; a larger picture is made smaller

@@ -4,11 +4,12 @@ import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from pipeline import io_errors, manifest, record
-from pipeline.console import RunError
-from pipeline.listing import stem
-from pipeline.manifest import Dataset
-from pipeline.objects import AnyPath
+from pipeline.dataset import manifest, record
+from pipeline.dataset.manifest import Dataset
+from pipeline.sources.listing import stem
+from pipeline.storage.object_paths import AnyPath
+from pipeline.system import io_errors
+from pipeline.system.console import RunError
 from predictor.outcomes import NONE
 
 COLUMNS = ("id", "label")

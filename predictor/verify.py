@@ -5,12 +5,14 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pipeline import console, files, ledger, manifest, pool
-from pipeline.audit import Problems
-from pipeline.console import RunError, UnavailableError
-from pipeline.manifest import CLASSES, Dataset
-from pipeline.objects import AnyPath
-from pipeline.workfolder import WORK
+from pipeline.dataset import ledger, manifest
+from pipeline.dataset.manifest import CLASSES, Dataset
+from pipeline.dataset.shard_check import Problems
+from pipeline.storage import atomic
+from pipeline.storage.object_paths import AnyPath
+from pipeline.storage.resumable_folder import WORK
+from pipeline.system import console, process_pool
+from pipeline.system.console import RunError, UnavailableError
 from predictor import audit, csv_shards, reading
 from predictor.audit import Report, Task
 from predictor.csv_shards import MANIFEST, REJECTS
@@ -49,7 +51,7 @@ def run(
     problems = Problems(_TOLD)
     for line in (*_names(made), *_totals(made), *_origins(made, loaded, model)):
         problems.add(line)
-    reports = pool.each(
+    reports = process_pool.each(
         audit.check, _tasks(made, loaded, model), workers=workers, of="verify"
     )
     seen: dict[str, str] = {}
@@ -153,7 +155,7 @@ def _read_model(folder: AnyPath) -> dict[str, Any]:
             f"MODEL {folder} has no {_MODEL}: it does not exist, or is incomplete. "
             "Name the MODEL that predicted, or none."
         )
-    return files.read_json(folder / _MODEL)
+    return atomic.read_json(folder / _MODEL)
 
 
 def _tasks(

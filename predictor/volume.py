@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import resources
-from pipeline.console import RunError, in_bytes, in_time
-from pipeline.objects import AnyPath
+from pipeline.storage.object_paths import AnyPath
+from pipeline.system import resources
+from pipeline.system.console import RunError, in_bytes, in_time
 from predictor import formats
 from predictor.formats import Format
 

@@ -10,7 +10,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, Generic, TypeVar
 
-from pipeline import pool
+from pipeline.system import process_pool
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
@@ -118,7 +118,7 @@ def _serve(
     arguments: tuple[Any, ...],
 ) -> None:
     """Answers requests in a child process, until the parent is gone."""
-    pool.end_with_the_parent()  # a request that hangs does not see the pipe's end
+    process_pool.end_with_the_parent()  # also in a request that hangs
     function = make(*arguments)
     with contextlib.suppress(EOFError, OSError):  # OSError: a request was cut short
         while True:

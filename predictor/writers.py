@@ -13,11 +13,11 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from pipeline import lock
-from pipeline.console import RunError
-from pipeline.listing import Reject
-from pipeline.objects import AnyPath
-from pipeline.workfolder import WORK, WorkFolder
+from pipeline.sources.listing import Reject
+from pipeline.storage import folder_lock
+from pipeline.storage.object_paths import AnyPath
+from pipeline.storage.resumable_folder import WORK, WorkFolder
+from pipeline.system.console import RunError
 from predictor import formats
 from predictor.csv_shards import MANIFEST, Entry
 from predictor.formats import Format
@@ -119,7 +119,7 @@ class Writers:
     ) -> None:
         for writer in self._writers:
             writer.stop()
-        lock.remove_scratch(self._work)  # of files that were not committed
+        folder_lock.remove_scratch(self._work)  # of files that were not committed
 
     def _writer(self, name: str) -> "_Writer":
         """Of the file; for a new one, that with the fewest files."""

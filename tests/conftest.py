@@ -22,7 +22,7 @@ from PIL import Image
 if TYPE_CHECKING:
     import servers
 
-    from pipeline.objects import ObjectPath
+    from pipeline.storage.object_paths import ObjectPath
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 # In the background of a shell it would be ignored, by every program started here, too.
@@ -127,7 +127,7 @@ def program() -> Program:
 def made_dataset(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path:
     """DATASET of `images`; not to be changed."""
     from pipeline import preprocess
-    from pipeline.manifest import ImageContract
+    from pipeline.dataset.manifest import ImageContract
 
     folder = tmp_path_factory.mktemp("made") / "dataset"
     preprocess.run(
@@ -162,7 +162,7 @@ def stores(request: pytest.FixtureRequest) -> Iterator[tuple[str, "servers.Proxy
     """An object store: its scheme, and the proxy before it."""
     import servers
 
-    from pipeline import store
+    from pipeline.storage import object_store
 
     with contextlib.ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
         proxy = servers.Proxy()
@@ -180,12 +180,12 @@ def stores(request: pytest.FixtureRequest) -> Iterator[tuple[str, "servers.Proxy
             environment = servers.gs_environment(proxy.port)
         for name, value in environment.items():
             patch.setenv(name, value)
-        patch.setattr(store, "READ_SECONDS", 1.0)
-        patch.setattr(store, "_FIRST_WAIT", 0.05)
-        patch.setattr(store, "_TRIES", 4)
-        store.client.cache_clear()
+        patch.setattr(object_store, "READ_SECONDS", 1.0)
+        patch.setattr(object_store, "_FIRST_WAIT", 0.05)
+        patch.setattr(object_store, "_TRIES", 4)
+        object_store.client.cache_clear()
         yield request.param, proxy
-        store.client.cache_clear()
+        object_store.client.cache_clear()
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def proxy(stores: tuple[str, "servers.Proxy"]) -> "servers.Proxy":
 @pytest.fixture
 def bucket(stores: tuple[str, "servers.Proxy"]) -> "ObjectPath":
     """A bucket of one's own, empty."""
-    from pipeline.objects import ObjectPath
+    from pipeline.storage.object_paths import ObjectPath
 
     scheme, name = stores[0], f"tests-{uuid.uuid4().hex[:12]}"
     if scheme == "s3":

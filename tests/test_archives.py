@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import archives, origin
-from pipeline.archives import Packed, Tree
-from pipeline.console import RunError
+from pipeline.images import image_bytes
+from pipeline.sources import tar_archives
+from pipeline.sources.tar_archives import Packed, Tree
+from pipeline.system.console import RunError
 
 FORMATS = {
     "ustar": tarfile.USTAR_FORMAT,
@@ -61,7 +62,7 @@ def header(name: str, kind: bytes, link: str = "") -> tarfile.TarInfo:
 def files(tree: Tree | Packed) -> dict[str, bytes]:
     """The content by path of all that can be read."""
     found = tree.files([])
-    return {one.path: origin.read(one.uri) for one in found if not one.problem}
+    return {one.path: image_bytes.read(one.uri) for one in found if not one.problem}
 
 
 def problems(tree: Tree | Packed) -> dict[str, tuple[str, str]]:
@@ -77,14 +78,14 @@ def test_every_format(tmp_path: Path, form: str) -> None:
     content = {name: f"content of {name}".encode() * 50 for name in names}
     content["empty.jpg"] = b""
     path = pack(tmp_path / "x.tar", list(content.items()), format=FORMATS[form])
-    assert files(archives.read(str(path))) == content
+    assert files(tar_archives.read(str(path))) == content
 
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_bytes_that_are_no_utf8_stay_what_they_are(tmp_path: Path, form: str) -> None:
     name = os.fsdecode(b"a/caf\xe9.jpg")
     path = pack(tmp_path / "x.tar", [(name, b"x")], format=FORMATS[form])
-    assert files(archives.read(str(path))) == {name: b"x"}
+    assert files(tar_archives.read(str(path))) == {name: b"x"}
 
 
 def test_a_larger_archive_than_any_memory_is_not_read(tmp_path: Path) -> None:
@@ -98,9 +99,9 @@ def test_a_larger_archive_than_any_memory_is_not_read(tmp_path: Path) -> None:
             file.seek(-(-size // 512) * 512, os.SEEK_CUR)
         file.truncate(file.tell() + 1024)
     before = bytes_read()
-    tree = archives.read(str(path))
+    tree = tar_archives.read(str(path))
     assert bytes_read() - before < 200_000
-    offsets = [origin.in_order(found.uri)[1] for found in tree.found]
+    offsets = [image_bytes.in_order(found.uri)[1] for found in tree.found]
     step = 512 + -(-size // 512) * 512
     assert offsets == [512, 512 + step, 512 + 2 * step]
 
@@ -114,7 +115,7 @@ def test_the_last_version_of_a_name_counts(tmp_path: Path) -> None:
     """As for `tar --extract`, after `tar --append` or `--update`."""
     path = pack(tmp_path / "x.tar", [("a/1.jpg", b"old"), ("a/2.jpg", b"two")])
     pack(path, [("./a/1.jpg", b"newer")], mode="a")
-    tree = archives.read(str(path))
+    tree = tar_archives.read(str(path))
     assert files(tree) == {"a/1.jpg": b"newer", "a/2.jpg": b"two"}
     assert len(tree.found) == 2
 
@@ -154,14 +155,14 @@ def test_a_folder_around_a_whole_collection_goes(
     tmp_path: Path, names: list[str], inside: set[str]
 ) -> None:
     path = pack(tmp_path / "x.tar", [(name, b"x") for name in names])
-    place = archives.unwrap(archives.read(str(path)), ["train", "test"])
+    place = tar_archives.unwrap(tar_archives.read(str(path)), ["train", "test"])
     assert place.level().below.keys() == inside
 
 
 def test_litter_is_counted_as_in_a_folder(tmp_path: Path) -> None:
     """Once for a folder of it, whatever that holds."""
     names = [".git/a", ".git/b/c", "a/__MACOSX/1.jpg", "a/Thumbs.db", "a/1.jpg"]
-    tree = archives.read(str(pack(tmp_path / "x.tar", [(n, b"") for n in names])))
+    tree = tar_archives.read(str(pack(tmp_path / "x.tar", [(n, b"") for n in names])))
     assert sorted(tree.litter) == [".git", "a/Thumbs.db", "a/__MACOSX"]
     assert [found.path for found in tree.found] == ["a/1.jpg"]
 
@@ -186,7 +187,7 @@ def test_names_that_lead_out_are_rejected(tmp_path: Path, name: str, why: str) -
     good = ("a/1.jpg", b"good")
     long = tarfile.TarInfo("x")
     long.pax_headers = {"path": name}  # as no field of ustar could hold it
-    tree = archives.read(str(pack(tmp_path / "x.tar", [long, good])))
+    tree = tar_archives.read(str(pack(tmp_path / "x.tar", [long, good])))
     assert files(tree) == dict([good])
     ((shown, (reason, detail)),) = problems(tree).items()
     assert (shown, reason) == (name.replace("\0", r"\0"), "bad_name")
@@ -207,7 +208,7 @@ def test_nothing_but_files_is_read(tmp_path: Path) -> None:
         header("a/pipe.jpg", PIPE),
         header("a/tty.jpg", DEVICE),
     ]
-    tree = archives.read(str(pack(tmp_path / "x.tar", members)))
+    tree = tar_archives.read(str(pack(tmp_path / "x.tar", members)))
     assert files(tree) == {"a/1.jpg": b"one"}
     found = problems(tree)
     assert {reason for reason, _ in found.values()} == {"unreadable"}
@@ -235,7 +236,7 @@ def test_sparse_members_are_rejected(tmp_path: Path) -> None:
         archive.addfile(old)
         archive.addfile(zero)
         archive.addfile(one, io.BytesIO(b"1\n0\n512\n".ljust(512, b"\0")))
-    found = problems(archives.read(str(path)))
+    found = problems(tar_archives.read(str(path)))
     assert found == dict.fromkeys(
         ("old.jpg", "zero.jpg", "one.jpg"),
         ("unreadable", "a sparse file in an archive"),
@@ -244,7 +245,7 @@ def test_sparse_members_are_rejected(tmp_path: Path) -> None:
 
 def test_the_label_of_a_volume_is_no_file(tmp_path: Path) -> None:
     members = [header("backup 7", b"V"), header("dumped", b"D"), ("1.jpg", b"one")]
-    tree = archives.read(str(pack(tmp_path / "x.tar", members)))
+    tree = tar_archives.read(str(pack(tmp_path / "x.tar", members)))
     assert [found.path for found in tree.files([])] == ["1.jpg"]
     assert tree.folders == ["dumped"]
 
@@ -293,7 +294,7 @@ def test_damage_stops_the_listing(tmp_path: Path, content: bytes, message: str) 
     path = tmp_path / "x.tar"
     path.write_bytes(content)
     with pytest.raises(RunError, match=message):
-        archives.read(str(path))
+        tar_archives.read(str(path))
 
 
 def test_a_whole_archive_has_all_of_it(tmp_path: Path) -> None:
@@ -301,7 +302,7 @@ def test_a_whole_archive_has_all_of_it(tmp_path: Path) -> None:
     path = tmp_path / "x.tar"
     path.write_bytes(whole() + bytes(100_000))
     expected = {f"a/{n}.jpg": bytes([65 + n]) * 1000 for n in range(3)}
-    assert files(archives.read(str(path))) == expected
+    assert files(tar_archives.read(str(path))) == expected
 
 
 def test_an_archive_that_leads_back_does_not_go_round(tmp_path: Path) -> None:
@@ -311,7 +312,7 @@ def test_an_archive_that_leads_back_does_not_go_round(tmp_path: Path) -> None:
     path = tmp_path / "x.tar"
     path.write_bytes(info.tobuf(tarfile.GNU_FORMAT) * 3 + bytes(1024))
     with pytest.raises(RunError, match="no whole tar archive"):
-        archives.read(str(path))
+        tar_archives.read(str(path))
 
 
 def test_a_header_that_promises_a_terabyte(tmp_path: Path) -> None:
@@ -323,14 +324,14 @@ def test_a_header_that_promises_a_terabyte(tmp_path: Path) -> None:
         path.write_bytes(info.tobuf(tarfile.GNU_FORMAT))
         os.truncate(path, 1 << 41)
         with pytest.raises(RunError, match="no whole tar archive: a header of 1,099"):
-            archives.read(str(path))
+            tar_archives.read(str(path))
 
 
 @pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
 def test_a_compressed_archive_under_a_plain_name(tmp_path: Path, kind: str) -> None:
     path = pack(tmp_path / "x.tar", [("1.jpg", b"x")], mode=f"w:{kind}")
     with pytest.raises(RunError, match=r"x\.tar is compressed.*Decompress it to a"):
-        archives.read(str(path))
+        tar_archives.read(str(path))
 
 
 @pytest.mark.parametrize(
@@ -348,8 +349,8 @@ def test_a_compressed_archive_under_a_plain_name(tmp_path: Path, kind: str) -> N
     ],
 )
 def test_names_of_archives(name: str, plain: str, compressed: str) -> None:
-    assert archives.stem(name) == plain
-    assert archives.compressed_stem(name) == compressed
+    assert tar_archives.stem(name) == plain
+    assert tar_archives.compressed_stem(name) == compressed
 
 
 @pytest.mark.parametrize(("patience", "shown"), [(0, True), (1000, False)])
@@ -360,7 +361,7 @@ def test_a_long_listing_shows_progress(
     patience: float,
     shown: bool,
 ) -> None:
-    monkeypatch.setattr(archives, "_PATIENCE", patience)
+    monkeypatch.setattr(tar_archives, "_PATIENCE", patience)
     path = pack(tmp_path / "x.tar", [(f"{n}.jpg", bytes(10**6)) for n in range(3)])
-    archives.read(str(path))
+    tar_archives.read(str(path))
     assert ("listing x.tar: 3 of 3 megabytes" in capsys.readouterr().err) == shown

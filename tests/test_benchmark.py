@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import CLASSES, PER_CLASS, Program
 
-from pipeline import manifest
+from pipeline.dataset import manifest
 
 TRAIN = len(CLASSES) * PER_CLASS["train"]  # 24
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import manifest, resources
-from pipeline.console import RunError, UsageError
+from pipeline.dataset import manifest
+from pipeline.system import resources
+from pipeline.system.console import RunError, UsageError
 from trainer import cache
 from trainer.recipe import RECIPES
 

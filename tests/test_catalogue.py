@@ -9,8 +9,8 @@ from conftest import REPOSITORY
 from test_archives import pack
 from test_sources import grow, labels, rejected
 
-from pipeline import catalogue, listing, sources
-from pipeline.console import RunError
+from pipeline.sources import csv_manifest, layout, listing
+from pipeline.system.console import RunError
 
 
 def write(folder: Path, text: str | bytes) -> Path:
@@ -22,7 +22,7 @@ def write(folder: Path, text: str | bytes) -> Path:
 def listed(folder: Path, text: str | bytes, **options: object) -> listing.Listing:
     """The listing of a CSV beside the folder `images`."""
     csv = write(folder, text)
-    return sources.list_images(folder / "images", csv=csv, **options)
+    return layout.list_images(folder / "images", csv=csv, **options)
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_validation_is_carved_as_of_class_folders(tmp_path: Path) -> None:
     rows = "".join(f"{name},{name[0]}\n" for name in reversed(names))
     found = listed(tmp_path, f"id,label\n{rows}", validation_fraction=0.3, seed=4)
     options = {"validation_fraction": 0.3, "seed": 4}
-    folders = sources.list_images(tmp_path / "images", **options)
+    folders = layout.list_images(tmp_path / "images", **options)
     assert sorted(found.refs) == sorted(folders.refs)
     assert found.classes == folders.classes
     assert found.splits() == ["train", "validation"]
@@ -127,11 +127,11 @@ def test_as_spreadsheets_write_it(images: Path, mark: str, end: str) -> None:
 
 def test_rows_come_in_chunks(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers run on, and a fault in a later chunk names its row."""
-    monkeypatch.setattr(catalogue, "_CHUNK", 2)
+    monkeypatch.setattr(csv_manifest, "_CHUNK", 2)
     text = "id,label\n1,x\n2,x\na/3,x\n5,x\n"
     numbers = [
         (row.number, row.id)
-        for row in catalogue.rows(write(images.parent, text), "it", required=["id"])
+        for row in csv_manifest.rows(write(images.parent, text), "it", required=["id"])
     ]
     assert numbers == [(1, "1"), (2, "2"), (3, "a/3"), (4, "5")]
     with pytest.raises(RunError, match="rows 2 and 5 of train have the same id '2'"):
@@ -141,7 +141,7 @@ def test_rows_come_in_chunks(images: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_ids_in_an_archive_and_in_several_roots(images: Path) -> None:
     tar = pack(images.parent / "more.tar", [("0/6.jpg", b"x"), ("0/7.jpg", b"x")])
     csv = write(images.parent, "id,label\n1,x\n0/6,y\n")
-    found = sources.list_images([images, tar], csv=csv, validation_fraction=0)
+    found = layout.list_images([images, tar], csv=csv, validation_fraction=0)
     assert labels(found, "train") == {"1": "x", "0/6": "y"}
     assert f"{tar}/0/7.jpg" in found.ignored
     assert found.rejects == []
@@ -151,10 +151,10 @@ def test_a_file_in_two_roots(images: Path) -> None:
     """Which one is meant? Where no row asks, it does not matter."""
     other = grow(images.parent / "other", ["1.jpg", "8.jpg"])
     csv = write(images.parent, "id,label\n2,x\n8,x\n")
-    assert len(sources.list_images([images, other], csv=csv).refs) == 2
+    assert len(layout.list_images([images, other], csv=csv).refs) == 2
     csv = write(images.parent, "id,label\n1,x\n")
     with pytest.raises(RunError, match=r"images/1\.jpg and .*other/1\.jpg. Rename"):
-        sources.list_images([images, other], csv=csv)
+        layout.list_images([images, other], csv=csv)
 
 
 # -------------------------------------------------------------------------- refusals
@@ -211,7 +211,7 @@ def test_there_must_be_a_file(images: Path) -> None:
     for name in ("none.csv", "images"):
         csv = images.parent / name
         with pytest.raises(RunError, match=f"--manifest={csv} is no file. Name a CSV"):
-            sources.list_images(images, csv=csv)
+            layout.list_images(images, csv=csv)
 
 
 def test_without_pandas_the_message_says_what_to_install(images: Path) -> None:

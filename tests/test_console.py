@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from pipeline import console
+from pipeline.system import console
 
 SCRIPT = """
 import signal, sys

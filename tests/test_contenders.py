@@ -6,7 +6,7 @@ from conftest import HEIGHT, WIDTH, jpeg, photo
 
 from pipeline import contenders, quality
 from pipeline.contenders import CONTENDERS, Contender
-from pipeline.manifest import ImageContract
+from pipeline.dataset.manifest import ImageContract
 
 CONTRACT = ImageContract(height=HEIGHT, width=WIDTH, quality=95, chroma="444")
 PHOTO = jpeg(photo(1, 2, height=4 * HEIGHT, width=4 * WIDTH))

@@ -21,7 +21,7 @@ import servers
 from conftest import HEIGHT, REPOSITORY, WIDTH, Program
 
 from pipeline import shard
-from pipeline.sources import list_images
+from pipeline.sources.layout import list_images
 
 storage = pytest.importorskip("google.cloud.storage", reason="needs the extra gcp")
 pytest.importorskip("apitools", reason="needs the extra gcp: make install EXTRAS=,gcp")

@@ -19,9 +19,10 @@ from conftest import (
     photo,
 )
 
-from pipeline import manifest, preprocess, record
-from pipeline.console import RunError
-from pipeline.manifest import ImageContract
+from pipeline import preprocess
+from pipeline.dataset import manifest, record
+from pipeline.dataset.manifest import ImageContract
+from pipeline.system.console import RunError
 
 TRAIN = len(CLASSES) * PER_CLASS["train"]  # 24
 

@@ -15,10 +15,10 @@ from conftest import children, jpeg, photo
 from PIL import Image
 from test_crew import DEFECT
 
-from pipeline import image, origin
-from pipeline.console import RunError
-from pipeline.image import BadImage
-from pipeline.manifest import ImageContract
+from pipeline.dataset.manifest import ImageContract
+from pipeline.images import conversion, image_bytes
+from pipeline.images.conversion import BadImage
+from pipeline.system.console import RunError
 from predictor.decoders import Decoders
 
 CONTRACT = ImageContract(height=32, width=40, resize="crop")
@@ -112,8 +112,8 @@ def assert_decoded(found: list[np.ndarray | BadImage], uris: list[str]) -> None:
     assert len(found) == len(uris)
     for one, uri in zip(found, uris, strict=True):
         if not isinstance(one, BadImage):
-            pixels = image.decode(origin.read(uri), CONTRACT)
-            np.testing.assert_array_equal(one, image.resize(pixels, CONTRACT))
+            pixels = conversion.decode(image_bytes.read(uri), CONTRACT)
+            np.testing.assert_array_equal(one, conversion.resize(pixels, CONTRACT))
 
 
 def test_photos_come_in_order(decoders: Decoders, uris: list[str]) -> None:

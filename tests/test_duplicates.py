@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import duplicates, preprocess
-from pipeline.manifest import ImageContract
+from pipeline.dataset.manifest import ImageContract
 
 
 def digest(word: str) -> bytes:

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from conftest import HEIGHT, WIDTH, jpeg, photo
 
-from pipeline import estimate, manifest, measure
-from pipeline.console import RunError
+from pipeline import estimate
+from pipeline.dataset import manifest
+from pipeline.dataset.manifest import ImageContract
 from pipeline.estimate import Chunk, Range
-from pipeline.manifest import ImageContract
-from pipeline.sources import ImageRef
+from pipeline.sources.listing import ImageRef
+from pipeline.system import parallel_timing
+from pipeline.system.console import RunError
 
 CONTRACT = ImageContract(height=HEIGHT, width=WIDTH)
 REF = ImageRef("x.jpg", "/photos/x.jpg", "a", "train")
@@ -21,7 +23,7 @@ Usage = namedtuple("Usage", "total used free")
 @pytest.fixture(autouse=True)
 def _no_beam(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds that say nothing here."""
-    monkeypatch.setattr(measure, "empty_job_seconds", lambda *_: 7.0)
+    monkeypatch.setattr(parallel_timing, "empty_job_seconds", lambda *_: 7.0)
 
 
 def plan(images: Path, dataset: Path | None = None, **options: object) -> None:

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from conftest import CLASSES, PER_CLASS, TEST
 
-from pipeline import manifest
-from pipeline.console import RunError, UsageError
+from pipeline.dataset import manifest
+from pipeline.system.console import RunError, UsageError
 from predictor import csv_shards, evaluate, formats
 from predictor.csv_shards import Entry
 from predictor.formats import Format

@@ -16,9 +16,12 @@ import pytest
 from conftest import CLASSES, HEIGHT, WIDTH, jpeg, photo, tree
 from PIL import Image
 
-from pipeline import files, image, manifest, samples
-from pipeline.console import RunError
-from pipeline.manifest import RESIZES, ImageContract
+from pipeline import samples
+from pipeline.dataset import manifest
+from pipeline.dataset.manifest import RESIZES, ImageContract
+from pipeline.images import conversion
+from pipeline.storage import atomic
+from pipeline.system.console import RunError
 from trainer.recipe import RECIPES, Recipe
 
 # ai-edge-litert, its successor, is not installed.
@@ -127,7 +130,7 @@ def by_keras(folder: Path, pixels: list[np.ndarray]) -> np.ndarray:
 
 
 def by_pipeline(data: bytes, contract: ImageContract) -> np.ndarray:
-    return image.resize(image.decode(data, contract), contract)
+    return conversion.resize(conversion.decode(data, contract), contract)
 
 
 @functools.cache
@@ -221,7 +224,7 @@ assert not {"trainer", "pipeline"} & set(sys.modules)
 
 @pytest.mark.parametrize("rule", RESIZES)
 def test_photos_of_other_sizes(made_model, photos, rule: str) -> None:
-    """`pipeline.image` and Keras against the SavedModel.
+    """`pipeline.images.conversion` and Keras against the SavedModel.
 
     Measured at 150x200 with a trained model of 10 classes, stretched, as mean and
     largest difference of a pixel's level and of a probability: 0 and 0, 0 and 0 on 38
@@ -445,7 +448,7 @@ def damage(folder: Path, how: str) -> None:
         with (folder / "model.keras").open("ab") as file:
             file.write(b"x")
     else:
-        files.write_text(folder / "classes.txt", "blue\n")
+        atomic.write_text(folder / "classes.txt", "blue\n")
 
 
 @pytest.mark.parametrize(

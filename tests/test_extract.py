@@ -9,7 +9,7 @@ import pytest
 from conftest import HEIGHT, WIDTH
 from test_loop import strategy_of
 
-from pipeline import manifest
+from pipeline.dataset import manifest
 from trainer.recipe import RECIPES, Augmentation
 
 ARTICLE = replace(RECIPES["article"], batch_size=8)

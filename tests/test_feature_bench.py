@@ -75,7 +75,7 @@ def test_differences_are_of_the_first_epochs(results) -> None:
 
 
 def test_a_recipe_that_trains_all_layers_is_refused(tf, dataset: Path) -> None:
-    from pipeline.console import UsageError
+    from pipeline.system.console import UsageError
     from trainer import feature_bench
     from trainer.recipe import Recipe
 
@@ -124,7 +124,7 @@ def test_it_runs(
 
 
 def test_memory_is_that_of_a_process_that_trains(tf, dataset: Path) -> None:
-    from pipeline import manifest
+    from pipeline.dataset import manifest
     from trainer import pinned
     from trainer.recipe import Recipe
 

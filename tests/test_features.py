@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.manifest import ImageContract
+from pipeline.dataset.manifest import ImageContract
 from trainer.recipe import RECIPES, Augmentation
 
 ARTICLE, FINETUNE = RECIPES["article"], RECIPES["finetune"]
@@ -56,7 +56,7 @@ def test_what_nothing_can_be_kept_of(features, recipe, views, message) -> None:
     ("dtype", "each"), [("float32", 221_184), ("float16", 110_592), ("uint8", 57_344)]
 )
 def test_bytes(features, tf, made_dataset, dtype: str, each: int) -> None:
-    from pipeline import manifest
+    from pipeline.dataset import manifest
 
     plan = features.plan(FLIPS, IMAGE, dtype=dtype, views=2)
     assert plan.bytes(manifest.load(made_dataset)) == each * (2 * 24 + 9)

@@ -13,11 +13,11 @@ import pytest
 from conftest import REPOSITORY
 from servers import Proxy
 
-from pipeline import fetch
-from pipeline.console import RunError
-from pipeline.fetch import ShardCache
-from pipeline.manifest import Shard
-from pipeline.objects import AnyPath, ObjectPath
+from pipeline.dataset import shard_cache
+from pipeline.dataset.manifest import Shard
+from pipeline.dataset.shard_cache import ShardCache
+from pipeline.storage.object_paths import AnyPath, ObjectPath
+from pipeline.system.console import RunError
 
 SIZE = 1000
 
@@ -74,11 +74,11 @@ def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
             os.utime(folder / name, ns=(1, 1))
     before = names(parent), names(own(parent))
     cache = ShardCache(parent, 3 * SIZE)
-    for one in make(tmp_path, fetch._KEPT + 8, tmp_path):
+    for one in make(tmp_path, shard_cache._KEPT + 8, tmp_path):
         cache.local(*one)
     assert names(parent) == before[0]
     assert names(own(parent)) >= before[1]
-    assert len(names(own(parent)) - before[1]) == fetch._KEPT + 1
+    assert len(names(own(parent)) - before[1]) == shard_cache._KEPT + 1
 
 
 def test_an_unfinished_file_of_a_living_process_stays(
@@ -121,7 +121,7 @@ def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "_KEPT", 2)
+    monkeypatch.setattr(shard_cache, "_KEPT", 2)
 
 
 def test_the_oldest_make_room(few: None, tmp_path: Path) -> None:
@@ -223,8 +223,8 @@ def test_many_threads_share_a_cache(
 def test_the_place_is_as_flags_say(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fetch.cache_at(tmp_path / "cache", 5_000_000)
-    fetch._cache()
+    shard_cache.cache_at(tmp_path / "cache", 5_000_000)
+    shard_cache._cache()
     assert (
         f"to {own(tmp_path / 'cache')}, which holds 5 MB at most"
         in capsys.readouterr().out
@@ -239,4 +239,4 @@ def test_the_place_is_as_flags_say(
         cwd=REPOSITORY,
     )
     assert f"{tmp_path}/vgg16-shards-" in said.stdout
-    fetch.cache_at(None, None)
+    shard_cache.cache_at(None, None)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import files
-from pipeline.console import RunError
+from pipeline.storage import atomic
+from pipeline.system.console import RunError
 
 BODY_ERRORS = [ValueError, KeyboardInterrupt, SystemExit]
 
@@ -21,7 +21,7 @@ def names(folder: Path) -> list[str]:
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "x.bin"
-    with files.commit(path) as file:
+    with atomic.commit(path) as file:
         file.write(b"one ")
         file.flush()
         (unfinished,) = names(tmp_path)
@@ -36,7 +36,7 @@ def test_an_exception_leaves_nothing(
     tmp_path: Path, error: type[BaseException]
 ) -> None:
     def write() -> None:
-        with files.commit(tmp_path / "x.bin") as file:
+        with atomic.commit(tmp_path / "x.bin") as file:
             file.write(b"half")
             raise error
 
@@ -53,7 +53,7 @@ def test_an_exception_keeps_what_was_there(
     path.write_bytes(b"old")
 
     def write() -> None:
-        with files.commit_path(path) as unfinished:
+        with atomic.commit_path(path) as unfinished:
             unfinished.write_bytes(b"new")
             raise error
 
@@ -67,7 +67,7 @@ def test_a_file_is_replaced_at_once(tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
     path.write_text("old")
     with path.open() as reader:
-        with files.commit(path) as file:
+        with atomic.commit(path) as file:
             file.write(b"new and longer")
             assert path.read_text() == "old"
         assert reader.read() == "old"  # who had it open goes on with the old one
@@ -92,7 +92,7 @@ def test_the_content_is_on_disk_before_the_name(
 
     monkeypatch.setattr(os, "fsync", note_fsync)
     monkeypatch.setattr(Path, "replace", note_replace)
-    files.write_text(tmp_path / "x.txt", "12345")
+    atomic.write_text(tmp_path / "x.txt", "12345")
     assert steps == ["fsync 5 bytes", "rename", "fsync folder"]
 
 
@@ -102,7 +102,7 @@ def test_the_permissions_are_those_of_an_ordinary_file(
 ) -> None:
     before = os.umask(umask)
     try:
-        files.write_text(tmp_path / "ours", "x")
+        atomic.write_text(tmp_path / "ours", "x")
         (tmp_path / "ordinary").write_text("x")
     finally:
         os.umask(before)
@@ -114,7 +114,7 @@ def test_the_permissions_are_those_of_an_ordinary_file(
 
 def test_the_unfinished_file_has_the_extension(tmp_path: Path) -> None:
     """Keras chooses the format by it."""
-    with files.commit_path(tmp_path / "model.keras") as unfinished:
+    with atomic.commit_path(tmp_path / "model.keras") as unfinished:
         assert unfinished.suffix == ".keras"
         assert unfinished.parent == tmp_path
         unfinished.write_bytes(b"x")
@@ -125,7 +125,7 @@ def test_a_scratch_folder_keeps_the_output_folder_clean(tmp_path: Path) -> None:
     scratch, output = tmp_path / "scratch", tmp_path / "output"
     scratch.mkdir()
     output.mkdir()
-    with files.commit(output / "x", scratch=scratch) as file:
+    with atomic.commit(output / "x", scratch=scratch) as file:
         file.write(b"x")
         assert names(output) == []
         assert len(names(scratch)) == 1
@@ -135,7 +135,7 @@ def test_a_scratch_folder_keeps_the_output_folder_clean(tmp_path: Path) -> None:
 
 def test_two_writers_do_not_meet(tmp_path: Path) -> None:
     path = tmp_path / "x"
-    with files.commit(path) as first, files.commit(path) as second:
+    with atomic.commit(path) as first, atomic.commit(path) as second:
         first.write(b"first")
         second.write(b"second")
     assert path.read_bytes() == b"first"  # it was the last to finish
@@ -144,29 +144,29 @@ def test_two_writers_do_not_meet(tmp_path: Path) -> None:
 
 def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        files.write_text(tmp_path / "nowhere" / "x", "x")
+        atomic.write_text(tmp_path / "nowhere" / "x", "x")
 
 
 def test_scratch_files_are_told_from_others_and_name_their_run(tmp_path: Path) -> None:
     for name in ("x.bin", ".hidden", "scratch-1", ".scratch"):
         (tmp_path / name).touch()
-    with files.new_run():
-        left = files.commit_path(tmp_path / "x-y.bin")
+    with atomic.new_run():
+        left = atomic.commit_path(tmp_path / "x-y.bin")
         path = left.__enter__()
         path.touch()  # a process that is killed never exits
-        assert files.scratch(tmp_path) == [(files.run_id(), path)]
-    ((run, _),) = files.scratch(tmp_path)
-    assert run != files.run_id()
+        assert atomic.scratch(tmp_path) == [(atomic.run_id(), path)]
+    ((run, _),) = atomic.scratch(tmp_path)
+    assert run != atomic.run_id()
 
 
 def test_equal_values_are_equal_json(tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
-    files.write_json(one, {"b": [1, 2.5, None], "a": {"y": "ü", "x": True}})
-    files.write_json(other, {"a": {"x": True, "y": "ü"}, "b": (1, 2.5, None)})
+    atomic.write_json(one, {"b": [1, 2.5, None], "a": {"y": "ü", "x": True}})
+    atomic.write_json(other, {"a": {"x": True, "y": "ü"}, "b": (1, 2.5, None)})
     assert one.read_bytes() == other.read_bytes()
     assert "ü" in one.read_text(encoding="utf-8")
     assert one.read_bytes().endswith(b"}\n")
-    assert files.read_json(one) == {"b": [1, 2.5, None], "a": {"x": True, "y": "ü"}}
+    assert atomic.read_json(one) == {"b": [1, 2.5, None], "a": {"x": True, "y": "ü"}}
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_read_json_names_a_damaged_file(
 ) -> None:
     (tmp_path / "x.json").write_bytes(content)
     with pytest.raises(RunError, match=message):
-        files.read_json(tmp_path / "x.json")
+        atomic.read_json(tmp_path / "x.json")
 
 
 @pytest.mark.parametrize(
@@ -195,14 +195,14 @@ def test_read_json_names_a_damaged_file(
     ],
 )
 def test_csv_line(values: list[str], line: str) -> None:
-    assert files.csv_line(values) == line
+    assert atomic.csv_line(values) == line
     assert list(csv.reader(io.StringIO(line, newline=""))) == [values]
 
 
 def test_checksums(tmp_path: Path) -> None:
     content = os.urandom(100_000)
     (tmp_path / "x").write_bytes(content)
-    assert files.sha256(tmp_path / "x") == hashlib.sha256(content).hexdigest()
+    assert atomic.sha256(tmp_path / "x") == hashlib.sha256(content).hexdigest()
     # FIPS 180-2, example B.1
-    assert files.sha256_text("abc").startswith("ba7816bf8f01cfea414140de5dae2223")
-    assert files.sha256_text("ü") == hashlib.sha256(b"\xc3\xbc").hexdigest()
+    assert atomic.sha256_text("abc").startswith("ba7816bf8f01cfea414140de5dae2223")
+    assert atomic.sha256_text("ü") == hashlib.sha256(b"\xc3\xbc").hexdigest()

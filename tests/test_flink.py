@@ -18,18 +18,11 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, write_images
 
-from pipeline import (
-    completion,
-    flink,
-    flink_parts,
-    flink_rest,
-    preprocess,
-    reach,
-)
-from pipeline.console import RunError
+from pipeline import completion, flink, flink_parts, flink_rest, preprocess, reach
 from pipeline.daemon import Daemon
+from pipeline.dataset.manifest import ImageContract
 from pipeline.flink import Cluster
-from pipeline.manifest import ImageContract
+from pipeline.system.console import RunError
 
 pytestmark = pytest.mark.flink
 

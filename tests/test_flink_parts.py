@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from pipeline import files, flink_parts
-from pipeline.console import RunError
+from pipeline import flink_parts
+from pipeline.storage import atomic
+from pipeline.system.console import RunError
 
 JAR = f"beam-runners-flink-2.2-job-server-{flink_parts.BEAM}.jar"
 
@@ -109,7 +110,7 @@ def test_a_maven_that_does_not_find_it(bin_folder: Path, tmp_path: Path) -> None
 def test_a_job_server_that_changed_since(bin_folder: Path, tmp_path: Path) -> None:
     jar = zipped(tmp_path / JAR, "a")
     note = tmp_path / f"{JAR}.sha256"
-    note.write_text(f"{files.sha256(jar)}\n")
+    note.write_text(f"{atomic.sha256(jar)}\n")
     assert flink_parts.job_server(tmp_path) == jar
     zipped(jar, "b")
     with pytest.raises(RunError, match=rf"{JAR} has the SHA-256 .*removed"):

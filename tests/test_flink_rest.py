@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import flink_rest
-from pipeline.console import RunError
+from pipeline.system.console import RunError
 
 TWO = {
     "taskmanagers": [

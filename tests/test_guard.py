@@ -12,11 +12,13 @@ from conftest import HEIGHT, REPOSITORY, WIDTH, children, jpeg, photo
 from servers import Proxy
 from test_crew import DEFECT, SLOW_DISK
 
-from pipeline import files, flight, guard, image, shard, watch
-from pipeline.listing import ImageRef
-from pipeline.manifest import MANIFEST, ImageContract
-from pipeline.objects import AnyPath, ObjectPath
-from pipeline.workfolder import WORK, WorkFolder
+from pipeline import flight, guard, shard, watch
+from pipeline.dataset.manifest import MANIFEST, ImageContract
+from pipeline.images import conversion
+from pipeline.sources.listing import ImageRef
+from pipeline.storage import atomic
+from pipeline.storage.object_paths import AnyPath, ObjectPath
+from pipeline.storage.resumable_folder import WORK, WorkFolder
 
 CONTRACT = ImageContract(height=HEIGHT, width=WIDTH)
 
@@ -31,7 +33,7 @@ def planned(tmp_path: Path) -> tuple[Path, str]:
 def plan(folder: AnyPath, path: Path) -> str:
     """Starts a dataset of one shard with one photo, and returns its name."""
     path.write_bytes(jpeg(photo(0, 0)))
-    WorkFolder(folder, manifest=MANIFEST).start({"versions": image.versions()})
+    WorkFolder(folder, manifest=MANIFEST).start({"versions": conversion.versions()})
     refs = [ImageRef("photo.jpg", str(path), "a", "train")]
     (name,) = shard.write_plan(folder, {"train": [refs]}, ["a"])
     return name
@@ -70,8 +72,8 @@ def test_a_dataset_that_is_complete_is_left_alone(planned: tuple[Path, str]) -> 
 
 def test_a_worker_with_another_decoder_is_refused(planned: tuple[Path, str]) -> None:
     folder, name = planned
-    versions = image.versions() | {"simplejpeg": "0.1"}
-    files.write_json(folder / WORK / "run.json", {"versions": versions})
+    versions = conversion.versions() | {"simplejpeg": "0.1"}
+    atomic.write_json(folder / WORK / "run.json", {"versions": versions})
     message = "versions.simplejpeg is 0.1 there and .* here.*constraints.txt"
     with pytest.raises(RuntimeError, match=message):
         write(folder, name)

@@ -1,4 +1,4 @@
-"""pipeline.image: every format, orientation, resize rule and rejection."""
+"""pipeline.images.conversion: every format, orientation, resize rule and rejection."""
 
 import io
 import math
@@ -13,8 +13,8 @@ import pytest
 from conftest import REPOSITORY, jpeg, photo
 from PIL import Image, ImageOps, JpegImagePlugin
 
-from pipeline import image
-from pipeline.manifest import ImageContract
+from pipeline.dataset.manifest import ImageContract
+from pipeline.images import conversion
 
 CONTRACT = ImageContract(height=15, width=20)
 FULL_SIZE = ImageContract(height=1000, width=1000)  # leaves no room for scaling
@@ -106,7 +106,7 @@ def insert(data: bytes, extra: bytes, before: bytes) -> bytes:
 
 def decode(data: bytes) -> np.ndarray:
     """All pixels of an image."""
-    return image.decode(data, FULL_SIZE)
+    return conversion.decode(data, FULL_SIZE)
 
 
 # Formats
@@ -183,7 +183,7 @@ def test_first_frame_of_an_animation() -> None:
 @pytest.mark.parametrize("components", [b"RGB", b"\1"], ids=["RGB", "grey"])
 def test_lossless_jpeg_is_not_scaled(components: bytes) -> None:
     # Scaled, libjpeg-turbo writes the whole picture into simplejpeg's small buffer.
-    pixels = image.decode(lossless_jpeg(240, 320, components), CONTRACT)
+    pixels = conversion.decode(lossless_jpeg(240, 320, components), CONTRACT)
     np.testing.assert_array_equal(pixels, np.full((240, 320, 3), 128))
 
 
@@ -205,7 +205,7 @@ def test_orientation_of_scaled_pictures(orientation: int, factor: int) -> None:
     upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
     height, width = upright.shape[0] // factor, upright.shape[1] // factor
     target = ImageContract(height=height, width=width)
-    pixels = image.decode(data, target)
+    pixels = conversion.decode(data, target)
     assert pixels.shape == (height, width, 3)
     np.testing.assert_allclose(
         quadrant_centres(pixels), quadrant_centres(upright), atol=3
@@ -261,7 +261,7 @@ def test_odd_metadata_print_nothing() -> None:
 def test_scale(height: int, width: int, resize: str, expected: tuple[int, int]) -> None:
     contract = ImageContract(height=15, width=20, resize=resize)
     data = jpeg(photo(0, seed=4, height=height, width=width))
-    assert image.decode(data, contract).shape == (*expected, 3)
+    assert conversion.decode(data, contract).shape == (*expected, 3)
 
 
 @pytest.mark.parametrize(
@@ -274,9 +274,9 @@ def test_scaled_decoding_looks_like_full_decoding(
     contract = ImageContract(height=height, width=width)
     whole = np.asarray(Image.open(io.BytesIO(detailed_photo)))
     expected = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
-    scaled = image.decode(detailed_photo, contract)
+    scaled = conversion.decode(detailed_photo, contract)
     assert scaled.shape == (1200 // factor, 1600 // factor, 3)
-    assert psnr(image.resize(scaled, contract), expected) >= 40
+    assert psnr(conversion.resize(scaled, contract), expected) >= 40
 
 
 # Resize
@@ -289,7 +289,7 @@ def test_scaled_decoding_looks_like_full_decoding(
 )
 def test_resize_keeps_one_colour(height: int, width: int, resize: str) -> None:
     contract = ImageContract(height=15, width=20, resize=resize)
-    resized = image.resize(
+    resized = conversion.resize(
         np.full((height, width, 3), [9, 99, 199], np.uint8), contract
     )
     assert resized.shape == (15, 20, 3)
@@ -317,7 +317,7 @@ def test_pad(height: int, width: int, rows: slice, columns: slice) -> None:
     expected = np.zeros((30, 40, 3), np.uint8)
     expected[rows, columns] = 255
     white = np.full((height, width, 3), 255, np.uint8)
-    np.testing.assert_array_equal(image.resize(white, contract), expected)
+    np.testing.assert_array_equal(conversion.resize(white, contract), expected)
 
 
 @pytest.mark.parametrize(
@@ -333,16 +333,16 @@ def test_pad(height: int, width: int, rows: slice, columns: slice) -> None:
 )
 def test_crop(height: int, width: int, rows: slice, columns: slice) -> None:
     pixels = np.random.default_rng(5).integers(0, 256, (height, width, 3), np.uint8)
-    cut = image.resize(pixels, ImageContract(height=30, width=40, resize="crop"))
+    cut = conversion.resize(pixels, ImageContract(height=30, width=40, resize="crop"))
     centre = np.ascontiguousarray(pixels[rows, columns])
-    expected = image.resize(centre, ImageContract(height=30, width=40))
+    expected = conversion.resize(centre, ImageContract(height=30, width=40))
     np.testing.assert_array_equal(cut, expected)
 
 
 def test_stretch_shrinks_by_area() -> None:
     pixels = np.random.default_rng(6).integers(0, 256, (45, 80, 3), np.uint8)
     means = pixels.reshape(15, 3, 20, 4, 3).mean(axis=(1, 3))
-    np.testing.assert_allclose(image.resize(pixels, CONTRACT), means, atol=0.51)
+    np.testing.assert_allclose(conversion.resize(pixels, CONTRACT), means, atol=0.51)
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ def test_stretch_shrinks_by_area() -> None:
 )
 def test_stretch_grows_bilinearly(pixels: list, expected: list) -> None:
     grey = np.array(pixels, np.uint8)[..., None].repeat(3, axis=2)
-    resized = image.resize(grey, ImageContract(height=1, width=4))
+    resized = conversion.resize(grey, ImageContract(height=1, width=4))
     np.testing.assert_array_equal(resized[..., 0], expected)
 
 
@@ -365,7 +365,7 @@ def test_stretch_grows_bilinearly(pixels: list, expected: list) -> None:
 @pytest.mark.parametrize("quality", [60, 90, 100])
 def test_stored_image(chroma: str, sampling: int, quality: int) -> None:
     contract = ImageContract(height=15, width=20, chroma=chroma, quality=quality)
-    stored = Image.open(io.BytesIO(image.convert(jpeg(PIXELS), contract)))
+    stored = Image.open(io.BytesIO(conversion.convert(jpeg(PIXELS), contract)))
     assert (stored.format, stored.mode, stored.size) == ("JPEG", "RGB", (20, 15))
     assert JpegImagePlugin.get_sampling(stored) == sampling
     pillow = Image.open(io.BytesIO(jpeg(SMALL, quality=quality)))
@@ -374,7 +374,7 @@ def test_stored_image(chroma: str, sampling: int, quality: int) -> None:
 
 def test_stored_image_is_upright_and_says_nothing_of_orientation() -> None:
     data = jpeg(quadrants(30, 40), exif=exif(3))
-    stored = Image.open(io.BytesIO(image.convert(data, CONTRACT)))
+    stored = Image.open(io.BytesIO(conversion.convert(data, CONTRACT)))
     assert not stored.getexif()
     upside_down = quadrants(30, 40)[::-1, ::-1]
     found = quadrant_centres(np.asarray(stored))
@@ -389,7 +389,7 @@ def test_stored_image_that_needs_no_resizing(width: int, kind: str) -> None:
         height=150, width=200, resize="crop", quality=100, chroma="444"
     )
     data = encode(Image.fromarray(pixels), kind, quality=95)
-    stored = np.asarray(Image.open(io.BytesIO(image.convert(data, contract))))
+    stored = np.asarray(Image.open(io.BytesIO(conversion.convert(data, contract))))
     left = (width - 200) // 2
     assert psnr(stored, pixels[:, left : left + 200]) > 36
 
@@ -398,9 +398,9 @@ def test_stored_image_that_needs_no_resizing(width: int, kind: str) -> None:
 def test_same_bytes_every_time(resize: str) -> None:
     contract = ImageContract(height=15, width=20, resize=resize)
     data = jpeg(detailed(120, 160))
-    first = image.convert(data, contract)
-    image.convert(jpeg(SMALL), contract)
-    assert image.convert(data, contract) == first
+    first = conversion.convert(data, contract)
+    conversion.convert(jpeg(SMALL), contract)
+    assert conversion.convert(data, contract) == first
 
 
 # Rejections
@@ -468,15 +468,15 @@ BAD = [
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize(("reason", "data", "detail"), BAD)
 def test_rejection(reason: str, data: bytes, detail: str) -> None:
-    with pytest.raises(image.BadImage, match=detail) as caught:
-        image.convert(data, CONTRACT)
+    with pytest.raises(conversion.BadImage, match=detail) as caught:
+        conversion.convert(data, CONTRACT)
     assert caught.value.reason == reason
     assert caught.value.detail
     assert "\n" not in caught.value.detail
 
 
 def test_every_reason_is_tested() -> None:
-    assert {parameters.values[0] for parameters in BAD} == set(image.REASONS)
+    assert {parameters.values[0] for parameters in BAD} == set(conversion.REASONS)
 
 
 PREFIXES = {
@@ -499,7 +499,7 @@ def test_a_truncated_file_is_rejected_or_has_every_pixel(name: str) -> None:
     for length in range(len(data)):
         try:
             pixels = decode(data[:length])
-        except image.BadImage:
+        except conversion.BadImage:
             rejected += 1
         else:
             np.testing.assert_array_equal(pixels, whole)
@@ -522,7 +522,7 @@ def test_a_truncated_file_is_rejected_or_has_every_pixel(name: str) -> None:
 def test_what_costs_no_pixel_is_no_damage(data: bytes) -> None:
     whole = jpeg(PIXELS)
     np.testing.assert_allclose(decode(data), decode(whole), atol=2)
-    scaled = image.decode(whole, ImageContract(height=24, width=32))
+    scaled = conversion.decode(whole, ImageContract(height=24, width=32))
     assert scaled.shape == (24, 32, 3)
-    found = image.decode(data, ImageContract(height=24, width=32))
+    found = conversion.decode(data, ImageContract(height=24, width=32))
     np.testing.assert_allclose(found, scaled, atol=2)

@@ -15,14 +15,16 @@ from pathlib import Path
 import pytest
 from conftest import HEIGHT, REPOSITORY, WIDTH, Program, tree
 
-from pipeline import guard, image, io_errors, origin, shard
-from pipeline.console import RunError, UnavailableError
-from pipeline.image import BadImage
-from pipeline.io_errors import Action
-from pipeline.listing import ImageRef
-from pipeline.manifest import MANIFEST, ImageContract
+from pipeline import guard, shard
+from pipeline.dataset.manifest import MANIFEST, ImageContract
+from pipeline.images import conversion, image_bytes
+from pipeline.images.conversion import BadImage
+from pipeline.sources.listing import ImageRef
+from pipeline.storage.resumable_folder import WorkFolder
+from pipeline.system import io_errors
+from pipeline.system.console import RunError, UnavailableError
+from pipeline.system.io_errors import Action
 from pipeline.work import with_verdict
-from pipeline.workfolder import WorkFolder
 
 SIZE = (f"--height={HEIGHT}", f"--width={WIDTH}", "--max_reject_fraction=0.5")
 SAID = "Input/output error"
@@ -69,7 +71,7 @@ def test_a_file_that_is_at_fault(
 ) -> None:
     path = tmp_path / "photo.jpg"
     with pytest.raises(BadImage) as caught:
-        origin.read(str(make(path) or path))
+        image_bytes.read(str(make(path) or path))
     assert (caught.value.reason, caught.value.detail) == ("unreadable", detail)
 
 
@@ -97,7 +99,7 @@ def test_an_error_that_passes_rejects_no_photo(
     path.write_bytes(b"whole")
     no_files_left.append(os.open(os.devnull, os.O_RDONLY))
     later.start()
-    assert origin.read(str(path)) == b"whole"
+    assert image_bytes.read(str(path)) == b"whole"
 
 
 def test_an_error_that_stays_stops_the_run(
@@ -110,7 +112,7 @@ def test_an_error_that_stays_stops_the_run(
         r"is kept: allow more open files \(ulimit -n\).*run the same command again"
     )
     with pytest.raises(UnavailableError, match=message):
-        origin.read(str(path))
+        image_bytes.read(str(path))
 
 
 def limited(code: str, *, memory: int) -> subprocess.CompletedProcess[str]:
@@ -186,7 +188,7 @@ def test_a_worker_elsewhere_leaves_its_message(
     """Whatever a runner makes of the error of a worker, the launcher has its text."""
     photo, folder = images / "train" / "blue" / "03.jpg", tmp_path / "dataset"
     output = WorkFolder(folder, manifest=MANIFEST)
-    output.start({"versions": image.versions()})
+    output.start({"versions": conversion.versions()})
     refs = [ImageRef("03.jpg", str(photo), "blue", "train")]
     (name,) = shard.write_plan(folder, {"train": [refs]}, ["blue"])
     failing(photo)

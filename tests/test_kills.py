@@ -15,7 +15,7 @@ from conftest import HEIGHT, REPOSITORY, WIDTH, children, jpeg, photo, tree
 from steps import kill_before_step
 
 from pipeline import preprocess
-from pipeline.manifest import ImageContract
+from pipeline.dataset.manifest import ImageContract
 
 pytestmark = pytest.mark.slow
 

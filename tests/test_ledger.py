@@ -8,12 +8,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline import files, ledger
-from pipeline.console import RunError
-from pipeline.ledger import Listed
-from pipeline.manifest import Shard
+from pipeline.dataset import ledger
+from pipeline.dataset.ledger import Listed
+from pipeline.dataset.manifest import Shard
 from pipeline.shard import Note, Tally
-from pipeline.sources import ImageRef, Listing, Reject
+from pipeline.sources.listing import ImageRef, Listing, Reject
+from pipeline.storage import atomic
+from pipeline.system.console import RunError
 
 ODD = [
     "plain.jpg",
@@ -166,7 +167,7 @@ def test_to_json_adds_up() -> None:
 def test_rejects_csv_reads_back(tmp_path: Path, label: str) -> None:
     rejects = [Reject(name, "train", label, "damaged", f"at {name}") for name in ODD]
     path = tmp_path / "rejects.csv"
-    files.write_text(path, ledger.rejects_csv(rejects))
+    atomic.write_text(path, ledger.rejects_csv(rejects))
     with path.open(newline="", encoding="utf-8") as file:
         head, *rows = csv.reader(file)
     assert head == ["id", "split", "label", "reason", "detail"]

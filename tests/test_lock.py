@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from pipeline import files, lock
-from pipeline.console import RunError
-from pipeline.objects import ObjectPath
-from pipeline.workfolder import WORK, WorkFolder
+from pipeline.storage import atomic, folder_lock
+from pipeline.storage.object_paths import ObjectPath
+from pipeline.storage.resumable_folder import WORK, WorkFolder
+from pipeline.system.console import RunError
 
 # Holds the folder of its argument until it is told to end, or is killed.
 HOLDER = """
@@ -79,10 +79,10 @@ def test_a_second_run_is_refused_and_told_who_is_there(tmp_path: Path) -> None:
             r" since 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d\) writes there\. Wait for its end"
         )
         with pytest.raises(RunError, match=message):  # noqa: SIM117
-            with lock.held(tmp_path / "made", notes=WORK):
+            with folder_lock.held(tmp_path / "made", notes=WORK):
                 pass
         process.communicate("")
-    with lock.held(tmp_path / "made"):
+    with folder_lock.held(tmp_path / "made"):
         pass
 
 
@@ -92,7 +92,7 @@ def test_the_folder_is_locked_whatever_it_is_called(tmp_path: Path, link: bool) 
     (tmp_path / "link").symlink_to("made")
     other = tmp_path / "link" if link else tmp_path / "x" / ".." / "made"
     with holding(other), pytest.raises(RunError, match="made is in use"):  # noqa: SIM117
-        with lock.held(tmp_path / "made"):
+        with folder_lock.held(tmp_path / "made"):
             pass
 
 
@@ -105,14 +105,20 @@ def test_the_note_of_a_dead_run_is_not_taken_for_the_holders(tmp_path: Path) -> 
     late += "lock.sign = lambda folder: threading.Timer(0.4, sign, [folder]).start()"
     with holding(tmp_path, before=late) as process:
         message = f"pid {process.pid}"
-        with pytest.raises(RunError, match=message), lock.held(tmp_path, notes=WORK):
+        with (
+            pytest.raises(RunError, match=message),
+            folder_lock.held(tmp_path, notes=WORK),
+        ):
             pass
 
 
 def test_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "made").write_text("precious")
     for path in (tmp_path / "made", tmp_path / "made" / "deeper"):
-        with pytest.raises(RunError, match="is a file; name a folder"), lock.held(path):
+        with (
+            pytest.raises(RunError, match="is a file; name a folder"),
+            folder_lock.held(path),
+        ):
             pass
     assert (tmp_path / "made").read_text() == "precious"
 
@@ -122,7 +128,7 @@ def test_a_file_is_refused(tmp_path: Path) -> None:
 
 def test_nothing_is_left_of_it(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "made"
-    with lock.held(folder, notes=WORK):
+    with folder_lock.held(folder, notes=WORK):
         assert json.loads((folder / WORK / ".holder.json").read_text())["pid"] == (
             os.getpid()
         )
@@ -131,16 +137,16 @@ def test_nothing_is_left_of_it(tmp_path: Path) -> None:
 
 def test_what_was_there_or_was_made_stays(tmp_path: Path) -> None:
     (tmp_path / "made" / WORK).mkdir(parents=True)
-    with lock.held(tmp_path / "made", notes=WORK):
+    with folder_lock.held(tmp_path / "made", notes=WORK):
         pass
     assert list((tmp_path / "made" / WORK).iterdir()) == []
-    with lock.held(tmp_path / "other", notes=WORK):
+    with folder_lock.held(tmp_path / "other", notes=WORK):
         (tmp_path / "other" / "x").touch()
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["x"]
 
 
 def test_within_it_a_second_time_is_none(tmp_path: Path) -> None:
-    with lock.held(tmp_path), lock.held(tmp_path):
+    with folder_lock.held(tmp_path), folder_lock.held(tmp_path):
         pass
     with holding(tmp_path):
         pass
@@ -148,11 +154,11 @@ def test_within_it_a_second_time_is_none(tmp_path: Path) -> None:
 
 def test_a_complete_folder_is_the_same_afterwards(tmp_path: Path) -> None:
     output = WorkFolder(tmp_path / "made", manifest="m.json")
-    with lock.held(output.folder, notes=WORK):
+    with folder_lock.held(output.folder, notes=WORK):
         output.start({"a": 1})
         output.finish({"a": 1})
     assert [path.name for path in output.folder.iterdir()] == ["m.json"]
-    with lock.held(output.folder, notes=WORK):
+    with folder_lock.held(output.folder, notes=WORK):
         assert output.start({"a": 1})
     assert [path.name for path in output.folder.iterdir()] == ["m.json"]
 
@@ -161,7 +167,7 @@ def test_the_holder_is_noted_again_when_an_earlier_run_was_removed(
     tmp_path: Path,
 ) -> None:
     output = WorkFolder(tmp_path / "made", manifest="m.json")
-    with lock.held(output.folder, notes=WORK):
+    with folder_lock.held(output.folder, notes=WORK):
         output.start({"a": 1})
         output.clear()
         output.start({"a": 2})
@@ -182,7 +188,7 @@ def test_a_folder_that_its_maker_removed_is_made_again(
         return descriptor
 
     monkeypatch.setattr(os, "open", slow)
-    with lock.held(folder):
+    with folder_lock.held(folder):
         monkeypatch.undo()
         assert folder.is_dir()
         with pytest.raises(AssertionError, match="held"):  # it is refused
@@ -206,12 +212,15 @@ CHILDREN = {
 def test_children_do_not_hold_it(tmp_path: Path, child: str) -> None:
     process = start(tmp_path / "made", within=CHILDREN[child])
     time.sleep(0.5)  # for a child that ends
-    with pytest.raises(RunError, match="is in use"), lock.held(tmp_path / "made"):
+    with (
+        pytest.raises(RunError, match="is in use"),
+        folder_lock.held(tmp_path / "made"),
+    ):
         pass
     process.kill()
     process.wait()
     try:
-        with lock.held(tmp_path / "made"):
+        with folder_lock.held(tmp_path / "made"):
             pass
     finally:
         for found in Path("/proc").glob("[0-9]*/cwd"):
@@ -226,16 +235,16 @@ def test_children_do_not_hold_it(tmp_path: Path, child: str) -> None:
 
 def test_with_the_lock_what_others_left_is_a_dead_runs(tmp_path: Path) -> None:
     left = left_by_a_dead_run(tmp_path / WORK)
-    with lock.held(tmp_path, notes=WORK):
-        lock.remove_scratch(tmp_path / WORK)
+    with folder_lock.held(tmp_path, notes=WORK):
+        folder_lock.remove_scratch(tmp_path / WORK)
     assert not left.exists()
 
 
 def test_without_it_only_ones_own_go(tmp_path: Path) -> None:
     left = left_by_a_dead_run(tmp_path)
-    own = files.commit_path(tmp_path / "y").__enter__()
+    own = atomic.commit_path(tmp_path / "y").__enter__()
     own.touch()
-    lock.remove_scratch(tmp_path)
+    folder_lock.remove_scratch(tmp_path)
     assert left.exists()
     assert not own.exists()
 
@@ -249,14 +258,14 @@ def test_what_another_machine_may_be_writing_is_spared_once(
     (tmp_path / ".holder.json").write_text(json.dumps(value))
     other = tmp_path / ".scratch-ba9876543210-01234567-x.bin"
     other.touch()
-    with lock.held(tmp_path):
-        lock.remove_scratch(tmp_path)
+    with folder_lock.held(tmp_path):
+        folder_lock.remove_scratch(tmp_path)
     assert left.exists()
     assert not other.exists()
     said = capsys.readouterr().err
     assert f"(host elsewhere, pid 7, since noon) has not left {tmp_path}" in said
-    with lock.held(tmp_path):
-        lock.remove_scratch(tmp_path)
+    with folder_lock.held(tmp_path):
+        folder_lock.remove_scratch(tmp_path)
     assert not left.exists()
 
 
@@ -264,11 +273,11 @@ def test_two_runs_have_two_ids_and_their_children_have_them(tmp_path: Path) -> N
     words = [sys.executable, "-c", "from pipeline import files; print(files.run_id())"]
     seen = set()
     for _ in range(2):
-        with lock.held(tmp_path):
+        with folder_lock.held(tmp_path):
             child = subprocess.run(words, capture_output=True, text=True, check=True)
-            assert child.stdout.strip() == files.run_id()
-            seen.add(files.run_id())
-    assert len({*seen, files.run_id()}) == 3
+            assert child.stdout.strip() == atomic.run_id()
+            seen.add(atomic.run_id())
+    assert len({*seen, atomic.run_id()}) == 3
 
 
 # ----------------------------------------------------------------- without locks
@@ -288,8 +297,8 @@ def test_a_file_system_without_locks_is_said(
 
     monkeypatch.setattr(fcntl, "flock", flock)
     left = left_by_a_dead_run(tmp_path / WORK)
-    with lock.held(tmp_path, notes=WORK):
-        lock.remove_scratch(tmp_path / WORK)
+    with folder_lock.held(tmp_path, notes=WORK):
+        folder_lock.remove_scratch(tmp_path / WORK)
     assert left.exists()  # it may be a living run's
     assert capsys.readouterr().err == (
         f"note: {tmp_path} is on a file system without locks ({os.strerror(code)}): it "
@@ -301,8 +310,8 @@ def test_of_a_store_one_machine_is_locked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = ObjectPath(f"s3://tests/{tmp_path.name}")
-    path = f"__import__('pipeline.objects').objects.locate('{folder}')"
-    with lock.held(folder, notes=WORK):
+    path = f"__import__('pipeline.storage.object_paths').objects.locate('{folder}')"
+    with folder_lock.held(folder, notes=WORK):
         said = capsys.readouterr().err
         assert f"{folder} is in an object store, which has no locks: it cannot" in said
         code = (

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import HEIGHT, WIDTH
 
-from pipeline.console import progress
+from pipeline.system.console import progress
 from trainer.recipe import NO_AUGMENTATION, RECIPES, Augmentation
 
 BATCH = 8

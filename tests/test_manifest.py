@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from conftest import CLASSES, HEIGHT, PER_CLASS, TEST, WIDTH
 
-from pipeline import files, manifest, record
-from pipeline.console import RunError
-from pipeline.manifest import ImageContract
+from pipeline.dataset import manifest, record
+from pipeline.dataset.manifest import ImageContract
+from pipeline.storage import atomic
+from pipeline.system.console import RunError
 
 SHARD = "train-00001-of-00002.tfrecord"
 
@@ -76,9 +77,9 @@ def test_shard_name(split: str, index: int, count: int, name: str) -> None:
 )
 def test_classes_read_back(tmp_path: Path, classes: tuple[str, ...]) -> None:
     path = tmp_path / "classes.txt"
-    files.write_text(path, manifest.classes_text(classes))
+    atomic.write_text(path, manifest.classes_text(classes))
     entry = manifest.classes_entry(classes)
-    assert entry == {"count": len(classes), "sha256": files.sha256(path)}
+    assert entry == {"count": len(classes), "sha256": atomic.sha256(path)}
     assert manifest.read_classes(path, entry) == classes
 
 
@@ -139,7 +140,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path = folder / manifest.MANIFEST
     value = json.loads(path.read_text(encoding="utf-8"))
     change(value)
-    files.write_json(path, value)
+    atomic.write_json(path, value)
 
 
 def cut(folder: Path) -> None:
@@ -218,7 +219,7 @@ def test_find_damage_names_the_shard(dataset: Path, position: int) -> None:
     damage = manifest.find_damage(manifest.load(dataset))
     assert damage is not None
     assert damage.startswith(f"shard {dataset / SHARD} is damaged (record ")
-    assert files.sha256(dataset / SHARD) in damage
+    assert atomic.sha256(dataset / SHARD) in damage
     assert "Restore it, or make the dataset again" in damage
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline import measure
-from pipeline.console import RunError
-from pipeline.sources import ImageRef
+from pipeline.sources.listing import ImageRef
+from pipeline.system import parallel_timing
+from pipeline.system.console import RunError
 
 REFS = [ImageRef(f"{n}.jpg", f"/photos/{n}.jpg", "a", "train") for n in range(50)]
 FAILING = "import sys; print('no photos', file=sys.stderr); sys.exit(3)"
@@ -31,15 +31,15 @@ def kill() -> Callable[[], None]:
 
 
 def test_a_sample_does_not_depend_on_the_order() -> None:
-    chosen = measure.sample(REFS, 10, seed=1)
-    assert chosen == measure.sample(reversed(REFS), 10, seed=1)
-    assert chosen != measure.sample(REFS, 10, seed=2)
+    chosen = parallel_timing.sample(REFS, 10, seed=1)
+    assert chosen == parallel_timing.sample(reversed(REFS), 10, seed=1)
+    assert chosen != parallel_timing.sample(REFS, 10, seed=2)
     assert len(set(chosen)) == 10
-    assert set(measure.sample(REFS[:3], 10, seed=1)) == set(REFS[:3])
+    assert set(parallel_timing.sample(REFS[:3], 10, seed=1)) == set(REFS[:3])
 
 
 def test_processes_in_step_overlap() -> None:
-    (one, other), seconds = measure.in_step(pause, [(0.2,), (0.4,)])
+    (one, other), seconds = parallel_timing.in_step(pause, [(0.2,), (0.4,)])
     assert one[0] != other[0]
     assert max(one[1], other[1]) < min(one[2], other[2])
     assert seconds == pytest.approx(max(one[2], other[2]) - min(one[1], other[1]), 0.1)
@@ -47,9 +47,9 @@ def test_processes_in_step_overlap() -> None:
 
 def test_a_killed_process_is_told() -> None:
     with pytest.raises(RunError, match=r"a process was killed.*fewer --workers"):
-        measure.in_step(kill, [()])
+        parallel_timing.in_step(kill, [()])
 
 
 def test_a_command_that_fails_is_told() -> None:
     with pytest.raises(RunError, match=r"`python -c .*` failed.* 3;.* no photos"):
-        measure.command_seconds("-c", FAILING)
+        parallel_timing.command_seconds("-c", FAILING)

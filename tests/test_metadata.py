@@ -11,7 +11,7 @@ from conftest import jpeg, photo
 from PIL import Image, PngImagePlugin
 from test_image import FULL_SIZE, encode, exif, png, quadrant_centres, quadrants
 
-from pipeline import image, metadata
+from pipeline.images import conversion, metadata
 
 PIXELS = quadrants(32, 48)
 RGB = Image.fromarray(PIXELS)
@@ -104,7 +104,7 @@ BROKEN = {
 
 
 def decode(data: bytes) -> np.ndarray:
-    return image.decode(data, FULL_SIZE)
+    return conversion.decode(data, FULL_SIZE)
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -158,7 +158,7 @@ def test_a_broken_file_is_still_broken(kind: str) -> None:
     for length in itertools.chain(range(12, len(data), 7), [len(data)]):
         try:
             pixels = decode(data[:length])
-        except image.BadImage as bad:
+        except conversion.BadImage as bad:
             assert bad.reason in ("damaged", "unsupported", "not_an_image")  # noqa: PT017
         else:
             np.testing.assert_array_equal(pixels, whole)
@@ -169,14 +169,14 @@ def test_a_length_that_hides_the_pixels() -> None:
     data = bytearray(with_chunk(chunk(b"tEXt", b"a\0b")))
     at = data.index(b"tEXt") - 4
     data[at : at + 4] = struct.pack(">I", len(data))
-    with pytest.raises(image.BadImage, match="damaged"):
+    with pytest.raises(conversion.BadImage, match="damaged"):
         decode(bytes(data))
 
 
 def test_large_pictures_are_refused_whatever_their_metadata() -> None:
     text = b"zTXtComment\0\0" + zlib.compress(bytes(HUGE))
     data = png(20_000, 20_000, b"\x08\x02", text, b"IDAT")
-    with pytest.raises(image.BadImage, match="too_many_pixels"):
+    with pytest.raises(conversion.BadImage, match="too_many_pixels"):
         decode(data)
-    with pytest.raises(image.BadImage, match="too_many_pixels"):
+    with pytest.raises(conversion.BadImage, match="too_many_pixels"):
         decode(png(20_000, 20_000, b"\x08\x02", b"gAMA\0", b"IDAT"))

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from conftest import HEIGHT, WIDTH
 
-from pipeline import manifest
-from pipeline.console import RunError
+from pipeline.dataset import manifest
+from pipeline.system.console import RunError
 from trainer.recipe import RECIPES
 
 FROZEN = [

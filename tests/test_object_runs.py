@@ -16,23 +16,15 @@ from services import started
 from test_crew import DEFECT
 from test_predict import make_model
 
-from pipeline import (
-    fetch,
-    files,
-    flight,
-    guard,
-    image,
-    manifest,
-    objects,
-    preprocess,
-    shard,
-    verify,
-)
-from pipeline.console import RunError
-from pipeline.listing import ImageRef
-from pipeline.manifest import Dataset, ImageContract
-from pipeline.objects import AnyPath, ObjectPath
-from pipeline.workfolder import WorkFolder
+from pipeline import flight, guard, preprocess, shard, verify
+from pipeline.dataset import manifest, shard_cache
+from pipeline.dataset.manifest import Dataset, ImageContract
+from pipeline.images import conversion
+from pipeline.sources.listing import ImageRef
+from pipeline.storage import atomic, object_paths
+from pipeline.storage.object_paths import AnyPath, ObjectPath
+from pipeline.storage.resumable_folder import WorkFolder
+from pipeline.system.console import RunError
 
 SIZE = (f"--height={HEIGHT}", f"--width={WIDTH}", "--shards=2")
 SHARDS = (*SIZE, "--max_reject_fraction=0.1", "--workers=2")
@@ -44,7 +36,7 @@ def put_tree(folder: Path, target: ObjectPath) -> ObjectPath:
     def put(path: Path) -> None:
         (target / str(path.relative_to(folder))).upload(path)
 
-    objects.at_once(target, put, [p for p in folder.rglob("*") if p.is_file()])
+    object_paths.at_once(target, put, [p for p in folder.rglob("*") if p.is_file()])
     return target
 
 
@@ -155,7 +147,7 @@ def test_a_killed_run_goes_on(
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    left = files.temporary_name(dataset / "_work", "upload")
+    left = atomic.temporary_name(dataset / "_work", "upload")
     (tmp_path / "tmp" / f"{left}x").mkdir()  # if it was uploading just then
     done = {path.name for path in (dataset / "_work" / "done").iterdir()}
     assert not (dataset / "dataset.json").exists()
@@ -358,9 +350,9 @@ def test_a_store_that_fails_for_ever_ends_the_run(
 @pytest.fixture
 def cache(tmp_path: Path) -> Iterator[Path]:
     """The folder that shards are fetched to."""
-    fetch.cache_at(tmp_path / "cache", 10**9)
+    shard_cache.cache_at(tmp_path / "cache", 10**9)
     yield tmp_path / "cache"
-    fetch.cache_at(None, None)
+    shard_cache.cache_at(None, None)
 
 
 def test_training_reads_what_was_fetched(
@@ -427,7 +419,7 @@ def test_a_folder_of_a_store_is_started_and_ended(bucket: ObjectPath) -> None:
     assert output.start({"version": 1}) is True
     output.clear("*.txt")
     assert not (bucket / "out").exists()
-    files.write_text(bucket / "out" / "mine", "")
+    atomic.write_text(bucket / "out" / "mine", "")
     with pytest.raises(RunError, match="is not empty"):
         output.start({"version": 1})
 
@@ -442,12 +434,12 @@ def test_a_crash_of_a_guarded_process_costs_an_image(
     refs = []
     for index, more in enumerate((b"", b"CRASH-ME", b"")):
         path = bucket / "photos" / f"{index}.jpg"
-        with files.commit(path) as file:
+        with atomic.commit(path) as file:
             file.write(jpeg(photo(0, index)) + more)
         refs.append(ImageRef(path.name, str(path), "a", "train"))
     dataset = bucket / "dataset"
     folder = WorkFolder(dataset, manifest=manifest.MANIFEST)
-    folder.start({"versions": image.versions()})
+    folder.start({"versions": conversion.versions()})
     (name,) = shard.write_plan(dataset, {"train": [refs]}, ["a"])
     contract = ImageContract(height=HEIGHT, width=WIDTH)
     guard.write(name, folder=str(dataset), contract=contract, image_timeout=60)

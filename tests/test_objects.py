@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from servers import Proxy
 
-from pipeline import console, files, objects, store
-from pipeline.console import RunError, UsageError
-from pipeline.objects import ObjectPath
-from pipeline.store import StoreError
+from pipeline.storage import atomic, object_paths, object_store
+from pipeline.storage.object_paths import ObjectPath
+from pipeline.storage.object_store import StoreError
+from pipeline.system import console
+from pipeline.system.console import RunError, UsageError
 
 DATA = random.Random(0).randbytes(3_000_000) + b"\r\n\n\r"
 
@@ -77,7 +78,7 @@ def test_no_bucket() -> None:
 
 
 def write(path: ObjectPath, data: bytes = b"x") -> ObjectPath:
-    with files.commit(path) as file:
+    with atomic.commit(path) as file:
         file.write(data)
     return path
 
@@ -87,7 +88,7 @@ def test_what_is_written_is_read(bucket: ObjectPath, data: bytes) -> None:
     path = write(bucket / "a folder" / "naïve [1]*?.bin", data)
     assert path.read_bytes() == data
     assert path.stat().st_size == ObjectPath(str(path)).stat().st_size == len(data)
-    assert files.sha256(path) == hashlib.sha256(data).hexdigest()
+    assert atomic.sha256(path) == hashlib.sha256(data).hexdigest()
 
 
 def test_an_object_in_parts(bucket: ObjectPath, proxy: Proxy) -> None:
@@ -105,7 +106,7 @@ def test_an_object_in_parts(bucket: ObjectPath, proxy: Proxy) -> None:
 
 
 def test_an_object_as_text(bucket: ObjectPath) -> None:
-    files.write_text(bucket / "a", "é\nb\n")
+    atomic.write_text(bucket / "a", "é\nb\n")
     assert list((bucket / "a").open(encoding="utf-8")) == ["é\n", "b\n"]
     assert (bucket / "a").read_text() == "é\nb\n"
     with pytest.raises(ValueError, match="cannot be opened with mode 'wb'"):
@@ -135,11 +136,11 @@ def test_folders_are_what_keys_begin_with(bucket: ObjectPath) -> None:
     assert [path.name for path in folder.iterdir()] == ["c", "one", "two"]
     assert [path.is_dir() for path in folder.iterdir()] == [True, False, False]
     assert [path.name for path in folder.glob("*o*")] == ["one", "two"]
-    assert files.sizes(folder) == {"one": 1, "two": 1}
+    assert atomic.sizes(folder) == {"one": 1, "two": 1}
     assert [str(path) for path in folder.walk_files()] == [
         f"{folder}/{name}" for name in ("c/deep", "one", "two")
     ]
-    files.remove_tree(folder)
+    atomic.remove_tree(folder)
     assert [path.name for path in bucket.iterdir()] == ["beside"]
 
 
@@ -152,20 +153,20 @@ def test_a_listing_of_many_pages(
     bucket: ObjectPath, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [f"{number:02d}" for number in range(25)]
-    objects.at_once(bucket, lambda name: write(bucket / "many" / name), names)
-    monkeypatch.setattr(store, "PAGE", 10)
+    object_paths.at_once(bucket, lambda name: write(bucket / "many" / name), names)
+    monkeypatch.setattr(object_store, "PAGE", 10)
     proxy.requests.clear()
     assert [path.name for path in (bucket / "many").iterdir()] == names
     assert len(proxy.requests) == 3
     assert sum(path.stat().st_size for path in bucket.walk_files()) == 25
     assert len(proxy.requests) == 6  # and none for the sizes
-    files.remove_tree(bucket / "many")
+    atomic.remove_tree(bucket / "many")
     assert not (bucket / "many").is_dir()
 
 
 def test_what_a_console_makes_of_a_folder(bucket: ObjectPath) -> None:
     folder = bucket / "a"
-    client = store.client(str(bucket).partition(":")[0])
+    client = object_store.client(str(bucket).partition(":")[0])
     empty = Path(os.devnull)
     client.upload(empty, bucket.name, "a/")
     write(folder / "x")
@@ -175,7 +176,7 @@ def test_what_a_console_makes_of_a_folder(bucket: ObjectPath) -> None:
 
 def test_an_exception_publishes_nothing(bucket: ObjectPath) -> None:
     def write_half() -> None:
-        with files.commit(bucket / "a") as file:
+        with atomic.commit(bucket / "a") as file:
             file.write(b"half")
             raise KeyError("the other half")
 
@@ -261,7 +262,7 @@ def test_a_deletion_that_fails_twice(bucket: ObjectPath, proxy: Proxy) -> None:
 
 def test_another_size_than_was_written(bucket: ObjectPath, tmp_path: Path) -> None:
     """As of two writers; the second is here between the upload and the look."""
-    client = store.client(str(bucket).partition(":")[0])
+    client = object_store.client(str(bucket).partition(":")[0])
     upload = client.upload
 
     def upload_and_lose(path: Path, name: str, key: str) -> int:
@@ -288,25 +289,28 @@ def test_a_bucket_that_is_not_there(bucket: ObjectPath) -> None:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What was waited, in place of waiting."""
     waited: list[float] = []
-    monkeypatch.setattr(store.time, "sleep", waited.append)
+    monkeypatch.setattr(object_store.time, "sleep", waited.append)
     return waited
 
 
 def test_waits_grow_and_differ(waits: list[float]) -> None:
     def fail() -> None:
-        raise store.TransientError("no luck")
+        raise object_store.TransientError("no luck")
 
-    times = f"It was tried {store._TRIES} times"
+    times = f"It was tried {object_store._TRIES} times"
     with pytest.raises(StoreError, match=f"cannot try: no luck. {times}"):
-        store.insist("try", fail)
-    most = [store._FIRST_WAIT * 2**number for number in range(store._TRIES - 1)]
+        object_store.insist("try", fail)
+    most = [
+        object_store._FIRST_WAIT * 2**number
+        for number in range(object_store._TRIES - 1)
+    ]
     assert all(m / 2 <= w <= m for w, m in zip(waits, most, strict=True))
     assert len(set(waits)) == len(waits)
 
 
 def test_at_once_keeps_the_order() -> None:
     for where in (Path("a"), ObjectPath("s3://bucket")):
-        assert objects.at_once(where, str, range(40)) == list(map(str, range(40)))
+        assert object_paths.at_once(where, str, range(40)) == list(map(str, range(40)))
 
 
 def test_paths_are_compared_with_total_order() -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from conftest import Program
 
-from pipeline import archives, origin
-from pipeline.image import BadImage
-from pipeline.manifest import ImageContract
-from pipeline.objects import ObjectPath
+from pipeline.dataset.manifest import ImageContract
+from pipeline.images import image_bytes
+from pipeline.images.conversion import BadImage
+from pipeline.sources import tar_archives
+from pipeline.storage.object_paths import ObjectPath
 
 
 @pytest.fixture
@@ -30,16 +31,16 @@ def archive(tmp_path: Path) -> Path:
 def uri_of(archive: Path, name: str) -> str:
     with tarfile.open(archive) as packed:
         member = packed.getmember(name)
-    return origin.in_tar(str(archive), member.offset_data, member.size)
+    return image_bytes.in_tar(str(archive), member.offset_data, member.size)
 
 
 @pytest.mark.parametrize("name", ["one", "two", "none"])
 def test_a_member_is_read_as_the_file_it_was(archive: Path, name: str) -> None:
     file, uri = str(archive.parent / name), uri_of(archive, name)
-    assert origin.read(uri) == origin.read(file) == Path(file).read_bytes()
-    assert origin.size(uri) == origin.size(file) == os.stat(file).st_size
-    assert (origin.path(uri), origin.path(file)) == (str(archive), file)
-    assert (origin.is_file(uri), origin.is_file(file)) == (False, True)
+    assert image_bytes.read(uri) == image_bytes.read(file) == Path(file).read_bytes()
+    assert image_bytes.size(uri) == image_bytes.size(file) == os.stat(file).st_size
+    assert (image_bytes.path(uri), image_bytes.path(file)) == (str(archive), file)
+    assert (image_bytes.is_file(uri), image_bytes.is_file(file)) == (False, True)
 
 
 def test_a_uri_survives_a_plan_file(archive: Path) -> None:
@@ -50,9 +51,9 @@ def test_a_uri_survives_a_plan_file(archive: Path) -> None:
 
 def test_members_sort_as_they_lie(archive: Path) -> None:
     uris = [uri_of(archive, name) for name in ("two", "one")]
-    assert sorted(uris, key=origin.in_order) == uris[::-1]
-    far = origin.in_tar(str(archive), 10**12, 1)  # by number: not by its digits
-    assert max([far, *uris], key=origin.in_order) == far
+    assert sorted(uris, key=image_bytes.in_order) == uris[::-1]
+    far = image_bytes.in_tar(str(archive), 10**12, 1)  # by number: not by its digits
+    assert max([far, *uris], key=image_bytes.in_order) == far
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_an_archive_that_was_cut_since(archive: Path, cut: int, name: str) -> No
     uri = uri_of(archive, name)
     os.truncate(archive, cut)
     with pytest.raises(BadImage) as caught:
-        origin.read(uri)
+        image_bytes.read(uri)
     assert caught.value.reason == "unreadable"
     assert caught.value.detail == f"{archive} ends within it"
 
@@ -71,16 +72,16 @@ def test_an_archive_that_was_cut_since(archive: Path, cut: int, name: str) -> No
     ("name", "detail"), [("gone", "No such file"), (".", "Is a directory")]
 )
 def test_what_cannot_be_opened(tmp_path: Path, name: str, detail: str) -> None:
-    for uri in (str(tmp_path / name), origin.in_tar(str(tmp_path / name), 0, 3)):
+    for uri in (str(tmp_path / name), image_bytes.in_tar(str(tmp_path / name), 0, 3)):
         with pytest.raises(BadImage, match=f"'unreadable', '{detail}"):
-            origin.read(uri)
+            image_bytes.read(uri)
 
 
 def test_only_a_file_has_a_size(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name, message in (("gone", "No such file"), ("pipe", "not a regular file")):
         with pytest.raises(OSError, match=message):
-            origin.size(str(tmp_path / name))
+            image_bytes.size(str(tmp_path / name))
 
 
 TERABYTE = 1 << 40
@@ -105,15 +106,17 @@ def sparse_archive(path: Path, size: int) -> Path:
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     archive = sparse_archive(tmp_path / "photos.tar", TERABYTE)
-    (found,) = archives.read(str(archive)).found
+    (found,) = tar_archives.read(str(archive)).found
     for uri in (
         str(sparse(tmp_path / "photo.jpg", TERABYTE)),
         found.uri,
-        origin.in_store("s3://none/photo.jpg", TERABYTE),  # and nothing is asked for
-        origin.in_tar("s3://none/photos.tar", 512, TERABYTE),
+        image_bytes.in_store(
+            "s3://none/photo.jpg", TERABYTE
+        ),  # and nothing is asked for
+        image_bytes.in_tar("s3://none/photos.tar", 512, TERABYTE),
     ):
         with pytest.raises(BadImage) as caught:
-            origin.read(uri)
+            image_bytes.read(uri)
         assert caught.value.reason == "too_large"
         assert caught.value.detail == (
             "1,099,511,627,776 bytes; a photo may have 512,000,000"
@@ -121,21 +124,21 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
 
 
 def test_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert origin.MAX_BYTES == 512_000_000
-    monkeypatch.setattr(origin, "MAX_BYTES", 1000)
-    assert len(origin.read(str(sparse(tmp_path / "at", 1000)))) == 1000
+    assert image_bytes.MAX_BYTES == 512_000_000
+    monkeypatch.setattr(image_bytes, "MAX_BYTES", 1000)
+    assert len(image_bytes.read(str(sparse(tmp_path / "at", 1000)))) == 1000
     with pytest.raises(BadImage, match="too_large"):
-        origin.read(str(sparse(tmp_path / "above", 1001)))
+        image_bytes.read(str(sparse(tmp_path / "above", 1001)))
 
 
 def test_an_object_whose_size_nobody_knows(
     bucket: ObjectPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (bucket / "photo.jpg").upload(sparse(tmp_path / "photo.jpg", 1001))
-    assert len(origin.read(f"{bucket}/photo.jpg")) == 1001
-    monkeypatch.setattr(origin, "MAX_BYTES", 1000)
+    assert len(image_bytes.read(f"{bucket}/photo.jpg")) == 1001
+    monkeypatch.setattr(image_bytes, "MAX_BYTES", 1000)
     with pytest.raises(BadImage, match="too_large"):
-        origin.read(f"{bucket}/photo.jpg")
+        image_bytes.read(f"{bucket}/photo.jpg")
 
 
 def test_a_huge_file_costs_one_image(

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from pipeline import pool
-from pipeline.console import RunError
+from pipeline.system import process_pool
+from pipeline.system.console import RunError
 
 SECONDS = 60  # for processes to start, or to end
 
@@ -37,19 +37,19 @@ def note_oneself(task: tuple[Path, float]) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_come_in_order(workers: int) -> None:
-    found = pool.each(square, range(7), workers=workers, of="squares")
+    found = process_pool.each(square, range(7), workers=workers, of="squares")
     assert list(found) == [0, 1, 4, 9, 16, 25, 36]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_a_task_raises_is_raised(workers: int) -> None:
     with pytest.raises(ValueError, match="no 0"):
-        list(pool.each(fail, [0, 1], workers=workers, of="squares"))
+        list(process_pool.each(fail, [0, 1], workers=workers, of="squares"))
 
 
 def test_a_killed_process() -> None:
     with pytest.raises(RunError, match=r"a process of squares was killed.*--workers"):
-        list(pool.each(kill_oneself, [0, 1], workers=2, of="squares"))
+        list(process_pool.each(kill_oneself, [0, 1], workers=2, of="squares"))
 
 
 def test_no_process_outlives_its_parent(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from conftest import CLASSES, TEST, Program
 
-from pipeline import manifest
-from pipeline.console import RunError
+from pipeline.dataset import manifest
+from pipeline.system.console import RunError
 from trainer.recipe import RECIPES
 
 

@@ -31,7 +31,7 @@ CONTEXT.set_forkserver_preload(["tensorflow", "predictor.predict"])
 
 def predict(model: Path, folder: Path, source: dict, environment: dict) -> None:
     """In a process of its own; it ends with the program's exit code."""
-    from pipeline.console import RunError
+    from pipeline.system.console import RunError
     from predictor import predict
     from predictor.formats import Format
     from predictor.order import Order
@@ -86,7 +86,7 @@ def source(request: pytest.FixtureRequest, photos: Path) -> dict[str, Path]:
     if request.param == "images":
         return {"images": photos}
     from pipeline import preprocess
-    from pipeline.manifest import ImageContract
+    from pipeline.dataset.manifest import ImageContract
 
     dataset = photos.parent / "dataset"
     preprocess.run(

@@ -12,8 +12,8 @@ import pytest
 from conftest import CLASSES, TEST, jpeg, photo
 from test_predict import run_fixture  # noqa: F401
 
-from pipeline import manifest
-from pipeline.console import RunError
+from pipeline.dataset import manifest
+from pipeline.system.console import RunError
 
 BAD = {
     "0 empty.jpg": (b"", "empty"),

@@ -14,15 +14,16 @@ from conftest import CLASSES, HEIGHT, WIDTH, Program, jpeg, photo, tree
 from test_predict import run_fixture  # noqa: F401
 from test_predict_photos import model_fixture  # noqa: F401
 
-from pipeline import files, manifest
-from pipeline.console import RunError, UsageError
+from pipeline.dataset import manifest
+from pipeline.storage import atomic
+from pipeline.system.console import RunError, UsageError
 
 
 def change_network(folder: Path, network) -> None:
     """Another network in MODEL, which is a finished one."""
     network.save(folder / "model.keras")
     value = json.loads((folder / "model.json").read_text())
-    value["sha256"] = files.sha256(folder / "model.keras")
+    value["sha256"] = atomic.sha256(folder / "model.keras")
     (folder / "model.json").write_text(json.dumps(value))
 
 
@@ -183,7 +184,7 @@ def test_empty_shards(
 def make_dataset(images: Path, parent: Path, *, good: int) -> Path:
     """Like `made_dataset`, but with another test split, in six shards."""
     from pipeline import preprocess
-    from pipeline.manifest import ImageContract
+    from pipeline.dataset.manifest import ImageContract
 
     root = Path(shutil.copytree(images, parent / "images"))
     shutil.rmtree(root / "test")
@@ -404,7 +405,7 @@ def test_what_the_last_step_needs_is_refused_first(
 def made_of(photos: Path, dataset: Path) -> None:
     """DATASET with a test split alone, so that any model may predict it."""
     from pipeline import preprocess
-    from pipeline.manifest import ImageContract
+    from pipeline.dataset.manifest import ImageContract
 
     root = dataset.parent / "test only"
     shutil.copytree(photos, root / "test")
@@ -438,7 +439,7 @@ def test_ids_with_a_dot_and_no_extension(run, tmp_path: Path) -> None:
 def test_ids_with_a_dot_in_a_dataset(run, own: Path, tmp_path: Path) -> None:
     """And `verify` holds the rows to the records by the same rule."""
     from pipeline import preprocess
-    from pipeline.manifest import ImageContract
+    from pipeline.dataset.manifest import ImageContract
     from predictor import verify
     from predictor.formats import Format
 
@@ -501,7 +502,7 @@ def test_the_right_sample_after_a_wrong_one(
     )
     assert "replicas" not in said  # nothing was predicted again
     value = json.loads((folder / "predictions.json").read_text())
-    assert value["sample_submission"] == files.sha256(second)
+    assert value["sample_submission"] == atomic.sha256(second)
     with pytest.raises(RunError, match="another run: sample_submission is"):
         run(None, folder, sample_submission=first, **options)
 

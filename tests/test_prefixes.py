@@ -9,12 +9,14 @@ import pytest
 from servers import Proxy
 from test_object_runs import put_tree
 
-from pipeline import origin, sources, unlabelled
-from pipeline.console import RunError
-from pipeline.image import BadImage
-from pipeline.listing import Listing
-from pipeline.objects import AnyPath, ObjectPath
-from pipeline.prefixes import Prefix
+from pipeline import unlabelled
+from pipeline.images import image_bytes
+from pipeline.images.conversion import BadImage
+from pipeline.sources import layout
+from pipeline.sources.buckets import Prefix
+from pipeline.sources.listing import Listing
+from pipeline.storage.object_paths import AnyPath, ObjectPath
+from pipeline.system.console import RunError
 
 
 def put(root: Path, *names: str) -> None:
@@ -52,7 +54,7 @@ def tars(root: Path) -> None:
 def listed(found: Listing) -> tuple[object, ...]:
     """What decides a dataset, and what is counted."""
     refs = sorted(
-        (r.split, r.label or "", r.id, origin.read(r.uri)) for r in found.refs
+        (r.split, r.label or "", r.id, image_bytes.read(r.uri)) for r in found.refs
     )
     return refs, sorted(found.rejects), len(found.ignored), found.classes
 
@@ -63,7 +65,7 @@ def test_a_store_is_listed_as_a_disk(
 ) -> None:
     make(tmp_path)
     remote = put_tree(tmp_path, bucket / "photos")
-    expected, found = sources.list_images(tmp_path), sources.list_images(remote)
+    expected, found = layout.list_images(tmp_path), layout.list_images(remote)
     assert listed(found) == listed(expected)
 
 
@@ -73,7 +75,7 @@ def test_a_listing_takes_no_request_per_image(
     class_folders(tmp_path)
     remote = put_tree(tmp_path, bucket / "photos")
     proxy.requests.clear()
-    assert len(sources.list_images(remote)) == 18
+    assert len(layout.list_images(remote)) == 18
     assert len(unlabelled.list_images(remote, split="test").images) == 19
     assert len(proxy.requests) < 8
 
@@ -81,8 +83,8 @@ def test_a_listing_takes_no_request_per_image(
 def test_an_archive_that_is_all_of_images(bucket: ObjectPath, tmp_path: Path) -> None:
     pack(tmp_path / "photos.tar", "photos/a/1.jpg", "photos/b/2.jpg")
     remote = put_tree(tmp_path, bucket) / "photos.tar"
-    local = sources.list_images(tmp_path / "photos.tar")
-    assert listed(sources.list_images(remote)) == listed(local)
+    local = layout.list_images(tmp_path / "photos.tar")
+    assert listed(layout.list_images(remote)) == listed(local)
 
 
 def test_a_manifest_names_objects(bucket: ObjectPath, tmp_path: Path) -> None:
@@ -91,7 +93,7 @@ def test_a_manifest_names_objects(bucket: ObjectPath, tmp_path: Path) -> None:
     put_tree(tmp_path, bucket)
 
     def found(root: AnyPath, csv: AnyPath) -> tuple[object, ...]:
-        return listed(sources.list_images(root, csv=csv))
+        return listed(layout.list_images(root, csv=csv))
 
     expected = found(tmp_path / "photos", tmp_path / "list.csv")
     assert found(bucket / "photos", tmp_path / "list.csv") == expected
@@ -113,7 +115,7 @@ def test_a_key_with_an_empty_part(bucket: ObjectPath, tmp_path: Path) -> None:
     put(tmp_path, "x")
     for key in ("a/1.jpg", "a//2.jpg"):
         (bucket / "photos" / key).upload(tmp_path / "x")
-    found = sources.list_images(bucket / "photos")
+    found = layout.list_images(bucket / "photos")
     assert [ref.id for ref in found.refs] == ["a/1.jpg"]
     assert [(r.id, r.reason) for r in found.rejects] == [("a//2.jpg", "bad_name")]
 
@@ -129,16 +131,16 @@ def test_a_key_with_a_zero_byte() -> None:
 
 def test_no_such_folder(bucket: ObjectPath) -> None:
     with pytest.raises(RunError, match=f"IMAGES {bucket}/no is not a folder"):
-        sources.list_images(bucket / "no")
+        layout.list_images(bucket / "no")
 
 
 def test_an_image_that_is_gone(bucket: ObjectPath, tmp_path: Path) -> None:
     put(tmp_path, "a/1.jpg", "a/2.jpg")
     remote = put_tree(tmp_path, bucket / "photos")
-    refs = sorted(sources.list_images(remote).refs)
+    refs = sorted(layout.list_images(remote).refs)
     (remote / "a" / "1.jpg").unlink()
     (remote / "a" / "2.jpg").upload(tmp_path / "a" / "1.jpg")
-    contents = list(origin.read_ahead(ref.uri for ref in refs))
+    contents = list(image_bytes.read_ahead(ref.uri for ref in refs))
     with pytest.raises(BadImage, match="unreadable"):
         contents[0]()
     assert contents[1]() == b"a/1.jpg"
@@ -148,6 +150,6 @@ def test_a_failing_store_rejects_no_image(
     bucket: ObjectPath, proxy: Proxy, tmp_path: Path
 ) -> None:
     put(tmp_path, "a/1.jpg")
-    (ref,) = sources.list_images(put_tree(tmp_path, bucket / "photos")).refs
+    (ref,) = layout.list_images(put_tree(tmp_path, bucket / "photos")).refs
     with proxy.failing("error"), pytest.raises(RunError, match="cannot read"):
-        origin.read(ref.uri)
+        image_bytes.read(ref.uri)

@@ -26,9 +26,10 @@ from conftest import (
     wait_for_shards,
 )
 
-from pipeline import job, manifest, preprocess
-from pipeline.console import RunError, UsageError
-from pipeline.manifest import ImageContract
+from pipeline import job, preprocess
+from pipeline.dataset import manifest
+from pipeline.dataset.manifest import ImageContract
+from pipeline.system.console import RunError, UsageError
 
 IN_MEMORY = ["--direct_running_mode=in_memory"]
 CONTRACT = ImageContract(height=HEIGHT, width=WIDTH)

@@ -5,7 +5,7 @@ import pytest
 from conftest import HEIGHT, WIDTH, jpeg, photo
 
 from pipeline import quality
-from pipeline.manifest import ImageContract
+from pipeline.dataset.manifest import ImageContract
 
 CONTRACT = ImageContract(height=HEIGHT, width=WIDTH)
 

@@ -12,8 +12,9 @@ import numpy as np
 import orjson
 import pytest
 
-from pipeline import files, manifest
-from pipeline.console import RunError
+from pipeline.dataset import manifest
+from pipeline.storage import atomic
+from pipeline.system.console import RunError
 from predictor import csv_rows, csv_shards, formats, reading
 from predictor.csv_shards import Entry
 from predictor.formats import Format
@@ -54,7 +55,7 @@ def write_predictions(
     entries = []
     for index, (ids, values) in enumerate(parts):
         name = csv_shards.shard_name(index, len(parts), form.extension)
-        with files.commit(folder / name) as file:
+        with atomic.commit(folder / name) as file:
             output = formats.Output(file)
             with formats.table(form, classes, output) as table:
                 table.write(ids, values)
@@ -76,7 +77,7 @@ def write_predictions(
         "ledger": {"examples": rows, "predicted": rows, "rejected": 0},
         **fields,
     }
-    files.write_json(folder / csv_shards.MANIFEST, value)
+    atomic.write_json(folder / csv_shards.MANIFEST, value)
     return folder
 
 

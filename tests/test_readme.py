@@ -4,7 +4,9 @@ import re
 
 from conftest import REPOSITORY
 
-from pipeline import flight, image, listing, origin
+from pipeline import flight
+from pipeline.images import conversion, image_bytes
+from pipeline.sources import listing
 
 
 def test_every_reason_of_rejection_is_explained() -> None:
@@ -12,9 +14,9 @@ def test_every_reason_of_rejection_is_explained() -> None:
     table = text.partition("Reasons of rejection:")[2].partition("**MODEL**")[0]
     documented = re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)
     reasons = {
-        **image.REASONS,
+        **conversion.REASONS,
         **listing.REASONS,
-        **origin.REASONS,
+        **image_bytes.REASONS,
         **flight.REASONS,
     }
     assert sorted(documented) == sorted(reasons)

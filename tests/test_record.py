@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import jpeg, photo
 
-from pipeline import record
+from pipeline.dataset import record
 
 GOLDEN = Path(__file__).parent / "testdata" / "golden.tfrecord"
 FIELDS = {"height": 2, "width": 3, "label": 7, "text": "Klasse ä"}

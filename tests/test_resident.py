@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_loop import strategy_of
 
-from pipeline import manifest
+from pipeline.dataset import manifest
 from trainer.recipe import RECIPES
 
 EXAMPLES = 23  # a prime: parts of two sizes

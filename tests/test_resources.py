@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from pipeline import resources
+from pipeline.system import resources
 
 GIB = 1 << 30
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from pipeline import samples
-from pipeline.sources import list_images
+from pipeline.sources.layout import list_images
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import pytest
 from conftest import jpeg, photo
 
 from pipeline import shard
-from pipeline.manifest import ImageContract
-from pipeline.sources import ImageRef, Listing, Reject
-from pipeline.workfolder import WorkFolder
+from pipeline.dataset.manifest import ImageContract
+from pipeline.sources.listing import ImageRef, Listing, Reject
+from pipeline.storage.resumable_folder import WorkFolder
 
 CONTRACT = ImageContract(height=32, width=40)
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from test_archives import pack
 
-from pipeline import folders
-from pipeline.console import RunError
-from pipeline.listing import Listing
-from pipeline.manifest import SPLITS
-from pipeline.sources import list_images
+from pipeline.dataset.manifest import SPLITS
+from pipeline.sources import local_folders
+from pipeline.sources.layout import list_images
+from pipeline.sources.listing import Listing
+from pipeline.system.console import RunError
 
 SPLIT_ROOT = (
     "train/b/1.jpg",
@@ -282,9 +282,9 @@ def test_the_listing_does_not_depend_on_the_order_of_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class_root(tmp_path)
-    entries = folders._entries
+    entries = local_folders._entries
     forward = list_images(tmp_path)
-    monkeypatch.setattr(folders, "_entries", lambda folder: entries(folder)[::-1])
+    monkeypatch.setattr(local_folders, "_entries", lambda folder: entries(folder)[::-1])
     backward = list_images(tmp_path)
     assert forward.refs != backward.refs  # the order did change
     assert set(forward.refs) == set(backward.refs)

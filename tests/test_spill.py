@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from conftest import CLASSES, HEIGHT, PER_CLASS, REPOSITORY, WIDTH
 
-from pipeline import manifest
-from pipeline.console import RunError
+from pipeline.dataset import manifest
+from pipeline.system.console import RunError
 
 TRAIN = len(CLASSES) * PER_CLASS["train"]  # 24
 

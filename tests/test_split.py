@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from pipeline.split import order_key, split_key, validation_ids
+from pipeline.sources.hashing import order_key, split_key, validation_ids
 
 IDS = [f"red/{i:05d}.jpg" for i in range(10_000)]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.console import RunError
-from pipeline.files import csv_line
-from pipeline.workfolder import WorkFolder
+from pipeline.storage.atomic import csv_line
+from pipeline.storage.resumable_folder import WorkFolder
+from pipeline.system.console import RunError
 from predictor import submission
 from predictor.csv_shards import MANIFEST
 

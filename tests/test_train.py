@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY, Program
 
-from pipeline import manifest, resources
-from pipeline.console import RunError, UsageError
+from pipeline.dataset import manifest
+from pipeline.system import resources
+from pipeline.system.console import RunError, UsageError
 from trainer.recipe import NO_AUGMENTATION, RECIPES
 
 RECIPE = replace(RECIPES["demo"], epochs=3, batch_size=8)
@@ -394,7 +395,7 @@ def test_a_divergence_names_its_images_and_saves_nothing(
 @pytest.mark.parametrize("permuted", [True, False])
 def test_ids_of_a_batch(tf, made_dataset: Path, permuted: bool) -> None:
     """The pictures that the stream has there, by their bytes."""
-    from pipeline import record
+    from pipeline.dataset import record
     from trainer import dataset as data
     from trainer.stores import in_memory
 

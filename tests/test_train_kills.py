@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from steps import kill_before_step
 
-from pipeline import manifest
+from pipeline.dataset import manifest
 from trainer.recipe import NO_AUGMENTATION, RECIPES
 
 pytestmark = pytest.mark.slow

@@ -9,8 +9,9 @@ from conftest import jpeg, photo
 from test_archives import header, pack
 from test_sources import grow, tar
 
-from pipeline import origin, unlabelled
-from pipeline.console import RunError
+from pipeline import unlabelled
+from pipeline.images import image_bytes
+from pipeline.system.console import RunError
 from pipeline.unlabelled import Listed, list_images
 
 FILES = {"b.jpg": b"b", "a/2.jpg": b"two", "a/1.jpg": b"", "é/x y.jpg": b"xyz"}
@@ -29,7 +30,7 @@ def ids(listed: Listed) -> list[str]:
 
 def content(listed: Listed) -> dict[str, bytes]:
     """What every image leads to; its length is held to the promised size."""
-    read = {image.id: origin.read(image.uri) for image in listed.images}
+    read = {image.id: image_bytes.read(image.uri) for image in listed.images}
     assert {i.id: i.size for i in listed.images} == {k: len(v) for k, v in read.items()}
     return read
 

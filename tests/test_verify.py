@@ -25,9 +25,11 @@ from conftest import (
     photo,
 )
 
-from pipeline import files, manifest, record, verify
-from pipeline.console import RunError
-from pipeline.record import Record
+from pipeline import verify
+from pipeline.dataset import manifest, record
+from pipeline.dataset.record import Record
+from pipeline.storage import atomic
+from pipeline.system.console import RunError
 
 SHARD = "train-00000-of-00002.tfrecord"
 OTHER = "train-00001-of-00002.tfrecord"
@@ -161,7 +163,7 @@ def test_a_flipped_byte_is_named_by_record_and_id(dataset: Path) -> None:
     (dataset / SHARD).write_bytes(content)
     checksum, crc = problems(dataset)
     assert checksum.startswith(
-        f"{SHARD}: its sha256 is {files.sha256(dataset / SHARD)}"
+        f"{SHARD}: its sha256 is {atomic.sha256(dataset / SHARD)}"
     )
     assert crc == (
         f"{SHARD}: record 2 at byte {second.offset}, id {second.record.id!r}: the CRC "
@@ -523,7 +525,7 @@ def kill_oneself(task: object) -> None:
 
 
 def test_a_killed_worker(made_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.audit.check", kill_oneself)
+    monkeypatch.setattr("pipeline.dataset.shard_check.check", kill_oneself)
     with pytest.raises(RunError, match=r"a process of verify was killed.*--workers"):
         verify.run(made_dataset, workers=2)
 

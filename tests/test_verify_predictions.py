@@ -16,8 +16,8 @@ import pytest
 from conftest import REPOSITORY, TEST, Program
 from test_reading import edit, ids_sha256, write_predictions
 
-from pipeline import manifest, record
-from pipeline.console import RunError
+from pipeline.dataset import manifest, record
+from pipeline.system.console import RunError
 from predictor import audit, csv_shards, reading, verify
 from predictor.formats import Format
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import resources
-from pipeline.console import RunError
+from pipeline.system import resources
+from pipeline.system.console import RunError
 from predictor import formats, volume
 from predictor.formats import Format
 

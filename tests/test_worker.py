@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from conftest import REPOSITORY, children
 
-from pipeline.image import BadImage
+from pipeline.images.conversion import BadImage
 from predictor.worker import Worker, WorkerLostError
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from conftest import REPOSITORY
 
-from pipeline.console import RunError
-from pipeline.workfolder import WORK, WorkFolder, difference
+from pipeline.storage.resumable_folder import WORK, WorkFolder, difference
+from pipeline.system.console import RunError
 
 KEY = {"version": 1, "image": {"height": 150, "width": 200}, "classes": ["a", "ü"]}
 MANIFEST = {**KEY, "rows": 2}

@@ -8,8 +8,10 @@ from typing import Any
 
 from absl import flags
 
-from pipeline import console, fetch, lock
-from pipeline.objects import AnyPath
+from pipeline.dataset import shard_cache
+from pipeline.storage import folder_lock
+from pipeline.storage.object_paths import AnyPath
+from pipeline.system import console
 from trainer import cache
 from trainer.options import CHECKPOINT, Options
 from trainer.recipe import CHOICES, RECIPES, Recipe
@@ -123,7 +125,7 @@ def train(passed_on: Sequence[str]) -> None:
     console.required(dataset=FLAGS.dataset, model=FLAGS.model)
     recipe = _recipe()
     folder = console.local_path(FLAGS.model, "model")
-    with lock.held(folder, notes=CHECKPOINT):  # a second run is told so at once
+    with folder_lock.held(folder, notes=CHECKPOINT):  # a second run is told so at once
         from trainer import train  # here: TensorFlow takes seconds that --help need not
 
         train.run(
@@ -201,7 +203,7 @@ def bench(passed_on: Sequence[str]) -> None:
 
 def _dataset() -> AnyPath:
     """DATASET; where its shards are fetched to, if they are, is now known."""
-    fetch.cache_at(_local("shard_cache"), FLAGS.shard_cache_bytes)
+    shard_cache.cache_at(_local("shard_cache"), FLAGS.shard_cache_bytes)
     return console.path(FLAGS.dataset)
 
 

@@ -14,11 +14,14 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from pipeline import files, machine, manifest, resources
-from pipeline.console import UsageError, progress
+from pipeline import machine
+from pipeline.dataset import manifest
+from pipeline.dataset.manifest import Dataset
 from pipeline.figures import Figure, table
-from pipeline.manifest import Dataset
-from pipeline.objects import AnyPath
+from pipeline.storage import atomic
+from pipeline.storage.object_paths import AnyPath
+from pipeline.system import resources
+from pipeline.system.console import UsageError, progress
 from trainer import dataset as data
 from trainer import devices, trial
 from trainer.feature_results import DTYPES, EXACT
@@ -80,7 +83,7 @@ def run(
         "accuracies": found,
         "figures": [figure.to_json() for figure in rows],
     }
-    files.write_json(output / "accuracy.json", value)
+    atomic.write_json(output / "accuracy.json", value)
     print(output / "accuracy.json")
 
 

@@ -12,11 +12,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from pipeline import files, machine, manifest, measure, resources
-from pipeline.console import progress
+from pipeline import machine
+from pipeline.dataset import manifest
+from pipeline.dataset.manifest import Dataset
 from pipeline.figures import Figure, table
-from pipeline.manifest import Dataset
-from pipeline.objects import AnyPath
+from pipeline.storage import atomic
+from pipeline.storage.object_paths import AnyPath
+from pipeline.system import parallel_timing, resources
+from pipeline.system.console import progress
 from trainer import (
     cache,
     chart,
@@ -74,7 +77,7 @@ def run(
     data.steps_per_epoch(whole, recipe.batch_size)
     photos = []
     if images:
-        photos = measure.jpegs(images, whole.image, at_most=_PHOTOS, seed=0)
+        photos = parallel_timing.jpegs(images, whole.image, at_most=_PHOTOS, seed=0)
     strategy = devices.strategy(virtual_devices=virtual_devices, cpu=cpu)
     devices.check_batch_size(recipe.batch_size, strategy.num_replicas_in_sync)
     here, cores = machine.describe(), resources.cores()
@@ -103,7 +106,7 @@ def run(
         "cache": str(choice),
         "verdict": judged,
     }
-    files.write_json(output / "bench.json", value)
+    atomic.write_json(output / "bench.json", value)
     title = f"{machine.in_brief(here)}; {whole.image.height}x{whole.image.width} pixels"
     chart.draw(output / "bench.png", *_bars(samples), title=title)
     print(f"{output / 'bench.json'}, {output / 'bench.png'}")

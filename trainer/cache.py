@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import resources
-from pipeline.console import RunError, UsageError, in_bytes
-from pipeline.manifest import Dataset
+from pipeline.dataset.manifest import Dataset
+from pipeline.system import resources
+from pipeline.system.console import RunError, UsageError, in_bytes
 
 if TYPE_CHECKING:
     from trainer.dataset import Store

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure as Canvas
 
-from pipeline import files
 from pipeline.figures import Figure
+from pipeline.storage import atomic
 
 _OURS, _OTHERS, _MODEL = (
     "#0072b2",
@@ -57,5 +57,5 @@ def draw(
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower right")
     axes.set_title(title, loc="left", fontsize="medium")
-    with files.commit_path(path) as unfinished:
+    with atomic.commit_path(path) as unfinished:
         canvas.savefig(unfinished, dpi=150, format="png")

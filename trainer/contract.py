@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline import files
-from pipeline.console import RunError
-from pipeline.manifest import CLASSES, Dataset, read_classes
-from pipeline.objects import AnyPath
-from pipeline.workfolder import difference
+from pipeline.dataset.manifest import CLASSES, Dataset, read_classes
+from pipeline.storage import atomic
+from pipeline.storage.object_paths import AnyPath
+from pipeline.storage.resumable_folder import difference
+from pipeline.system.console import RunError
 
 MANIFEST = "model.json"
 MODEL = "model.keras"
@@ -66,9 +66,9 @@ def read_contract(folder: AnyPath) -> Contract:
             "the end of training. Run the same `make train` again; it goes on where "
             "it stopped."
         )
-    manifest = files.read_json(path)
+    manifest = atomic.read_json(path)
     weights = folder / MODEL
-    found = files.sha256(weights) if weights.is_file() else "no such file"
+    found = atomic.sha256(weights) if weights.is_file() else "no such file"
     if found != manifest["sha256"]:
         raise RunError(
             f"{weights} is not the file that {MANIFEST} describes: sha256 {found}, "

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pipeline import files
-from pipeline.console import RunError
+from pipeline.storage import atomic
+from pipeline.system.console import RunError
 from trainer import history
 from trainer.history import Row
 
@@ -36,7 +36,7 @@ def run(folder: Path) -> None:
             f"MODEL {folder} has no {history.FILE} with an epoch in it. `make train` "
             "writes a row after every epoch; wait for the first."
         )
-    with files.commit_path(folder / FILE) as unfinished:
+    with atomic.commit_path(folder / FILE) as unfinished:
         # No date and no version in it: the same history, the same bytes.
         figure(rows, title=folder.resolve().name).savefig(
             unfinished, dpi=120, format="png", metadata={"Software": None}

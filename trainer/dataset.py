@@ -13,10 +13,11 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
-from pipeline import fetch, io_errors, manifest, record, resources
-from pipeline.console import RunError
-from pipeline.manifest import Dataset, Shard
-from pipeline.objects import ObjectPath
+from pipeline.dataset import manifest, record, shard_cache
+from pipeline.dataset.manifest import Dataset, Shard
+from pipeline.storage.object_paths import ObjectPath
+from pipeline.system import io_errors, resources
+from pipeline.system.console import RunError
 from trainer import order
 
 SHUFFLE_BYTES = 256 << 20  # of serialized records, whatever the machine has
@@ -361,7 +362,7 @@ def _verified(dataset: Dataset, shards: Sequence[Shard]) -> Callable:
         shard = shards[int(position)]
         with _keeping_problem(dataset), io_errors.explained(dataset.folder):
             if isinstance(dataset.folder, ObjectPath):
-                return str(fetch.shard_file(dataset, shard)).encode()
+                return str(shard_cache.shard_file(dataset, shard)).encode()
             if shard.file not in whole:
                 if damage := manifest.damage_of(dataset, shard):
                     raise RunError(damage)

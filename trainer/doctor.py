@@ -13,10 +13,11 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from pipeline import manifest, record, resources
-from pipeline.console import RunError, in_bytes
-from pipeline.manifest import Dataset
-from pipeline.objects import AnyPath
+from pipeline.dataset import manifest, record
+from pipeline.dataset.manifest import Dataset
+from pipeline.storage.object_paths import AnyPath
+from pipeline.system import resources
+from pipeline.system.console import RunError, in_bytes
 from trainer import cache, devices, replicas, rivals
 from trainer.replicas import ChildError
 

@@ -11,9 +11,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from pipeline import files, lock
-from pipeline.console import RunError, in_bytes
-from pipeline.manifest import CLASSES, classes_text
+from pipeline.dataset.manifest import CLASSES, classes_text
+from pipeline.storage import atomic, folder_lock
+from pipeline.system.console import RunError, in_bytes
 from trainer import graph_image, model
 from trainer.model import Contract
 
@@ -47,8 +47,8 @@ def run(model_folder: Path) -> None:
         _write_saved_model(network, contract, unfinished / SAVED_MODEL)
         lite = _to_lite(unfinished / SAVED_MODEL)
         (unfinished / LITE).write_bytes(lite)
-        files.write_text(unfinished / CLASSES, classes_text(contract.classes))
-        files.write_json(unfinished / MANIFEST, _manifest(contract))
+        atomic.write_text(unfinished / CLASSES, classes_text(contract.classes))
+        atomic.write_json(unfinished / MANIFEST, _manifest(contract))
     print("\n".join(_summary(folder, contract)))
 
 
@@ -160,7 +160,7 @@ def _replace(folder: Path) -> Iterator[Path]:
     work = folder.with_name(f".{folder.name}-work")
     unfinished, former = work / "unfinished", work / "former"
     # Of its own, not of MODEL: a training run may go on there meanwhile.
-    with lock.held(work):
+    with folder_lock.held(work):
         for left in (unfinished, former):
             shutil.rmtree(left, ignore_errors=True)
         unfinished.mkdir()

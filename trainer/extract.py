@@ -12,8 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipeline.console import progress
-from pipeline.manifest import Dataset
+from pipeline.dataset.manifest import Dataset
+from pipeline.system.console import progress
 from trainer import augment, feed, model, spill
 from trainer import dataset as data
 from trainer.features import FLIPS, Features, reduce

@@ -20,11 +20,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipeline import files, machine, manifest, resources
-from pipeline.console import progress
+from pipeline import machine
+from pipeline.dataset import manifest
+from pipeline.dataset.manifest import Dataset
 from pipeline.figures import Figure, table
-from pipeline.manifest import Dataset
-from pipeline.objects import AnyPath
+from pipeline.storage import atomic
+from pipeline.storage.object_paths import AnyPath
+from pipeline.system import resources
+from pipeline.system.console import progress
 from trainer import dataset as data
 from trainer import devices, extract, features, feed, model, pinned, rates, trial
 from trainer import feature_results as results
@@ -133,7 +136,7 @@ def run(
         "samples": samples,
         "figures": [figure.to_json() for figure in found],
     }
-    files.write_json(output / "features.json", value)
+    atomic.write_json(output / "features.json", value)
     print(output / "features.json")
 
 

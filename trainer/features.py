@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipeline.manifest import Dataset, ImageContract
+from pipeline.dataset.manifest import Dataset, ImageContract
 from trainer.recipe import Augmentation, Recipe
 from trainer.step import Source
 

@@ -1,4 +1,4 @@
-"""`pipeline.image` once more, in TensorFlow's operations: for a server has no Python.
+"""`conversion` once more, in TensorFlow's operations: for a server has no Python.
 
 JPEGs go through the same libjpeg-turbo at the same scale, and area averaging is the
 same but for the rounding: no pixel that shrinks is more than one level off. Not the
@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from pipeline.image import MAX_PIXELS
+from pipeline.images.conversion import MAX_PIXELS
 
 _JPEG_SCALES = (1, 2, 4, 8)
 _PNG = b"\x89PNG"
@@ -27,7 +27,7 @@ _COLUMN_STEP = (1, 1, -1, -1, 1, 1, -1, -1, 1)
 
 
 def pixels_of(data: tf.Tensor, image: Mapping[str, Any]) -> tf.Tensor:
-    """Decodes and resizes one image as `pipeline.image` does; for a graph.
+    """Decodes and resizes one image as `pipeline.images.conversion` does; for a graph.
 
     Args:
         data: string[], an encoded image of any kind that `tf.io.decode_image` takes.
@@ -118,7 +118,7 @@ def _refuse_too_large(size: tf.Tensor) -> tf.Operation:
 
 
 def _resize(pixels: tf.Tensor, image: Mapping[str, Any]) -> tf.Tensor:
-    """float32[height, width, 3] of uint8[h, w, 3]: `pipeline.image.resize`."""
+    """float32[height, width, 3] of uint8[h, w, 3]: `conversion.resize`."""
     height, width = image["height"], image["width"]
     target = tf.constant([height, width])
     if image["resize"] == "crop":

@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from pipeline import files
+from pipeline.storage import atomic
 
 FILE = "history.csv"
 COLUMNS = (
@@ -55,7 +55,7 @@ def _write(path: Path, rows: list[Row]) -> None:
     lines = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     lines.writeheader()
     lines.writerows({name: _text(row[name]) for name in COLUMNS} for row in rows)
-    files.write_text(path, text.getvalue())
+    atomic.write_text(path, text.getvalue())
 
 
 def _text(value: float | None) -> str:

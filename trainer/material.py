@@ -5,8 +5,8 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import record
-from pipeline.manifest import Dataset, Split
+from pipeline.dataset import record
+from pipeline.dataset.manifest import Dataset, Split
 
 
 def part(dataset: Dataset, examples: int) -> Dataset:

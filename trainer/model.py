@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import keras
 
-from pipeline import files, io_errors
-from pipeline.console import RunError
-from pipeline.manifest import CLASSES, Dataset, classes_entry, classes_text
-from pipeline.objects import AnyPath
+from pipeline.dataset.manifest import CLASSES, Dataset, classes_entry, classes_text
+from pipeline.storage import atomic
+from pipeline.storage.object_paths import AnyPath
+from pipeline.system import io_errors
+from pipeline.system.console import RunError
 from trainer.contract import MANIFEST, MODEL
 from trainer.contract import Contract as Contract
 from trainer.contract import read_contract as read_contract
@@ -129,16 +130,16 @@ def save(
         facts: of the run, for model.json; `recipe` among them.
     """
     write_keras(model, folder / MODEL)
-    files.write_text(folder / CLASSES, classes_text(dataset.classes))
+    atomic.write_text(folder / CLASSES, classes_text(dataset.classes))
     manifest = {
         "version": VERSION,
         "image": dataset.image.pixels(),
         "scaling": SCALING[facts["recipe"]["preprocessing"]],
         "classes": classes_entry(dataset.classes),
-        "sha256": files.sha256(folder / MODEL),
+        "sha256": atomic.sha256(folder / MODEL),
         **facts,
     }
-    files.write_json(folder / MANIFEST, manifest)
+    atomic.write_json(folder / MANIFEST, manifest)
 
 
 def load(folder: AnyPath) -> keras.Model:
@@ -153,7 +154,7 @@ def load(folder: AnyPath) -> keras.Model:
 
 def write_keras(model: keras.Model, path: Path) -> None:
     """Commits a model as a `.keras` file."""
-    with files.commit_path(path) as unfinished:
+    with atomic.commit_path(path) as unfinished:
         model.save(unfinished)
 
 

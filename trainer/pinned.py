@@ -11,9 +11,9 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline import resources
-from pipeline.manifest import Dataset
-from pipeline.pool import end_with_the_parent
+from pipeline.dataset.manifest import Dataset
+from pipeline.system import resources
+from pipeline.system.process_pool import end_with_the_parent
 from trainer import dataset as data
 from trainer import devices, rates, trial
 from trainer.features import Features

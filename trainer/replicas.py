@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.pool import end_with_the_parent
+from pipeline.system.process_pool import end_with_the_parent
 
 _BYTES = 64 << 20  # of what is summed
 _REPEATS = 5
@@ -66,7 +66,7 @@ def parity() -> float:
     """
     import tensorflow as tf
 
-    from pipeline.console import progress
+    from pipeline.system.console import progress
     from trainer import model
     from trainer.loop import Loop
     from trainer.recipe import RECIPES

@@ -4,8 +4,8 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from pipeline.console import in_bytes
 from pipeline.figures import Figure, divide
+from pipeline.system.console import in_bytes
 from trainer import stages, verdict
 
 # What is measured besides the stages, in images/s.

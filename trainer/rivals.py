@@ -10,8 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipeline import fetch, record
-from pipeline.manifest import Dataset
+from pipeline.dataset import record, shard_cache
+from pipeline.dataset.manifest import Dataset
 from trainer import order, rates
 from trainer.rates import Rate
 from trainer.stores import Rows
@@ -78,7 +78,7 @@ def per_element(dataset: Dataset, *, batch_size: int) -> Rate:
         return tf.ensure_shape(image, shape), features[record.LABEL]
 
     shards = dataset.split("train").shards
-    paths = [str(fetch.shard_file(dataset, shard)) for shard in shards]
+    paths = [str(shard_cache.shard_file(dataset, shard)) for shard in shards]
     chain = (
         tf.data.Dataset.from_tensor_slices(paths)
         .shuffle(len(paths))

@@ -24,9 +24,10 @@ from typing import Any, BinaryIO
 import google_crc32c
 import numpy as np
 
-from pipeline import files, io_errors, lock
-from pipeline.console import RunError, in_bytes
-from pipeline.workfolder import WorkFolder
+from pipeline.storage import atomic, folder_lock
+from pipeline.storage.resumable_folder import WorkFolder
+from pipeline.system import io_errors
+from pipeline.system.console import RunError, in_bytes
 
 MANIFEST = "cache.json"
 
@@ -108,7 +109,7 @@ def _claim(descriptor: int, work: WorkFolder, content: Content) -> None:
     """
     if _locks(descriptor, fcntl.LOCK_EX, work.folder):
         _make_whole(work, content)
-        lock.take(descriptor, fcntl.LOCK_SH, work.folder)
+        folder_lock.take(descriptor, fcntl.LOCK_SH, work.folder)
     elif not _locks(descriptor, fcntl.LOCK_SH, work.folder) or work.other(
         _key(content)
     ):
@@ -127,7 +128,7 @@ def _key(content: Content) -> dict[str, Any]:
 def _locks(descriptor: int, kind: int, folder: Path) -> bool:
     """Takes a lock, if nobody is in the way."""
     try:
-        lock.take(descriptor, kind | fcntl.LOCK_NB, folder)
+        folder_lock.take(descriptor, kind | fcntl.LOCK_NB, folder)
     except BlockingIOError:
         return False
     return True
@@ -181,7 +182,7 @@ def _committed(work: WorkFolder, content: Content) -> list[dict[str, int]]:
             whole.replace(_unfinished(work, name))
     notes: list[dict[str, int]] = []
     while (path := _note(work, len(notes))).is_file():
-        notes.append(files.read_json(path)["crc32c"])
+        notes.append(atomic.read_json(path)["crc32c"])
     paths = {name: _unfinished(work, name) for name in content.columns}
     sound = _sound_parts(paths, content, notes)
     return notes[:sound]
@@ -198,7 +199,7 @@ def _commit(
         file.flush()
         os.fsync(file.fileno())
         checksums[name] = google_crc32c.value(data)
-    files.write_json(_note(work, number), {"crc32c": checksums}, scratch=work.work)
+    atomic.write_json(_note(work, number), {"crc32c": checksums}, scratch=work.work)
     return checksums
 
 
@@ -229,7 +230,7 @@ def _look_at_disk(folder: Path, content: Content, rows: int) -> None:
 
 def _is_whole(work: WorkFolder, content: Content) -> bool:
     """Reads all of it: at some GB a second, and then it is in the page cache."""
-    notes = files.read_json(work.manifest)["crc32c"]
+    notes = atomic.read_json(work.manifest)["crc32c"]
     paths = {name: work.folder / _file(name) for name in content.columns}
     return _sound_parts(paths, content, notes) == len(content.parts)
 

@@ -6,8 +6,8 @@ from typing import Any
 import tensorflow as tf
 from tqdm import tqdm
 
-from pipeline import record
-from pipeline.manifest import Dataset
+from pipeline.dataset import record
+from pipeline.dataset.manifest import Dataset
 from trainer import augment, rates
 from trainer import dataset as data
 from trainer.loop import Loop

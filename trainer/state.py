@@ -10,9 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from pipeline import files, io_errors
-from pipeline.console import RunError
-from pipeline.workfolder import difference
+from pipeline.storage import atomic
+from pipeline.storage.resumable_folder import difference
+from pipeline.system import io_errors
+from pipeline.system.console import RunError
 from trainer.loop import Trained
 
 _NOTHING = Trained()
@@ -51,7 +52,7 @@ def save(
     arrays: dict[str, Any] = _arrays("model", model) | _arrays("optimizer", optimizer)
     _refuse_broken(arrays)
     facts = json.dumps({"key": key, "progress": asdict(progress)})
-    with files.commit(path) as file:
+    with atomic.commit(path) as file:
         np.savez(file, facts=np.array(facts), **arrays)
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipeline import record, resources
-from pipeline.console import progress
-from pipeline.manifest import Dataset
+from pipeline.dataset import record
+from pipeline.dataset.manifest import Dataset
+from pipeline.system import resources
+from pipeline.system.console import progress
 from trainer import dataset as data
 from trainer import spill
 

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from pipeline import resources
-from pipeline.manifest import Dataset
+from pipeline.dataset.manifest import Dataset
+from pipeline.system import resources
 from trainer import cache, devices, extract, features
 from trainer import dataset as data
 from trainer.cache import Choice

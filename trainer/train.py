@@ -14,11 +14,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipeline import files, lock, manifest, resources
-from pipeline.console import RunError, progress
-from pipeline.manifest import Dataset
-from pipeline.objects import AnyPath
-from pipeline.workfolder import difference
+from pipeline.dataset import manifest
+from pipeline.dataset.manifest import Dataset
+from pipeline.storage import atomic, folder_lock
+from pipeline.storage.object_paths import AnyPath
+from pipeline.storage.resumable_folder import difference
+from pipeline.system import resources
+from pipeline.system.console import RunError, progress
 from trainer import (
     cache,
     devices,
@@ -64,7 +66,7 @@ def run(
         KeyboardInterrupt: SIGINT or SIGTERM; the state is saved.
     """
     resources.limit_arenas()
-    with lock.held(folder, notes=CHECKPOINT):
+    with folder_lock.held(folder, notes=CHECKPOINT):
         dataset = manifest.load(dataset_folder)
         data.steps_per_epoch(dataset, recipe.batch_size)
         checkpoint = _checkpoint(folder)
@@ -94,7 +96,7 @@ def run(
             recipe.batch_size, strategy.num_replicas_in_sync * recipe.accumulate
         )
         for part in (folder, folder / CHECKPOINT, folder / snapshots.FOLDER):
-            lock.remove_scratch(part)
+            folder_lock.remove_scratch(part)
         with Stop() as stop, data.naming_damage(dataset):
             _Run(dataset, folder, recipe, weights, options, strategy, key, stop).train(
                 choice
@@ -388,7 +390,7 @@ def _is_finished(folder: Path, key: dict[str, Any], epochs: int) -> bool:
     """Whether MODEL holds this run with as many epochs; refuses another run's."""
     path = folder / model.MANIFEST
     if path.is_file():
-        earlier = files.read_json(path)
+        earlier = atomic.read_json(path)
         if different := difference(earlier["run"], key):
             raise RunError(
                 f"MODEL {folder} belongs to another run: {different}. Use the values "

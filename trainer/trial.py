@@ -8,8 +8,8 @@ import keras
 import tensorflow as tf
 from tqdm import tqdm
 
-from pipeline.console import UsageError
-from pipeline.manifest import Dataset, ImageContract
+from pipeline.dataset.manifest import Dataset, ImageContract
+from pipeline.system.console import UsageError
 from trainer import dataset as data
 from trainer import features as kept
 from trainer import model, optimizer, supply

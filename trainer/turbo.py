@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import simplejpeg
 
-from pipeline import measure
+from pipeline.system import parallel_timing
 from trainer.rates import Rate
 
 
@@ -14,7 +14,7 @@ def limit(jpegs: Sequence[bytes], *, processes: int) -> Rate:
 
     def rate(seconds: float) -> float:
         shares = [(jpegs[number::processes], seconds) for number in range(processes)]
-        counts, took = measure.in_step(_prepare, shares)
+        counts, took = parallel_timing.in_step(_prepare, shares)
         return sum(counts) / took
 
     return rate

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 
 import simplejpeg
 
-from pipeline import files, io_errors, pool, record
-from pipeline.manifest import MANIFEST, UNLABELLED, ImageContract, Shard
-from pipeline.objects import AnyPath
-from pipeline.record import BadRecordError, Record
+from pipeline.dataset import record
+from pipeline.dataset.manifest import MANIFEST, UNLABELLED, ImageContract, Shard
+from pipeline.dataset.record import BadRecordError, Record
+from pipeline.storage import atomic
+from pipeline.storage.object_paths import AnyPath
+from pipeline.system import io_errors, process_pool
 
 # Per id: 10 MB for 1.2 million, of which any two collide with a probability of 4e-8.
 DIGEST = 8
@@ -97,7 +99,7 @@ def check_all(tasks: Sequence[Task], *, workers: int) -> Generator[Report, None,
     Raises:
         RunError: one of the processes was killed.
     """
-    return pool.each(check, tasks, workers=workers, of="verify")
+    return process_pool.each(check, tasks, workers=workers, of="verify")
 
 
 def check(task: Task) -> Report:
@@ -146,7 +148,7 @@ def _check_file(report: Report) -> None:
     path = report.task.folder / shard.file
     if (length := length_of(path)) != shard.bytes:
         report.add(f"has {length} bytes, {MANIFEST} promises {shard.bytes}")
-    elif (found := files.sha256(path)) != shard.sha256:
+    elif (found := atomic.sha256(path)) != shard.sha256:
         report.add(f"its sha256 is {found}, {MANIFEST} promises {shard.sha256}")
 
 

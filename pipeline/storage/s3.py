@@ -14,8 +14,8 @@ from boto3.s3.transfer import TransferConfig
 from botocore import exceptions
 from botocore.config import Config
 
-from pipeline import store
-from pipeline.store import Entry, Page, StoreError, TransientError
+from pipeline.storage import object_store
+from pipeline.storage.object_store import Entry, Page, StoreError, TransientError
 
 _SINGLE_PUT = 64 << 20  # bytes; beyond it in parts, which appear together
 _DELETED_TOGETHER = 1000  # all that a request takes
@@ -48,14 +48,14 @@ def connect() -> "S3":
 
 
 class S3:
-    """See pipeline.store.Store."""
+    """See pipeline.storage.object_store.Store."""
 
     def __init__(self) -> None:
         config = Config(
-            connect_timeout=store.CONNECT_SECONDS,
-            read_timeout=store.READ_SECONDS,
+            connect_timeout=object_store.CONNECT_SECONDS,
+            read_timeout=object_store.READ_SECONDS,
             retries={"total_max_attempts": 1},  # store.insist does that
-            max_pool_connections=store.CONNECTIONS,
+            max_pool_connections=object_store.CONNECTIONS,
         )
         with _explained("connect to", ""):
             self._client = boto3.session.Session().client("s3", config=config)
@@ -120,7 +120,7 @@ class _BeyondEndError(Exception):
 
 @contextlib.contextmanager
 def _explained(what: str, *where: str) -> Iterator[None]:
-    """Turns boto3's errors into those of pipeline.store.Store."""
+    """Turns boto3's errors into those of pipeline.storage.object_store.Store."""
     uri = f"s3://{'/'.join(where)}".rstrip("/")
     try:
         yield

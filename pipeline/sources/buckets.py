@@ -3,11 +3,12 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from pipeline import archives, origin
-from pipeline.folders import add_archives
-from pipeline.listing import Found, is_litter, printable
-from pipeline.objects import ObjectPath
-from pipeline.places import Level
+from pipeline.images import image_bytes
+from pipeline.sources import tar_archives
+from pipeline.sources.folder_tree import Level
+from pipeline.sources.listing import Found, is_litter, printable
+from pipeline.sources.local_folders import add_archives
+from pipeline.storage.object_paths import ObjectPath
 
 _Keys = Sequence[tuple[str, int]]  # relative to the prefix, and bytes
 
@@ -35,11 +36,11 @@ class Prefix:
                 litter[printable(f"{self.where}/{name}")] = None
             elif inner and name:
                 below[name].append((rest, size))
-            elif archives.stem(name):
+            elif tar_archives.stem(name):
                 packed.append(f"{self.where}/{name}")
             else:
                 level.beside.append(self._found(key, size))
-                if stem := archives.compressed_stem(name):
+                if stem := tar_archives.compressed_stem(name):
                     level.compressed[stem] = f"{self.where}/{name}"
         level.ignored += litter
         for name, keys in below.items():
@@ -61,9 +62,9 @@ class Prefix:
         problem = None
         if "" in key.split("/"):
             problem = "bad_name", "a part of the path is empty"
-        elif "\0" in key:  # a uri for pipeline.origin must not have one
+        elif "\0" in key:  # a uri for pipeline.images.image_bytes must not have one
             problem = "bad_name", "the name has a zero byte"
-        return Found(key, origin.in_store(f"{self.where}/{key}", size), problem)
+        return Found(key, image_bytes.in_store(f"{self.where}/{key}", size), problem)
 
 
 def open_prefix(root: ObjectPath) -> Prefix:

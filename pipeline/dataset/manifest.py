@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline import files, io_errors, record
-from pipeline.console import RunError
-from pipeline.objects import AnyPath
+from pipeline.dataset import record
+from pipeline.storage import atomic
+from pipeline.storage.object_paths import AnyPath
+from pipeline.system import io_errors
+from pipeline.system.console import RunError
 
 VERSION = 1
 MANIFEST = "dataset.json"
@@ -125,7 +127,7 @@ def classes_text(classes: tuple[str, ...]) -> str:
 def classes_entry(classes: tuple[str, ...]) -> dict[str, Any]:
     """The `classes` entry of dataset.json and model.json."""
     text = classes_text(classes)
-    return {"count": len(classes), "sha256": files.sha256_text(text)}
+    return {"count": len(classes), "sha256": atomic.sha256_text(text)}
 
 
 def read_classes(path: AnyPath, entry: Mapping[str, Any]) -> tuple[str, ...]:
@@ -154,7 +156,7 @@ def load(folder: AnyPath) -> Dataset:
         image=ImageContract(**value["image"]),
         classes=read_classes(folder / CLASSES, value["classes"]),
         splits=read_splits(value),
-        fingerprint=files.sha256(folder / MANIFEST),
+        fingerprint=atomic.sha256(folder / MANIFEST),
     )
     _check_lengths(dataset)
     return dataset
@@ -174,7 +176,7 @@ def read(folder: AnyPath) -> dict[str, Any]:
             f"DATASET {folder} is incomplete: it has no {MANIFEST}, which is written "
             "last. Run the same `make shards` again; it goes on where it stopped."
         )
-    value = files.read_json(path)
+    value = atomic.read_json(path)
     if value.get("version") != VERSION:
         raise RunError(
             f"{path} has version {value.get('version')}; this program reads {VERSION}. "
@@ -203,7 +205,7 @@ def damage_of(dataset: Dataset, shard: Shard) -> str | None:
     path = dataset.folder / shard.file
     if not path.is_file():
         return f"shard {path} is missing. {_RESTORE}"
-    found = files.sha256(path)
+    found = atomic.sha256(path)
     if found == shard.sha256:
         return None
     return (
@@ -234,7 +236,7 @@ def _split(entry: Mapping[str, Any]) -> Split:
 
 def _check_lengths(dataset: Dataset) -> None:
     """Stops at the first shard that is not there in full; reads no content."""
-    sizes = files.sizes(dataset.folder)
+    sizes = atomic.sizes(dataset.folder)
     for split in dataset.splits.values():
         for shard in split.shards:
             path, found = dataset.folder / shard.file, sizes.get(shard.file)

@@ -13,9 +13,9 @@ import contextlib
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, BinaryIO, Generic, TypeVar, cast
 
-from pipeline import files, lock, objects
-from pipeline.console import RunError
-from pipeline.objects import AnyPath, ObjectPath
+from pipeline.storage import atomic, folder_lock, object_paths
+from pipeline.storage.object_paths import AnyPath, ObjectPath
+from pipeline.system.console import RunError
 
 WORK = "_work"
 
@@ -52,11 +52,11 @@ class WorkFolder(Generic[_Folder]):
             return True
         if self._key.is_file():
             if alone:
-                lock.remove_scratch(self.work)
+                folder_lock.remove_scratch(self.work)
             return False
         self._refuse_foreign()
         self._note_key(key)
-        lock.sign(self.folder)  # `clear` removed the note
+        folder_lock.sign(self.folder)  # `clear` removed the note
         return False
 
     def complete(self) -> bool:
@@ -64,7 +64,7 @@ class WorkFolder(Generic[_Folder]):
         if not self.manifest.is_file():
             return False
         with contextlib.suppress(OSError):  # another process does the same
-            files.remove_tree(self.work)  # it was killed just before its end
+            atomic.remove_tree(self.work)  # it was killed just before its end
         return True
 
     def other(self, key: Mapping[str, Any]) -> str | None:
@@ -73,23 +73,25 @@ class WorkFolder(Generic[_Folder]):
         A folder without a run differs from none.
         """
         if self.manifest.is_file():
-            manifest = files.read_json(self.manifest)
+            manifest = atomic.read_json(self.manifest)
             return difference({name: manifest.get(name) for name in key}, key)
         return (
-            difference(files.read_json(self._key), key) if self._key.is_file() else None
+            difference(atomic.read_json(self._key), key)
+            if self._key.is_file()
+            else None
         )
 
     @contextlib.contextmanager
     def commit(self, part: str) -> Iterator[BinaryIO]:
         """Opens a part for writing; it gets its name when it is whole."""
-        with files.commit(self.folder / part, scratch=self.work) as file:
+        with atomic.commit(self.folder / part, scratch=self.work) as file:
             yield file
 
     def done(self, part: str, note: Mapping[str, Any]) -> None:
         """Notes that a part is committed; the part itself comes first."""
         length = (self.folder / part).stat().st_size
         sidecar = {"bytes": length, "note": note}
-        files.write_json(self._sidecar(part), sidecar, scratch=self.work)
+        atomic.write_json(self._sidecar(part), sidecar, scratch=self.work)
 
     def note(self, part: str) -> dict[str, Any] | None:
         """What `done` noted of a part; None where the part is missing or cut short."""
@@ -102,7 +104,9 @@ class WorkFolder(Generic[_Folder]):
         if there and isinstance(self.folder, ObjectPath):
             listed = {path.name: path for path in self.folder.iterdir()}  # with sizes
             there = [listed[path.name] for path in there if path.name in listed]
-        found = zip(there, objects.at_once(self.folder, self._note, there), strict=True)
+        found = zip(
+            there, object_paths.at_once(self.folder, self._note, there), strict=True
+        )
         notes = {path.name: note for path, note in found}
         return {part: notes.get(part) for part in parts}
 
@@ -116,20 +120,20 @@ class WorkFolder(Generic[_Folder]):
 
     def key(self) -> dict[str, Any]:
         """That of the run that goes on."""
-        return files.read_json(self._key)
+        return atomic.read_json(self._key)
 
     def write_text(self, name: str, text: str) -> None:
         """Commits a small file of the folder."""
-        files.write_text(self.folder / name, text, scratch=self.work)
+        atomic.write_text(self.folder / name, text, scratch=self.work)
 
     def finish(self, manifest: Mapping[str, Any]) -> None:
         """Writes the manifest and removes the work folder."""
-        files.write_json(self.manifest, manifest, scratch=self.work)
+        atomic.write_json(self.manifest, manifest, scratch=self.work)
         self.complete()
 
     def resumes(self, key: Mapping[str, Any], *, parts: int) -> bool:
         """Whether the folder holds a run of that key that has parts left to make."""
-        if not self._key.is_file() or difference(files.read_json(self._key), key):
+        if not self._key.is_file() or difference(atomic.read_json(self._key), key):
             return False
         return len(self.committed()) < parts
 
@@ -142,11 +146,11 @@ class WorkFolder(Generic[_Folder]):
         for pattern in patterns:
             for path in self.folder.glob(pattern):
                 path.unlink()
-        files.remove_tree(self.work)
+        atomic.remove_tree(self.work)
 
     def _note(self, part: AnyPath) -> dict[str, Any] | None:
         try:
-            sidecar = files.read_json(self._sidecar(part.name))
+            sidecar = atomic.read_json(self._sidecar(part.name))
             length = part.stat().st_size
         except FileNotFoundError:
             return None
@@ -157,7 +161,7 @@ class WorkFolder(Generic[_Folder]):
 
     def _note_key(self, key: Mapping[str, Any]) -> None:
         self._done.mkdir(parents=True, exist_ok=True)
-        files.write_json(self._key, key, scratch=self.work)
+        atomic.write_json(self._key, key, scratch=self.work)
 
     def _refuse_foreign(self) -> None:
         """Refuses a folder with content that no run has put there."""

@@ -14,11 +14,11 @@ from functools import total_ordering
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal, NamedTuple, TextIO, TypeVar, overload
 
-from pipeline import store
-from pipeline.console import UsageError
+from pipeline.storage import object_store
+from pipeline.system.console import UsageError
 
-AHEAD = store.CONNECTIONS  # requests at once
-_PREFIXES = tuple(f"{scheme}://" for scheme in store.SCHEMES)
+AHEAD = object_store.CONNECTIONS  # requests at once
+_PREFIXES = tuple(f"{scheme}://" for scheme in object_store.SCHEMES)
 _FOLDER = -1  # in place of a size, of what a listing ended at a `/`
 _READ_TOGETHER = 8 << 20  # bytes of an object that is read in order
 
@@ -203,7 +203,7 @@ class ObjectPath:
         errors: str | None = None,
         newline: str | None = None,
     ) -> IO[Any]:
-        """Opens an object for reading; anything else goes by pipeline.files.commit.
+        """Opens an object for reading; `atomic.commit` writes one.
 
         Raises:
             FileNotFoundError: it is none.
@@ -223,7 +223,7 @@ class ObjectPath:
         """
         size, found = path.stat().st_size, self._insist("write", "upload", path=path)
         if found != size:
-            raise store.StoreError(
+            raise object_store.StoreError(
                 f"{self} has {found} bytes after {size} were written. Does something "
                 "else write there? Run the same command again."
             )
@@ -235,14 +235,14 @@ class ObjectPath:
     def delete(self, paths: Iterable["ObjectPath"]) -> None:
         """Deletes objects of this bucket."""
         keys = [path._key for path in paths]
-        client = store.client(self._scheme)
-        store.insist(f"delete {self}", lambda: client.delete(self._bucket, keys))
+        client = object_store.client(self._scheme)
+        object_store.insist(f"delete {self}", lambda: client.delete(self._bucket, keys))
 
     def _insist(self, what: str, method: str, *rest: Any, path: Any = None) -> Any:
         """Asks the store for this object, with as many tries as it takes."""
-        ask = getattr(store.client(self._scheme), method)
+        ask = getattr(object_store.client(self._scheme), method)
         before = () if path is None else (path,)
-        return store.insist(
+        return object_store.insist(
             f"{what} {self}", lambda: ask(*before, self._bucket, self._key, *rest)
         )
 
@@ -253,27 +253,27 @@ class ObjectPath:
 
     def _page(
         self, *, delimiter: str = "", limit: int | None = None, token: str = ""
-    ) -> store.Page:
-        client = store.client(self._scheme)
-        return store.insist(
+    ) -> object_store.Page:
+        client = object_store.client(self._scheme)
+        return object_store.insist(
             f"list {self}",
             lambda: client.page(
                 self._bucket,
                 self._prefix,
                 delimiter=delimiter,
-                limit=limit or store.PAGE,
+                limit=limit or object_store.PAGE,
                 token=token,
             ),
         )
 
-    def _entries(self, *, delimiter: str = "") -> Iterator[store.Entry]:
+    def _entries(self, *, delimiter: str = "") -> Iterator[object_store.Entry]:
         more, token = True, ""
         while more:
             page = self._page(delimiter=delimiter, token=token)
             yield from page.entries
             more, token = bool(page.token), page.token
 
-    def _at(self, entry: store.Entry) -> "ObjectPath":
+    def _at(self, entry: object_store.Entry) -> "ObjectPath":
         size = _FOLDER if entry.size is None else entry.size
         return ObjectPath(f"{self._scheme}://{self._bucket}/{entry.key}", size)
 
@@ -290,7 +290,7 @@ def locate(text: str) -> AnyPath:
     scheme, found, _ = text.partition("://")
     if not found:
         return Path(text).expanduser()
-    if scheme not in store.SCHEMES:
+    if scheme not in object_store.SCHEMES:
         raise UsageError(
             f"{text}: {scheme}:// is not known; there are {', '.join(_PREFIXES)}, and "
             "paths of files"

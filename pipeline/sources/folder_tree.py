@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NoReturn, Protocol
 
-from pipeline.console import RunError
-from pipeline.listing import Found, printable
+from pipeline.sources.listing import Found, printable
+from pipeline.system.console import RunError
 
 
 class Place(Protocol):

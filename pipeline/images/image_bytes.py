@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import BinaryIO
 
-from pipeline import io_errors, objects
-from pipeline.image import BadImage
-from pipeline.objects import ObjectPath
+from pipeline.images.conversion import BadImage
+from pipeline.storage import object_paths
+from pipeline.storage.object_paths import ObjectPath
+from pipeline.system import io_errors
 
 # A larger file is no photo, and reading it could take all memory. The largest photo of
 # MAX_PIXELS, stored without compression, has 358 MB.
@@ -56,7 +57,7 @@ def size(uri: str) -> int:
     """
     if _CUT in uri:
         return int(uri.rpartition(_CUT)[2])
-    if objects.is_remote(uri):
+    if object_paths.is_remote(uri):
         return ObjectPath(uri).stat().st_size
     status = os.stat(uri)
     if not stat.S_ISREG(status.st_mode):
@@ -90,14 +91,14 @@ def read_ahead(uris: Iterable[str]) -> Iterator[Callable[[], bytes]]:
     way meanwhile.
     """
     pending: deque[Callable[[], bytes]] = deque()
-    threads = ThreadPoolExecutor(objects.AHEAD)
+    threads = ThreadPoolExecutor(object_paths.AHEAD)
     try:
         for uri in uris:
-            if objects.is_remote(uri):
+            if object_paths.is_remote(uri):
                 pending.append(threads.submit(read, uri).result)
             else:
                 pending.append(partial(read, uri))
-            if len(pending) == objects.AHEAD:
+            if len(pending) == object_paths.AHEAD:
                 yield pending.popleft()
         yield from pending
     finally:
@@ -106,14 +107,14 @@ def read_ahead(uris: Iterable[str]) -> Iterator[Callable[[], bytes]]:
 
 def open_file(where: str) -> BinaryIO:
     """Opens a file or an object."""
-    return objects.at(where).open("rb")
+    return object_paths.at(where).open("rb")
 
 
 def _content(where: str, place: list[int]) -> bytes:
     """Reads a file or an object, or so many bytes of it from one on."""
     if place:
         _refuse_large(place[-1])
-    if objects.is_remote(where):
+    if object_paths.is_remote(where):
         if not place:
             _refuse_large(ObjectPath(where).stat().st_size)
         offset, length = place if len(place) == 2 else (0, None)

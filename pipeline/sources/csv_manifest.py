@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
-from pipeline import origin
-from pipeline.console import RunError
-from pipeline.listing import Found, Listing, is_utf8, printable
-from pipeline.manifest import SPLITS
-from pipeline.objects import AnyPath
-from pipeline.places import Place
+from pipeline.dataset.manifest import SPLITS
+from pipeline.images import image_bytes
+from pipeline.sources.folder_tree import Place
+from pipeline.sources.listing import Found, Listing, is_utf8, printable
+from pipeline.storage.object_paths import AnyPath
+from pipeline.system.console import RunError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,8 +149,9 @@ class _Files:
         if path in self._again:
             raise RunError(
                 f"two roots have the file {path!r} of id {image_id!r}: "
-                f"{origin.path(self._found[path].uri)} and "
-                f"{origin.path(self._again[path].uri)}. Rename or remove one of them."
+                f"{image_bytes.path(self._found[path].uri)} and "
+                f"{image_bytes.path(self._again[path].uri)}. Rename or remove one of "
+                "them."
             )
         self._named.add(path)
         return self._found[path]
@@ -159,8 +160,8 @@ class _Files:
         """The files that no id led to."""
         for path, found in self._found.items():
             if path not in self._named:
-                inner = "" if origin.is_file(found.uri) else f"/{path}"
-                yield printable(f"{origin.path(found.uri)}{inner}")
+                inner = "" if image_bytes.is_file(found.uri) else f"/{path}"
+                yield printable(f"{image_bytes.path(found.uri)}{inner}")
 
     def _path(self, image_id: str) -> str | None:
         return next((path for path in spellings(image_id) if path in self._found), None)

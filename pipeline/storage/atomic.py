@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipeline import io_errors
-from pipeline.console import RunError
-from pipeline.objects import AnyPath, ObjectPath
+from pipeline.storage.object_paths import AnyPath, ObjectPath
+from pipeline.system import io_errors
+from pipeline.system.console import RunError
 
 _SCRATCH = ".scratch-"
 _RUN = "VGG16_RUN"  # in the environment, for the processes that write for a run

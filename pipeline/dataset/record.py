@@ -15,7 +15,7 @@ import google_crc32c
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
-from pipeline.objects import AnyPath
+from pipeline.storage.object_paths import AnyPath
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -25,10 +25,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline import files, resources
-from pipeline.console import RunError, in_bytes
-from pipeline.manifest import MANIFEST, Dataset, Shard
-from pipeline.objects import AnyPath
+from pipeline.dataset.manifest import MANIFEST, Dataset, Shard
+from pipeline.storage import atomic
+from pipeline.storage.object_paths import AnyPath
+from pipeline.system import resources
+from pipeline.system.console import RunError, in_bytes
 
 _FREE_PART = 10  # a tenth of what is free
 _KEPT = 32  # newest shards, which somebody may be about to open
@@ -81,7 +82,7 @@ class ShardCache:
         try:
             now = time.time_ns()  # finer than the kernel's own clock for files
             os.utime(path, ns=(now, now))
-            return shard.sha256 in self._sound or files.sha256(path) == shard.sha256
+            return shard.sha256 in self._sound or atomic.sha256(path) == shard.sha256
         except FileNotFoundError:
             return False
 
@@ -160,14 +161,14 @@ def _own_folder(parent: Path) -> Path:
 def _fetch(source: AnyPath, shard: Shard, path: Path) -> None:
     try:
         with (
-            files.commit_path(path) as unfinished,
+            atomic.commit_path(path) as unfinished,
             source.open("rb") as content,
             unfinished.open("xb") as file,
         ):
             while chunk := content.read(_CHUNK):
                 file.write(chunk)
             file.flush()
-            found = files.sha256(unfinished)
+            found = atomic.sha256(unfinished)
             if found != shard.sha256:
                 raise RunError(
                     f"shard {source} is not the one that was written: its sha256 is "

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from pipeline import files, io_errors
-from pipeline.console import RunError
-from pipeline.listing import Listing, Reject
-from pipeline.manifest import Split
-from pipeline.objects import AnyPath
+from pipeline.dataset.manifest import Split
 from pipeline.shard import Note
+from pipeline.sources.listing import Listing, Reject
+from pipeline.storage import atomic
+from pipeline.storage.object_paths import AnyPath
+from pipeline.system import io_errors
+from pipeline.system.console import RunError
 
 Counts = Counter[tuple[str, str]]  # images by (split, class name)
 
@@ -152,7 +153,7 @@ def balance(listed: Listed, notes: Mapping[str, Sequence[Note]]) -> Ledger:
 
 def rejects_csv(rejects: Sequence[Reject]) -> str:
     """The text of rejects.csv (RFC 4180 quoting, `\\n` line ends)."""
-    return "".join(map(files.csv_line, [Reject._fields, *rejects]))
+    return "".join(map(atomic.csv_line, [Reject._fields, *rejects]))
 
 
 def read_rejects(path: AnyPath) -> list[Reject]:

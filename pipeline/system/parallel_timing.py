@@ -14,12 +14,13 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
-from pipeline import image, origin, sources
-from pipeline.console import RunError
-from pipeline.listing import ImageRef
-from pipeline.manifest import ImageContract
-from pipeline.pool import end_with_the_parent
-from pipeline.split import order_key
+from pipeline.dataset.manifest import ImageContract
+from pipeline.images import conversion, image_bytes
+from pipeline.sources import layout
+from pipeline.sources.hashing import order_key
+from pipeline.sources.listing import ImageRef
+from pipeline.system.console import RunError
+from pipeline.system.process_pool import end_with_the_parent
 
 # One thread per process, and no GPU.
 _SINGLE = {
@@ -53,8 +54,10 @@ def jpegs(
     Raises:
         RunError: there is none.
     """
-    listed = sources.list_images(images, seed=seed).refs
-    refs = [ref for ref in listed if origin.is_file(ref.uri)]  # they will be linked
+    listed = layout.list_images(images, seed=seed).refs
+    refs = [
+        ref for ref in listed if image_bytes.is_file(ref.uri)
+    ]  # they will be linked
     chosen = [Path(ref.uri) for ref in sample(refs, at_most, seed=seed)]
     good = [path for path in chosen if _is_good(path, contract)]
     if not good:
@@ -67,9 +70,9 @@ def jpegs(
 
 def _is_good(path: Path, contract: ImageContract) -> bool:
     try:
-        data = origin.read(str(path))
-        image.convert(data, contract)
-    except image.BadImage:
+        data = image_bytes.read(str(path))
+        conversion.convert(data, contract)
+    except conversion.BadImage:
         return False
     return data.startswith(_JPEG)
 

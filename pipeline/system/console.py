@@ -10,7 +10,7 @@ from absl import flags
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from pipeline.objects import AnyPath
+    from pipeline.storage.object_paths import AnyPath
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
@@ -57,7 +57,9 @@ def main(
     except RunError as error:
         return _complain(str(error), FAILED)
     except (OSError, MemoryError) as error:
-        from pipeline import io_errors  # here: it takes RunError from this module
+        from pipeline.system import (
+            io_errors,  # here: it takes RunError from this module
+        )
 
         if isinstance(error, OSError) and not error.errno:
             raise  # not the system's: a defect
@@ -90,9 +92,11 @@ def _parse(argv: Sequence[str], verbs: Mapping[str, Verb], default: str) -> str:
 
 def path(text: str) -> "AnyPath":
     """The path of a flag, of a file or of an object; see objects.locate."""
-    from pipeline import objects  # here: it takes UsageError from this module
+    from pipeline.storage import (
+        object_paths,  # here: it takes UsageError from this module
+    )
 
-    return objects.locate(text)
+    return object_paths.locate(text)
 
 
 def local_path(text: str, flag: str) -> Path:

@@ -4,15 +4,15 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
-from pipeline import archives, catalogue, origin, prefixes
-from pipeline.console import RunError
-from pipeline.folders import Folder
-from pipeline.listing import Found, ImageRef, Listing, printable
-from pipeline.listing import Reject as Reject
-from pipeline.manifest import SPLITS
-from pipeline.objects import AnyPath, ObjectPath
-from pipeline.places import Level, Place, refuse_compressed
-from pipeline.split import validation_ids
+from pipeline.dataset.manifest import SPLITS
+from pipeline.images import image_bytes
+from pipeline.sources import buckets, csv_manifest, tar_archives
+from pipeline.sources.folder_tree import Level, Place, refuse_compressed
+from pipeline.sources.hashing import validation_ids
+from pipeline.sources.listing import Found, ImageRef, Listing, printable
+from pipeline.sources.local_folders import Folder
+from pipeline.storage.object_paths import AnyPath, ObjectPath
+from pipeline.system.console import RunError
 
 
 def list_images(
@@ -48,7 +48,7 @@ def list_images(
     places = [open_place(root) for root in roots]
     named = f"IMAGES {in_words(images)}"
     if csv:
-        listing = catalogue.list_named(csv, places, labelled_test=labelled_test)
+        listing = csv_manifest.list_named(csv, places, labelled_test=labelled_test)
     else:
         listing = _list_roots(places, labelled_test)
     if len(roots) > 1:
@@ -74,11 +74,11 @@ def open_place(root: AnyPath) -> Place:
     """
     if root.is_dir():
         if isinstance(root, ObjectPath):
-            return prefixes.open_prefix(root)
+            return buckets.open_prefix(root)
         return Folder(str(root))
-    if root.is_file() and archives.stem(root.name):
-        return archives.read(str(root))
-    if root.is_file() and archives.compressed_stem(root.name):
+    if root.is_file() and tar_archives.stem(root.name):
+        return tar_archives.read(str(root))
+    if root.is_file() and tar_archives.compressed_stem(root.name):
         refuse_compressed(str(root))
     raise RunError(
         f"IMAGES {root} is not a folder. Name a folder with train/, validation/ or "
@@ -121,7 +121,7 @@ def read_class_list(path: AnyPath | None) -> tuple[str, ...]:
 
 def _list_roots(places: Sequence[Place], labelled_test: bool) -> Listing:
     """Lists what roots of one layout have together."""
-    levels = [archives.unwrap(place, SPLITS).level() for place in places]
+    levels = [tar_archives.unwrap(place, SPLITS).level() for place in places]
     splits = [level for level in levels if level.names() & set(SPLITS)]
     if splits and len(splits) < len(levels):
         other = next(level for level in levels if level not in splits)
@@ -199,7 +199,7 @@ def _refuse_whole(
     name: str, place: Place, files: Iterable[Found], level: Level
 ) -> None:
     """An archive beside what it was unpacked to is no class."""
-    if not isinstance(place, archives.Packed):
+    if not isinstance(place, tar_archives.Packed):
         return
     inner = {found.path.partition("/")[0] for found in files if "/" in found.path}
     if same := sorted(inner & (level.below.keys() - {name})):
@@ -217,8 +217,8 @@ def _refuse_repeated(refs: Iterable[ImageRef]) -> None:
         if other := uris.get((ref.split, ref.id)):
             raise RunError(
                 f"two roots have an image {ref.id!r} of {ref.split}: "
-                f"{origin.path(other)} and {origin.path(ref.uri)}. Rename or remove "
-                "one of them."
+                f"{image_bytes.path(other)} and {image_bytes.path(ref.uri)}. Rename or "
+                "remove one of them."
             )
         uris[ref.split, ref.id] = ref.uri
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from pipeline.manifest import SPLITS
+from pipeline.dataset.manifest import SPLITS
 
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx"}  # and every name with a dot first
 # What may be taken off the name of an image; `22.05` has no extension.
@@ -25,7 +25,7 @@ class Found(NamedTuple):
 
     Attributes:
         path: relative to what was looked into, with `/`.
-        uri: for pipeline.origin.
+        uri: for pipeline.images.image_bytes.
         problem: the reason, of REASONS, why it is no image, and a detail.
     """
 
@@ -40,7 +40,7 @@ class ImageRef(NamedTuple):
     Attributes:
         id: path relative to the split's root (to IMAGES without splits), with `/`; or
             what a CSV says.
-        uri: where to read it, for pipeline.origin.
+        uri: where to read it, for pipeline.images.image_bytes.
         label: class name; None when unlabelled.
         split: `train`, `validation` or `test`.
     """

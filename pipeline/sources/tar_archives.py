@@ -14,10 +14,11 @@ from typing import BinaryIO, cast
 
 from tqdm import tqdm
 
-from pipeline import io_errors, origin
-from pipeline.console import RunError, progress
-from pipeline.listing import Found, is_litter, printable
-from pipeline.places import Level, Place, refuse_compressed
+from pipeline.images import image_bytes
+from pipeline.sources.folder_tree import Level, Place, refuse_compressed
+from pipeline.sources.listing import Found, is_litter, printable
+from pipeline.system import io_errors
+from pipeline.system.console import RunError, progress
 
 _NAME = re.compile(r"(?:.*/)?([^/]+)\.tar", re.DOTALL | re.IGNORECASE)
 _COMPRESSED = re.compile(
@@ -185,7 +186,7 @@ def _read(path: str) -> Tree:
             folders.add(name)
         else:
             files.pop(name, None)  # an older version, as `tar --append` leaves it
-            uri = origin.in_tar(path, member.offset_data, member.size)
+            uri = image_bytes.in_tar(path, member.offset_data, member.size)
             files[name] = Found(name, uri, _problem(member))
     tree.found += files.values()
     tree.escaping += escaping.values()
@@ -198,7 +199,7 @@ def _members(path: str) -> Iterator[tarfile.TarInfo]:
     """Yields the headers of an archive; one is in memory at a time."""
     try:
         with (
-            origin.open_file(path) as file,
+            image_bytes.open_file(path) as file,
             _progress(path) as bar,
             tarfile.open(
                 fileobj=cast(BinaryIO, _Headers(file)),
@@ -218,7 +219,7 @@ def _members(path: str) -> Iterator[tarfile.TarInfo]:
                 yield member
             _check_end(file, archive.offset)
     except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
-        with origin.open_file(path) as file:
+        with image_bytes.open_file(path) as file:
             if _MAGIC.match(file.read(8)):
                 refuse_compressed(path)
         raise RunError(
@@ -251,7 +252,7 @@ def _progress(path: str) -> tqdm:
     comes while a request for the next one would be on its way.
     """
     return progress(
-        origin.size(path) // _MEGABYTE,
+        image_bytes.size(path) // _MEGABYTE,
         f"listing {os.path.basename(path)}",
         unit="megabyte",
         delay=_PATIENCE,

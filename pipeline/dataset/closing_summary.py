@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.manifest import SPLITS
-from pipeline.objects import AnyPath
+from pipeline.dataset.manifest import SPLITS
+from pipeline.storage.object_paths import AnyPath
 
 
 def lines(dataset: AnyPath, value: Mapping[str, Any], seconds: float) -> Iterator[str]:

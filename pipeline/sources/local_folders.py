@@ -3,10 +3,11 @@
 import os
 from collections.abc import Iterable, Iterator
 
-from pipeline import archives, io_errors
-from pipeline.console import RunError
-from pipeline.listing import Found, is_litter, printable
-from pipeline.places import Level
+from pipeline.sources import tar_archives
+from pipeline.sources.folder_tree import Level
+from pipeline.sources.listing import Found, is_litter, printable
+from pipeline.system import io_errors
+from pipeline.system.console import RunError
 
 _Identities = tuple[tuple[int, int], ...]
 
@@ -32,9 +33,9 @@ class Folder:
                 level.ignored.append(printable(entry.path))
             elif _is_folder(entry):
                 level.below[entry.name] = Folder(entry.path, here)
-            elif (problem := _file_problem(entry)) or not archives.stem(entry.name):
+            elif (problem := _file_problem(entry)) or not tar_archives.stem(entry.name):
                 level.beside.append(Found(entry.name, entry.path, problem))
-                if name := archives.compressed_stem(entry.name):
+                if name := tar_archives.compressed_stem(entry.name):
                     level.compressed[name] = entry.path
             else:
                 packed.append(entry.path)
@@ -50,11 +51,11 @@ class Folder:
 def add_archives(level: Level, packed: Iterable[str]) -> None:
     """Adds archives, each of which stands for a folder that is not there."""
     for path in sorted(packed):
-        name = archives.stem(path)
+        name = tar_archives.stem(path)
         if name in level.below:
             level.doubled.setdefault(name, []).append(path)
         else:
-            level.below[name] = archives.Packed(path)
+            level.below[name] = tar_archives.Packed(path)
 
 
 def _walk(

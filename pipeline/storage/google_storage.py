@@ -16,8 +16,8 @@ from google.auth import exceptions as auth
 from google.cloud import storage
 from google.cloud.storage.exceptions import DataCorruption
 
-from pipeline import store
-from pipeline.store import Entry, Page, StoreError, TransientError
+from pipeline.storage import object_store
+from pipeline.storage.object_store import Entry, Page, StoreError, TransientError
 
 
 def connect() -> "GoogleStorage":
@@ -26,10 +26,10 @@ def connect() -> "GoogleStorage":
 
 
 class GoogleStorage:
-    """See pipeline.store.Store."""
+    """See pipeline.storage.object_store.Store."""
 
     def __init__(self) -> None:
-        times = (store.CONNECT_SECONDS, store.READ_SECONDS)
+        times = (object_store.CONNECT_SECONDS, object_store.READ_SECONDS)
         self._patience = {"retry": None, "timeout": times}  # store.insist tries again
         with _explained("connect to"):
             self._first = storage.Client()
@@ -111,7 +111,7 @@ class GoogleStorage:
 
 @contextlib.contextmanager
 def _explained(what: str, *where: str, of_object: bool = True) -> Iterator[None]:
-    """Turns the client's errors into those of pipeline.store.Store."""
+    """Turns the client's errors into those of pipeline.storage.object_store.Store."""
     uri = f"gs://{'/'.join(where)}".rstrip("/")
     try:
         yield

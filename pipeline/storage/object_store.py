@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
-from pipeline.console import UnavailableError
+from pipeline.system.console import UnavailableError
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 10.0  # without a byte
@@ -26,7 +26,10 @@ _TRIES = 6
 _FIRST_WAIT = 0.25  # seconds; each further wait is twice as long
 _PATIENCE = 30.0  # seconds until the last try; less than --image_timeout
 
-_EXTRAS = {"gs": ("pipeline.store_gs", "gcp"), "s3": ("pipeline.store_s3", "aws")}
+_EXTRAS = {
+    "gs": ("pipeline.storage.google_storage", "gcp"),
+    "s3": ("pipeline.storage.s3", "aws"),
+}
 SCHEMES = tuple(_EXTRAS)
 
 _T = TypeVar("_T")

@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import files
-from pipeline.console import RunError
-from pipeline.objects import AnyPath
+from pipeline.storage import atomic
+from pipeline.storage.object_paths import AnyPath
+from pipeline.system.console import RunError
 
 _HOLDER = ".holder.json"  # a dot: no listing of photos takes it for one
 _LOOK_SECONDS = 0.05
@@ -74,7 +74,7 @@ def held(folder: AnyPath, *, notes: str = ".") -> Iterator[None]:
     made = [path for path in (note.parent, *note.parent.parents) if not path.exists()]
     with contextlib.ExitStack() as stack:
         if not _held:
-            stack.enter_context(files.new_run())
+            stack.enter_context(atomic.new_run())
         _held[folder] = _acquire(folder, place, note)
         try:
             sign(folder)
@@ -97,7 +97,7 @@ def sign(folder: AnyPath) -> None:
         "host": platform.node(),
         "pid": os.getpid(),
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "run": files.run_id(),
+        "run": atomic.run_id(),
     }
     with contextlib.suppress(OSError):  # a complete folder may be read-only
         hold.note.parent.mkdir(exist_ok=True)
@@ -111,10 +111,10 @@ def remove_scratch(folder: AnyPath) -> None:
     """
     around = (folder.resolve(), *folder.resolve().parents)
     hold = next((_held[one] for one in around if one in _held), None)
-    for run, path in files.scratch(folder):
+    for run, path in atomic.scratch(folder):
         dead = hold is not None and hold.excludes and run != hold.spared
-        if dead or run == files.run_id():
-            files.remove(path)
+        if dead or run == atomic.run_id():
+            atomic.remove(path)
 
 
 def take(descriptor: int, kind: int, folder: AnyPath) -> bool:
@@ -146,7 +146,9 @@ def _on_this_machine(folder: AnyPath) -> Path:
     if isinstance(folder, Path):
         return folder
     _say(f"{folder} is in an object store, which has no locks")
-    return Path(tempfile.gettempdir(), files.temporary_name(folder, "lock").rstrip("-"))
+    return Path(
+        tempfile.gettempdir(), atomic.temporary_name(folder, "lock").rstrip("-")
+    )
 
 
 @functools.cache
@@ -182,7 +184,7 @@ def _acquire(folder: AnyPath, place: Path, note: Path) -> _Hold:
 
 def _leave(hold: _Hold, made: list[Path]) -> None:
     """Removes the note and what is empty of `made`, and gives the lock back."""
-    if _read(hold.note).get("run") == files.run_id():
+    if _read(hold.note).get("run") == atomic.run_id():
         with contextlib.suppress(OSError):
             hold.note.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # not empty: the output is there

@@ -18,8 +18,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from pipeline import metadata
-from pipeline.manifest import ImageContract
+from pipeline.dataset.manifest import ImageContract
+from pipeline.images import metadata
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 MAX_PIXELS = 89_478_485  # Pillow's own limit against decompression bombs

@@ -1,0 +1,1 @@
+"""DATASET on disk: records, manifest, ledger, and their checks."""

@@ -1,0 +1,1 @@
+"""One image: its bytes, and their conversion to a small RGB JPEG."""

@@ -1,0 +1,1 @@
+"""IMAGES as a listing: folders, tars, buckets and CSVs; splits and classes."""

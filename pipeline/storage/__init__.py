@@ -1,0 +1,1 @@
+"""Files and objects: paths, atomic commits, resumable and locked folders."""

@@ -1,0 +1,1 @@
+"""This machine: what is said, errors, cores and memory, child processes."""
