@@ -117,11 +117,11 @@ evaluate: install  ## How good MODEL is: numbers, tables, a page (MODEL= DATASET
 
 .PHONY: flink-up
 flink-up: install  ## A Flink cluster on this machine, for ARGS=--runner=flink (FLINK=.flink ARGS=)
-	$(RUN) pipeline.flink up --folder="$(FLINK)" $(ARGS)
+	$(RUN) pipeline.flink_cluster up --folder="$(FLINK)" $(ARGS)
 
 .PHONY: flink-down
 flink-down: install  ## End what flink-up has started (FLINK=.flink)
-	$(RUN) pipeline.flink down --folder="$(FLINK)" $(ARGS)
+	$(RUN) pipeline.flink_cluster down --folder="$(FLINK)" $(ARGS)
 
 .PHONY: test
 test: install  ## The tests that take seconds

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline import shard
 from pipeline.dataset.manifest import MANIFEST, SHARD_PATTERN, ImageContract
+from pipeline.shards import shard_writer
 from pipeline.sources import layout
 from pipeline.sources.listing import Listing
 from pipeline.storage.object_paths import AnyPath, ObjectPath
@@ -122,7 +122,7 @@ def run(
         labelled_test=labelled_test,
         classes=classes,
     )
-    slices = shard.plan(listing, count=shards, seed=seed)
+    slices = shard_writer.plan(listing, count=shards, seed=seed)
     listed = time.monotonic() - started
     chunks = _chunks(listing, contract, seed=seed, workers=workers)
     empty = parallel_timing.empty_job_seconds(workers, beam_arguments)
@@ -133,7 +133,7 @@ def run(
 
 def predict(
     chunks: Sequence[Chunk],
-    slices: Mapping[str, shard.Slices],
+    slices: Mapping[str, shard_writer.Slices],
     *,
     startup: float,
     workers: int,
@@ -190,7 +190,7 @@ def _chunks(
     with tempfile.TemporaryDirectory(prefix="plan-") as name:
         folder = Path(name)
         WorkFolder(folder, manifest=MANIFEST).start({})
-        planned = shard.write_plan(folder, slices, listing.classes)
+        planned = shard_writer.write_plan(folder, slices, listing.classes)
         names = list(planned)
         tasks = [
             (names[index::workers], name, contract)
@@ -209,12 +209,12 @@ def _prepare(
 
 def _seconds(name: str, folder: str, contract: ImageContract) -> float:
     started = time.monotonic()
-    shard.write(name, folder, contract)
+    shard_writer.write(name, folder, contract)
     return time.monotonic() - started
 
 
 def _chunk(folder: Path, name: str, images: int, seconds: float) -> Chunk:
-    note = shard.read_note(folder, name)
+    note = shard_writer.read_note(folder, name)
     assert note is not None  # it was written a moment ago
     reasons = Counter(reason for _, _, reason, _ in note.tally.rejects)
     return Chunk(images, seconds, note.shard.bytes, reasons)

@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.dataset import shard_cache as fetch
-from pipeline.engine import Engine
+from pipeline.runners.job import Work, log_path, noting_verdict, with_verdict
+from pipeline.runners.progress import Watch, begin
+from pipeline.runners.remote import Engine
 from pipeline.sources.listing import Reject
 from pipeline.storage import folder_lock
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WORK, WorkFolder
 from pipeline.system import io_errors, resources
-from pipeline.watch import Watch, begin
-from pipeline.work import Work, log_path, noting_verdict, with_verdict
 from predictor import order, writers
 from predictor.csv_shards import MANIFEST
 from predictor.order import Begun, Order

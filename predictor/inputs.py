@@ -8,10 +8,11 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from pipeline import shard, unlabelled
+from pipeline import unlabelled
 from pipeline.dataset import manifest, record, shard_cache
 from pipeline.dataset.manifest import Dataset, ImageContract
 from pipeline.images.conversion import BadImage
+from pipeline.shards import shard_writer as shard
 from pipeline.sources.listing import Reject
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system import resources

@@ -220,10 +220,10 @@ def test_without_pandas_the_message_says_what_to_install(images: Path) -> None:
     script = """
 import sys
 from pathlib import Path
-from pipeline import sources
+from pipeline.sources import layout
 assert "pandas" not in sys.modules
 sys.modules["pandas"] = None
-sources.list_images(Path(sys.argv[1]), csv=Path(sys.argv[2]))
+layout.list_images(Path(sys.argv[1]), csv=Path(sys.argv[2]))
 """
     result = subprocess.run(
         [sys.executable, "-c", script, images, csv],

@@ -16,7 +16,7 @@ from pipeline.system import console
 SCRIPT = """
 import signal, sys
 from absl import flags
-from pipeline import console
+from pipeline.system import console
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("images", None, "Root of the photos.")

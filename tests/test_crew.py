@@ -120,10 +120,10 @@ def test_the_commit_of_a_shard_is_no_image_that_hangs(
 
 ALONE = """
 import sys
-from pipeline import inquest
-from pipeline.manifest import ImageContract
+from pipeline.shards import retry_alone
+from pipeline.dataset.manifest import ImageContract
 
-inquest._try_alone(sys.argv[1], ImageContract(height=32, width=40), 600)
+retry_alone._try_alone(sys.argv[1], ImageContract(height=32, width=40), 600)
 """
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.daemon import Daemon
+from pipeline.flink_cluster.background import Daemon
 
 SLEEP = ("sleep", "600")
 
@@ -69,7 +69,7 @@ def test_children_of_one_that_was_killed_end_too(daemon: Daemon, tmp_path: Path)
 
 
 def test_one_that_ignores_sigterm_is_killed(daemon: Daemon, monkeypatch, tmp_path):
-    monkeypatch.setattr("pipeline.daemon._PATIENCE", 0.2)
+    monkeypatch.setattr("pipeline.flink_cluster.background._PATIENCE", 0.2)
     note = tmp_path / "deaf"
     script = f"trap '' TERM; touch {note}; while true; do sleep 0.1; done"
     daemon.start(["bash", "-c", script], os.environ)

@@ -20,7 +20,7 @@ import pytest
 import servers
 from conftest import HEIGHT, REPOSITORY, WIDTH, Program
 
-from pipeline import shard
+from pipeline.shards import shard_writer
 from pipeline.sources.layout import list_images
 
 storage = pytest.importorskip("google.cloud.storage", reason="needs the extra gcp")
@@ -208,10 +208,10 @@ def test_a_clean_worker_makes_a_shard_of_the_staged_package(
     package.write_bytes(cloud.bucket.blob(key).download_as_bytes())
     python = install(package, tmp_path / "worker")
     listing = list_images(images)
-    slices = shard.plan(listing, count=2, seed=0)
+    slices = shard_writer.plan(listing, count=2, seed=0)
     folder = tmp_path / "dataset"
     (folder / "_work" / "done").mkdir(parents=True)
-    name, *_ = shard.write_plan(folder, slices, listing.classes)
+    name, *_ = shard_writer.write_plan(folder, slices, listing.classes)
     made = subprocess.run(
         [python, "-c", WORK, name, folder, str(HEIGHT), str(WIDTH)],
         cwd=tmp_path,
@@ -228,11 +228,12 @@ def test_a_clean_worker_makes_a_shard_of_the_staged_package(
 WORK = """
 import importlib.util
 import sys
-from pipeline import job, shard
-from pipeline.manifest import ImageContract
+from pipeline.runners import execution
+from pipeline.shards import shard_writer
+from pipeline.dataset.manifest import ImageContract
 
 name, folder, height, width = sys.argv[1:]
-shard.write(name, folder, ImageContract(height=int(height), width=int(width)))
+shard_writer.write(name, folder, ImageContract(height=int(height), width=int(width)))
 assert importlib.util.find_spec("tensorflow") is None
 print("no tensorflow")
 """

@@ -114,7 +114,7 @@ import hashlib, os, sys
 from itertools import islice
 from pathlib import Path
 os.sched_setaffinity(0, set(list(os.sched_getaffinity(0))[: int(sys.argv[2])]))
-from pipeline import manifest
+from pipeline.dataset import manifest
 from trainer import dataset
 chain = dataset.for_training(manifest.load(Path(sys.argv[1])), batch_size=5, seed=3)
 for images, labels in islice(chain.as_numpy_iterator(), 9):

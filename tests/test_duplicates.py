@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import duplicates, preprocess
+from pipeline import preprocess
 from pipeline.dataset.manifest import ImageContract
+from pipeline.shards import duplicates
 
 
 def digest(word: str) -> bytes:

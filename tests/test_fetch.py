@@ -230,7 +230,7 @@ def test_the_place_is_as_flags_say(
         in capsys.readouterr().out
     )
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    script = "from pipeline import fetch; fetch._cache()"
+    script = "from pipeline.dataset import shard_cache; shard_cache._cache()"
     said = subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True,

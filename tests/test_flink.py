@@ -18,10 +18,14 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, write_images
 
-from pipeline import completion, flink, flink_parts, flink_rest, preprocess, reach
-from pipeline.daemon import Daemon
+from pipeline import preprocess
 from pipeline.dataset.manifest import ImageContract
-from pipeline.flink import Cluster
+from pipeline.flink_cluster import __main__ as flink
+from pipeline.flink_cluster import distribution
+from pipeline.flink_cluster.__main__ import Cluster
+from pipeline.flink_cluster.background import Daemon
+from pipeline.runners import flink_rest, preflight
+from pipeline.shards import finalize
 from pipeline.system.console import RunError
 
 pytestmark = pytest.mark.flink
@@ -52,8 +56,8 @@ def command(verb: str, cluster: Cluster) -> list[str]:
 def cluster(tmp_path_factory) -> Iterator[Cluster]:
     """A cluster of our own, beside any other on this machine."""
     folder = tmp_path_factory.mktemp("flink")
-    home = flink_parts.home(FLINK)
-    flink_parts.home_path(folder).symlink_to(home.absolute())
+    home = distribution.home(FLINK)
+    distribution.home_path(folder).symlink_to(home.absolute())
     cluster = Cluster(
         folder, port=free_port(), rpc_port=free_port(), pool_port=free_port()
     )
@@ -71,9 +75,9 @@ def running(cluster: Cluster) -> Cluster:
 @functools.cache
 def job_server() -> Path:
     if own := os.environ.get("FLINK_JOB_SERVER"):
-        return flink_parts.own_job_server(Path(own))
+        return distribution.own_job_server(Path(own))
     try:
-        return flink_parts.job_server(FLINK)
+        return distribution.job_server(FLINK)
     except RunError as error:
         pytest.skip(f"no job server of Beam: {error}")
 
@@ -93,16 +97,16 @@ def states(cluster: Cluster) -> list[str]:
 
 
 def test_all_slots_are_there(running: Cluster) -> None:
-    assert flink_rest.config(running.master)["flink-version"] == flink_parts.FLINK
+    assert flink_rest.config(running.master)["flink-version"] == distribution.FLINK
     assert flink_rest.task_managers(running.master) == {
         "taskmanager-1": 2,
         "taskmanager-2": 2,
     }
-    flink_rest.check(running.master, version=flink_parts.short(flink_parts.FLINK))
+    flink_rest.check(running.master, version=distribution.short(distribution.FLINK))
 
 
 def test_a_job_server_of_another_flink_is_refused(running: Cluster) -> None:
-    found = flink_parts.FLINK
+    found = distribution.FLINK
     with pytest.raises(RunError, match=rf"runs Flink {found}, .* made for 1\.20;"):
         flink_rest.check(running.master, version="1.20")
 
@@ -116,13 +120,15 @@ def test_what_a_job_needs_there(running: Cluster) -> None:
         "environment_type": "EXTERNAL",
         "environment_config": f"localhost:{running.pool_port}",
     }
-    reach.check("FlinkRunner", options)
-    reach.check("FlinkRunner", options | {"flink_master": f"http://{running.master}"})
+    preflight.check("FlinkRunner", options)
+    preflight.check(
+        "FlinkRunner", options | {"flink_master": f"http://{running.master}"}
+    )
     with pytest.raises(RunError, match="has 4 task slots, and the job wants 5"):
-        reach.check("FlinkRunner", options | {"parallelism": 5})
+        preflight.check("FlinkRunner", options | {"parallelism": 5})
     closed = f"localhost:{free_port()}"
     with pytest.raises(RunError, match=f"at --environment_config={closed}: .*refused"):
-        reach.check("FlinkRunner", options | {"environment_config": closed})
+        preflight.check("FlinkRunner", options | {"environment_config": closed})
 
 
 def test_up_twice_starts_nothing(running: Cluster, capsys) -> None:
@@ -190,7 +196,7 @@ def each(tmp_path_factory) -> Path:
     """A jar of Flink's own API: a batch job in the shape of ours."""
     folder = tmp_path_factory.mktemp("each")
     source = REPOSITORY / "tests" / "testdata" / "Each.java"
-    libraries = f"{flink_parts.home_path(FLINK)}/lib/*"
+    libraries = f"{distribution.home_path(FLINK)}/lib/*"
     jar, classes = folder / "each.jar", str(folder / "classes")
     compile_it = ["javac", "-d", classes, "-cp", libraries, str(source)]
     pack = [
@@ -300,14 +306,14 @@ def locally(photos: Path, tmp_path_factory) -> dict[str, str]:
 SHARD = """
 import json, sys
 from pathlib import Path
-from pipeline import guard
-from pipeline.manifest import ImageContract
+from pipeline.shards import isolated_process
+from pipeline.dataset.manifest import ImageContract
 
 dataset, number = sys.argv[1:]
 planned = json.loads(Path(dataset, "_work", "outset.json").read_text())["planned"]
 contract = ImageContract(height=32, width=40)
 name, _ = planned[int(number) - 1]
-guard.write(name, folder=dataset, contract=contract, image_timeout=60)
+isolated_process.write(name, folder=dataset, contract=contract, image_timeout=60)
 """
 
 
@@ -340,7 +346,7 @@ def test_our_shards_outlive_a_task_manager(
             assert len(list(dataset.glob("*.tfrecord"))) < len(planned)
             kill_task_manager(running, 1)
             finish(running)
-            completion.complete(dataset)
+            finalize.complete(dataset)
 
     monkeypatch.setattr(preprocess, "Crew", OnFlink)
     dataset = tmp_path / "dataset"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import flink_rest
+from pipeline.runners import flink_rest
 from pipeline.system.console import RunError
 
 TWO = {

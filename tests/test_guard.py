@@ -12,9 +12,10 @@ from conftest import HEIGHT, REPOSITORY, WIDTH, children, jpeg, photo
 from servers import Proxy
 from test_crew import DEFECT, SLOW_DISK
 
-from pipeline import flight, guard, shard, watch
 from pipeline.dataset.manifest import MANIFEST, ImageContract
 from pipeline.images import conversion
+from pipeline.runners import progress
+from pipeline.shards import image_in_progress, isolated_process, shard_writer
 from pipeline.sources.listing import ImageRef
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath, ObjectPath
@@ -35,22 +36,24 @@ def plan(folder: AnyPath, path: Path) -> str:
     path.write_bytes(jpeg(photo(0, 0)))
     WorkFolder(folder, manifest=MANIFEST).start({"versions": conversion.versions()})
     refs = [ImageRef("photo.jpg", str(path), "a", "train")]
-    (name,) = shard.write_plan(folder, {"train": [refs]}, ["a"])
+    (name,) = shard_writer.write_plan(folder, {"train": [refs]}, ["a"])
     return name
 
 
 def write(folder: AnyPath, name: str, *, seconds: float = 60) -> None:
-    guard.write(name, folder=str(folder), contract=CONTRACT, image_timeout=seconds)
+    isolated_process.write(
+        name, folder=str(folder), contract=CONTRACT, image_timeout=seconds
+    )
 
 
 def test_it_writes_the_bytes_of_a_worker(planned: tuple[Path, str]) -> None:
     folder, name = planned
-    shard.write(name, str(folder), CONTRACT)
+    shard_writer.write(name, str(folder), CONTRACT)
     expected = (folder / name).read_bytes()
     (folder / name).unlink()
     write(folder, name)
     assert (folder / name).read_bytes() == expected
-    assert shard.read_note(folder, name).shard.examples == 1
+    assert shard_writer.read_note(folder, name).shard.examples == 1
 
 
 def test_what_is_committed_is_not_made_again(planned: tuple[Path, str]) -> None:
@@ -121,7 +124,7 @@ def test_a_slow_disk_is_no_image_that_hangs(
     monkeypatch.syspath_prepend(tmp_path)
     folder, name = planned
     write(folder, name, seconds=3)
-    assert shard.read_note(folder, name).shard.examples == 1
+    assert shard_writer.read_note(folder, name).shard.examples == 1
 
 
 def test_a_slow_uplink_is_no_image_that_hangs(
@@ -129,12 +132,12 @@ def test_a_slow_uplink_is_no_image_that_hangs(
 ) -> None:
     """Its first uploads get no answer for two seconds each."""
     name = plan(bucket / "dataset", tmp_path / "photo.jpg")
-    monkeypatch.setattr(guard, "_TRIES", 1)
-    watch.begin(bucket / "dataset")
+    monkeypatch.setattr(isolated_process, "_TRIES", 1)
+    progress.begin(bucket / "dataset")
     with proxy.failing("slow", times=3, method="P") as fault:  # PUT, POST
         write(bucket / "dataset", name, seconds=3)
     assert fault.seen == 3
-    assert shard.read_note(bucket / "dataset", name).shard.examples == 1
+    assert shard_writer.read_note(bucket / "dataset", name).shard.examples == 1
 
 
 def test_what_another_machine_is_at_is_not_watched_here(
@@ -144,11 +147,15 @@ def test_what_another_machine_is_at_is_not_watched_here(
     folder, name = planned
     with monkeypatch.context() as patch:
         patch.setattr(platform, "node", lambda: "elsewhere")
-        there = flight.Flight(folder, name)
+        there = image_in_progress.Flight(folder, name)
         there.__enter__().at(0)
-    assert flight.suspects(folder) == flight.suspects(folder, only=name) == []
-    with flight.Flight(folder, name) as here:
+    assert (
+        image_in_progress.suspects(folder)
+        == image_in_progress.suspects(folder, only=name)
+        == []
+    )
+    with image_in_progress.Flight(folder, name) as here:
         here.at(0)
-        flight.land(folder)
+        image_in_progress.land(folder)
         there.at(0)
-        assert flight.suspects(folder) == []
+        assert image_in_progress.suspects(folder) == []

@@ -15,16 +15,16 @@ from pathlib import Path
 import pytest
 from conftest import HEIGHT, REPOSITORY, WIDTH, Program, tree
 
-from pipeline import guard, shard
 from pipeline.dataset.manifest import MANIFEST, ImageContract
 from pipeline.images import conversion, image_bytes
 from pipeline.images.conversion import BadImage
+from pipeline.runners.job import with_verdict
+from pipeline.shards import isolated_process, shard_writer
 from pipeline.sources.listing import ImageRef
 from pipeline.storage.resumable_folder import WorkFolder
 from pipeline.system import io_errors
 from pipeline.system.console import RunError, UnavailableError
 from pipeline.system.io_errors import Action
-from pipeline.work import with_verdict
 
 SIZE = (f"--height={HEIGHT}", f"--width={WIDTH}", "--max_reject_fraction=0.5")
 SAID = "Input/output error"
@@ -119,7 +119,8 @@ def limited(code: str, *, memory: int) -> subprocess.CompletedProcess[str]:
     """Runs Python code in a process that may have so many bytes of memory more."""
     before = """
 import resource
-from pipeline import console, image, origin
+from pipeline.system import console
+from pipeline.images import conversion, image_bytes
 taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 """
     limit = f"resource.setrlimit(resource.RLIMIT_AS, (taken + {memory},) * 2)\n"
@@ -190,14 +191,14 @@ def test_a_worker_elsewhere_leaves_its_message(
     output = WorkFolder(folder, manifest=MANIFEST)
     output.start({"versions": conversion.versions()})
     refs = [ImageRef("03.jpg", str(photo), "blue", "train")]
-    (name,) = shard.write_plan(folder, {"train": [refs]}, ["blue"])
+    (name,) = shard_writer.write_plan(folder, {"train": [refs]}, ["blue"])
     failing(photo)
     contract = ImageContract(height=HEIGHT, width=WIDTH)
 
     def run() -> None:
         with with_verdict(output):
             try:
-                guard.write(
+                isolated_process.write(
                     name, folder=str(folder), contract=contract, image_timeout=60
                 )
             except RuntimeError as error:
@@ -205,7 +206,7 @@ def test_a_worker_elsewhere_leaves_its_message(
 
     with pytest.raises(RunError, match=f"^{SAID}: {photo}"):
         run()
-    assert shard.read_note(folder, name) is None
+    assert shard_writer.read_note(folder, name) is None
 
 
 def test_photos_to_predict(images: Path, failing: Failing) -> None:
@@ -250,8 +251,9 @@ def test_verify_tries_again(
 READ_SHARDS = """
 import sys
 from pathlib import Path
-from pipeline import io_errors, manifest
-from pipeline.console import RunError
+from pipeline.system import io_errors
+from pipeline.dataset import manifest
+from pipeline.system.console import RunError
 from trainer import dataset as data
 
 io_errors._FIRST_WAIT = 0.01
@@ -284,8 +286,8 @@ def test_training_names_the_shard(
 READ_STATE = """
 import sys
 from pathlib import Path
-from pipeline import io_errors
-from pipeline.console import RunError
+from pipeline.system import io_errors
+from pipeline.system.console import RunError
 from trainer import state
 
 io_errors._FIRST_WAIT = 0.01
@@ -322,8 +324,8 @@ USE_CACHE = """
 import sys
 from pathlib import Path
 import numpy as np
-from pipeline import io_errors
-from pipeline.console import RunError
+from pipeline.system import io_errors
+from pipeline.system.console import RunError
 from trainer import spill
 
 io_errors._FIRST_WAIT = 0.01

@@ -11,7 +11,7 @@ import pytest
 from pipeline.dataset import ledger
 from pipeline.dataset.ledger import Listed
 from pipeline.dataset.manifest import Shard
-from pipeline.shard import Note, Tally
+from pipeline.shards.shard_writer import Note, Tally
 from pipeline.sources.listing import ImageRef, Listing, Reject
 from pipeline.storage import atomic
 from pipeline.system.console import RunError

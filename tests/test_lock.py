@@ -25,10 +25,10 @@ from pipeline.system.console import RunError
 HOLDER = """
 import sys
 from pathlib import Path
-from pipeline import lock
+from pipeline.storage import folder_lock
 
 {before}
-with lock.held(Path(sys.argv[1]), notes="_work"):
+with folder_lock.held(Path(sys.argv[1]), notes="_work"):
     {within}
     print("held", flush=True)
     sys.stdin.read()
@@ -270,7 +270,11 @@ def test_what_another_machine_may_be_writing_is_spared_once(
 
 
 def test_two_runs_have_two_ids_and_their_children_have_them(tmp_path: Path) -> None:
-    words = [sys.executable, "-c", "from pipeline import files; print(files.run_id())"]
+    words = [
+        sys.executable,
+        "-c",
+        "from pipeline.storage import atomic; print(atomic.run_id())",
+    ]
     seen = set()
     for _ in range(2):
         with folder_lock.held(tmp_path):
@@ -310,13 +314,11 @@ def test_of_a_store_one_machine_is_locked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = ObjectPath(f"s3://tests/{tmp_path.name}")
-    path = f"__import__('pipeline.storage.object_paths').objects.locate('{folder}')"
+    path = f"__import__('pipeline.storage.object_paths', fromlist=['x']).locate('{folder}')"
     with folder_lock.held(folder, notes=WORK):
         said = capsys.readouterr().err
         assert f"{folder} is in an object store, which has no locks: it cannot" in said
-        code = (
-            f"from pipeline import lock; lock.held({path}, notes='{WORK}').__enter__()"
-        )
+        code = f"from pipeline.storage import folder_lock; folder_lock.held({path}, notes='{WORK}').__enter__()"
         other = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=False
         )

@@ -16,10 +16,11 @@ from services import started
 from test_crew import DEFECT
 from test_predict import make_model
 
-from pipeline import flight, guard, preprocess, shard, verify
+from pipeline import preprocess, verify
 from pipeline.dataset import manifest, shard_cache
 from pipeline.dataset.manifest import Dataset, ImageContract
 from pipeline.images import conversion
+from pipeline.shards import image_in_progress, isolated_process, shard_writer
 from pipeline.sources.listing import ImageRef
 from pipeline.storage import atomic, object_paths
 from pipeline.storage.object_paths import AnyPath, ObjectPath
@@ -440,13 +441,15 @@ def test_a_crash_of_a_guarded_process_costs_an_image(
     dataset = bucket / "dataset"
     folder = WorkFolder(dataset, manifest=manifest.MANIFEST)
     folder.start({"versions": conversion.versions()})
-    (name,) = shard.write_plan(dataset, {"train": [refs]}, ["a"])
+    (name,) = shard_writer.write_plan(dataset, {"train": [refs]}, ["a"])
     contract = ImageContract(height=HEIGHT, width=WIDTH)
-    guard.write(name, folder=str(dataset), contract=contract, image_timeout=60)
-    note = shard.read_note(dataset, name)
+    isolated_process.write(
+        name, folder=str(dataset), contract=contract, image_timeout=60
+    )
+    note = shard_writer.read_note(dataset, name)
     assert note.tally.written == {"a": 2}
     assert note.tally.rejects == [["1.jpg", "a", "decoder_crash", "SIGSEGV"]]
-    assert flight.suspects(dataset) == []
+    assert image_in_progress.suspects(dataset) == []
     assert len(list((dataset / "_work" / "workers").iterdir())) == 1
 
 
@@ -456,15 +459,15 @@ def test_flights_of_a_store_are_noted_here(
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
-    with flight.Flight(bucket, "shard-1") as one:
+    with image_in_progress.Flight(bucket, "shard-1") as one:
         one.at(7)
-        (suspect,) = flight.suspects(bucket)
+        (suspect,) = image_in_progress.suspects(bucket)
         assert (suspect.shard, suspect.position) == ("shard-1", 7)
-        assert flight.suspects(bucket / "another") == []
-        flight.condemn(bucket, suspect, "timeout", "late")
+        assert image_in_progress.suspects(bucket / "another") == []
+        image_in_progress.condemn(bucket, suspect, "timeout", "late")
         assert one.condemned() == {7: ["timeout", "late"]}
-        flight.land(bucket)
-        assert flight.suspects(bucket) == []
+        image_in_progress.land(bucket)
+        assert image_in_progress.suspects(bucket) == []
     assert list(scratch.iterdir()) == []
 
 
@@ -538,8 +541,9 @@ def test_local_runs_load_no_client(images: Path) -> None:
     script = """
 import sys
 from pathlib import Path
-from pipeline import preprocess, sources, verify
-sources.list_images(Path(sys.argv[1]))
+from pipeline import preprocess, verify
+from pipeline.sources import layout
+layout.list_images(Path(sys.argv[1]))
 print(sorted({"boto3", "google.cloud.storage", "apache_beam"} & set(sys.modules)))
 """
     result = subprocess.run(

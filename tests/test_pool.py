@@ -57,12 +57,12 @@ def test_no_process_outlives_its_parent(tmp_path: Path) -> None:
     script = """
 import sys
 from pathlib import Path
-from pipeline import pool
+from pipeline.system import process_pool
 from test_pool import note_oneself
 
 folder = Path(sys.argv[1])
 tasks = [(folder, 0.5), (folder, 600)]
-list(pool.each(note_oneself, tasks, workers=2, of="notes"))
+list(process_pool.each(note_oneself, tasks, workers=2, of="notes"))
 """
     path = os.pathsep.join([str(REPOSITORY), str(Path(__file__).parent)])
     parent = subprocess.Popen(

@@ -26,9 +26,10 @@ from conftest import (
     wait_for_shards,
 )
 
-from pipeline import job, preprocess
+from pipeline import preprocess
 from pipeline.dataset import manifest
 from pipeline.dataset.manifest import ImageContract
+from pipeline.runners import execution
 from pipeline.system.console import RunError, UsageError
 
 IN_MEMORY = ["--direct_running_mode=in_memory"]
@@ -249,8 +250,8 @@ def test_wrong_usage(words: list[str], message: str, program: Program) -> None:
 
 def test_beam_options_are_checked() -> None:
     with pytest.raises(UsageError, match="no option --number_of_workers"):
-        job.beam_options(["--number_of_workers=3"], workers=1)
-    assert job.beam_options(["--num_workers=3"], workers=1)
+        execution.beam_options(["--number_of_workers=3"], workers=1)
+    assert execution.beam_options(["--num_workers=3"], workers=1)
 
 
 # ------------------------------------------------------- archives, a CSV, several roots

@@ -8,7 +8,7 @@ import grpc
 import pytest
 from conftest import Program
 
-from pipeline import reach
+from pipeline.runners import preflight
 from pipeline.system.console import RunError, UsageError
 
 OPTIONS = {
@@ -37,17 +37,19 @@ def test_a_cluster_that_is_not_there(
 
 def test_workers_must_be_somewhere() -> None:
     with pytest.raises(UsageError, match=r"--environment_type=LOOPBACK .*EXTERNAL"):
-        reach.check("FlinkRunner", OPTIONS | {"environment_type": None})
+        preflight.check("FlinkRunner", OPTIONS | {"environment_type": None})
 
 
 def test_a_jar_that_is_not_there() -> None:
     with pytest.raises(RunError, match=r"/nowhere\.jar is not there"):
-        reach.check("FlinkRunner", OPTIONS | {"flink_job_server_jar": "/nowhere.jar"})
+        preflight.check(
+            "FlinkRunner", OPTIONS | {"flink_job_server_jar": "/nowhere.jar"}
+        )
 
 
 @pytest.mark.parametrize("master", ["[auto]", "[local]"])
 def test_a_job_server_that_is_flink_itself(master: str) -> None:
-    reach.check("FlinkRunner", OPTIONS | {"flink_master": master})
+    preflight.check("FlinkRunner", OPTIONS | {"flink_master": master})
 
 
 def test_a_job_service_knows_its_cluster() -> None:
@@ -55,6 +57,6 @@ def test_a_job_service_knows_its_cluster() -> None:
     endpoint = f"127.0.0.1:{service.add_insecure_port('127.0.0.1:0')}"
     service.start()
     try:
-        reach.check("FlinkRunner", OPTIONS | {"job_endpoint": endpoint})
+        preflight.check("FlinkRunner", OPTIONS | {"job_endpoint": endpoint})
     finally:
         service.stop(None)

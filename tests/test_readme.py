@@ -4,8 +4,8 @@ import re
 
 from conftest import REPOSITORY
 
-from pipeline import flight
 from pipeline.images import conversion, image_bytes
+from pipeline.shards import image_in_progress
 from pipeline.sources import listing
 
 
@@ -17,7 +17,7 @@ def test_every_reason_of_rejection_is_explained() -> None:
         **conversion.REASONS,
         **listing.REASONS,
         **image_bytes.REASONS,
-        **flight.REASONS,
+        **image_in_progress.REASONS,
     }
     assert sorted(documented) == sorted(reasons)
 

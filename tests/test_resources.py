@@ -116,7 +116,7 @@ def test_this_machine() -> None:
 
 def test_affinity_counts() -> None:
     core = min(os.sched_getaffinity(0))
-    script = "from pipeline import resources; print(resources.cores())"
+    script = "from pipeline.system import resources; print(resources.cores())"
     result = subprocess.run(
         ["taskset", "-c", str(core), sys.executable, "-c", script],
         capture_output=True,
@@ -129,7 +129,7 @@ def test_affinity_counts() -> None:
 
 ARENAS = """
 import ctypes, sys, threading
-from pipeline import resources
+from pipeline.system import resources
 
 if sys.argv[1] == "limited":
     resources.cores = lambda: 3

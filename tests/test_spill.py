@@ -118,7 +118,7 @@ def test_a_folder_of_something_else_is_refused(stores, dataset, tmp_path: Path) 
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from pipeline import manifest
+from pipeline.dataset import manifest
 from trainer import stores
 
 original = stores._decoded

@@ -30,9 +30,9 @@ from apache_beam.runners.portability.portable_runner import PortableRunner
 
 def note(path):
     import os, sys
-    from pipeline import files
+    from pipeline.storage import atomic
     with open(path, "w") as file:
-        print(os.getpid(), sys.executable, files.__file__, file=file)
+        print(os.getpid(), sys.executable, atomic.__file__, file=file)
 
 note_path, port = sys.argv[1:]
 options = PipelineOptions([

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from pipeline.dataset.manifest import Split
-from pipeline.shard import Note
+from pipeline.shards.shard_writer import Note
 from pipeline.sources.listing import Listing, Reject
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath

@@ -32,8 +32,8 @@ _JPEG = b"\xff\xd8\xff"
 _START_SECONDS = 300  # for all processes to import and prepare, on a busy machine
 _EMPTY_JOB = """
 import sys
-from pipeline import job
-job.run_empty(job.beam_options(sys.argv[2:], int(sys.argv[1])))
+from pipeline.runners import execution
+execution.run_empty(execution.beam_options(sys.argv[2:], int(sys.argv[1])))
 """
 
 _barrier: Barrier  # of a process that runs in step

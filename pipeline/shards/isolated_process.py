@@ -15,9 +15,10 @@ import time
 import traceback
 from typing import NamedTuple
 
-from pipeline import flight, inquest, shard, watch
 from pipeline.dataset.manifest import MANIFEST, ImageContract
 from pipeline.images import conversion
+from pipeline.runners import progress
+from pipeline.shards import image_in_progress, retry_alone, shard_writer
 from pipeline.storage import object_paths
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WorkFolder, difference
@@ -52,12 +53,12 @@ def write(
     dataset, fruitless = object_paths.at(folder), 0
     if WorkFolder(dataset, manifest=MANIFEST).complete():  # a runner tries again
         return
-    watch.begin(dataset)
+    progress.begin(dataset)
     _check_versions(dataset)
-    if shard.read_note(dataset, name):  # by a worker that was lost afterwards
+    if shard_writer.read_note(dataset, name):  # by a worker that was lost afterwards
         return
     while lost := _try(Task(name, folder, contract), image_timeout):
-        condemned = inquest.hold(dataset, contract, image_timeout, only=name)
+        condemned = retry_alone.hold(dataset, contract, image_timeout, only=name)
         fruitless = 0 if condemned else fruitless + 1
         if fruitless == _TRIES:
             raise RuntimeError(
@@ -92,7 +93,9 @@ def _try(task: Task, image_timeout: float) -> str | None:
             process.stdin.flush()  # and not closed: it ends when this process does
             while process.poll() is None:
                 time.sleep(_LOOK_SECONDS)
-                flights = flight.suspects(object_paths.at(task.folder), only=task.name)
+                flights = image_in_progress.suspects(
+                    object_paths.at(task.folder), only=task.name
+                )
                 if any(one.seconds > image_timeout for one in flights):
                     return f"no result in {image_timeout:g} s for an image"
         finally:
@@ -111,7 +114,7 @@ def _main() -> int:
     task = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     try:
-        shard.write(*task)
+        shard_writer.write(*task)
     except Exception:  # noqa: BLE001 (handed on, as text)
         traceback.print_exc()
         return 1

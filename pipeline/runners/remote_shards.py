@@ -4,12 +4,12 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 
-from pipeline import completion, guard
 from pipeline.dataset.manifest import ImageContract
-from pipeline.engine import Engine
+from pipeline.runners.job import Work, log_path
+from pipeline.runners.progress import ShardWatch
+from pipeline.runners.remote import Engine
+from pipeline.shards import finalize, isolated_process
 from pipeline.storage.object_paths import AnyPath
-from pipeline.watch import ShardWatch
-from pipeline.work import Work, log_path
 
 
 class Fleet:
@@ -54,15 +54,15 @@ class Fleet:
         """
         with ShardWatch(dataset, planned) as watch:
             if not watch.missing:
-                completion.complete(dataset)
+                finalize.complete(dataset)
                 return True
             write = functools.partial(
-                guard.write,
+                isolated_process.write,
                 folder=str(dataset),
                 contract=contract,
                 image_timeout=self._image_timeout,
             )
-            complete = functools.partial(completion.complete, dataset)
-            missing = functools.partial(completion.missing, dataset)
+            complete = functools.partial(finalize.complete, dataset)
+            missing = functools.partial(finalize.missing, dataset)
             work = Work(missing, write, complete)
             return self._engine.run(work, watch, log_path(dataset))

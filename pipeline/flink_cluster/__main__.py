@@ -1,6 +1,6 @@
 """A Flink cluster on this machine, for `make shards ARGS=--runner=flink`.
 
-    python -m pipeline.flink up|down|status
+    python -m pipeline.flink_cluster up|down|status
 
 A job manager and task managers, each a process on loopback, and Beam's worker pool.
 All that is downloaded, written and logged lies in --folder; `up` starts what does not
@@ -19,8 +19,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import flink_parts, flink_rest
-from pipeline.daemon import Daemon
+from pipeline.flink_cluster import distribution
+from pipeline.flink_cluster.background import Daemon
+from pipeline.runners import flink_rest
 from pipeline.storage import folder_lock
 from pipeline.system.console import DONE, FAILED, RunError
 
@@ -76,7 +77,7 @@ class Cluster:
     @property
     def home(self) -> Path:
         """Flink itself."""
-        return flink_parts.home_path(self.folder).absolute()
+        return distribution.home_path(self.folder).absolute()
 
     @property
     def log_folder(self) -> Path:
@@ -156,18 +157,18 @@ def up(cluster: Cluster, jar: str) -> None:
         RunError: a part is missing, a port is taken, a process ended.
     """
     began = time.monotonic()
-    flink_parts.java()
+    distribution.java()
     cluster.folder.mkdir(parents=True, exist_ok=True)
     with _alone(cluster.folder):
         missing = [daemon for daemon in cluster.daemons() if not daemon.pid]
         _refuse_taken(cluster, missing)  # before 300 MB of downloads
-        flink_parts.home(cluster.folder)
+        distribution.home(cluster.folder)
         server = _job_server(jar, cluster.folder)
         _start(cluster, missing)
         _wait(cluster)
     took = f"{len(missing)} processes started in {time.monotonic() - began:.1f} s"
     print(
-        f"Flink {flink_parts.FLINK} at http://{cluster.master}: "
+        f"Flink {distribution.FLINK} at http://{cluster.master}: "
         f"{cluster.task_managers} task managers, {flink_rest.slots(cluster.master)} "
         f"slots; {took if missing else 'it ran already'}"
     )
@@ -180,7 +181,7 @@ def beam_options(cluster: Cluster, server: Path) -> list[str]:
     """What a Beam job needs to run there, with workers from the pool."""
     return [
         f"--flink_master={cluster.master}",
-        f"--flink_version={flink_parts.short(flink_parts.FLINK)}",
+        f"--flink_version={distribution.short(distribution.FLINK)}",
         f"--flink_job_server_jar={server.absolute()}",
         f"--parallelism={cluster.task_managers * cluster.slots}",
         "--environment_type=EXTERNAL",
@@ -217,8 +218,8 @@ def _job_server(jar: str, folder: Path) -> Path | None:
     if jar == "none":
         return None
     if jar == "maven":
-        return flink_parts.job_server(folder)
-    return flink_parts.own_job_server(Path(jar).expanduser())
+        return distribution.job_server(folder)
+    return distribution.own_job_server(Path(jar).expanduser())
 
 
 def _refuse_taken(cluster: Cluster, missing: Sequence[Daemon]) -> None:
@@ -321,7 +322,9 @@ def main(words: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     size = Cluster(Path())
-    parser = argparse.ArgumentParser("python -m pipeline.flink", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "python -m pipeline.flink_cluster", description=__doc__
+    )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("verb", choices=["up", "down", "status"])
     parser.add_argument("--folder", type=Path, default=Path(".flink"))

@@ -10,11 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from pipeline.runners.job import Work
+from pipeline.runners.progress import Watch
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.object_store import StoreError
 from pipeline.system.console import RunError
-from pipeline.watch import Watch
-from pipeline.work import Work
 
 _LOOK_SECONDS = 2.0
 _PATIENCE_SECONDS = 60.0  # until a worker begins
@@ -43,10 +43,12 @@ class Engine:
         folders: Mapping[str, Sequence[AnyPath]],
         beam_arguments: Sequence[str] = (),
     ) -> None:
-        from pipeline import job  # here: local runs do without its 3 s
+        from pipeline.runners import execution  # here: local runs do without its 3 s
 
         self._runner = runner
-        self._options = job.engine_options(runner, beam_arguments, workers, folders)
+        self._options = execution.engine_options(
+            runner, beam_arguments, workers, folders
+        )
 
     def run(self, work: Work, watch: Watch, log: Path) -> bool:
         """Runs a job and shows its progress.
@@ -62,7 +64,7 @@ class Engine:
         Raises:
             RunError: the runner, or a worker, failed. What was committed is kept.
         """
-        from pipeline.job import only_builds
+        from pipeline.runners.execution import only_builds
 
         with _logging_to(log):
             self._run(work, watch, log)
@@ -71,13 +73,13 @@ class Engine:
         return not built
 
     def _run(self, work: Work, watch: Watch, log: Path) -> None:
-        from pipeline import job
+        from pipeline.runners import execution
 
         runner = self._runner.lower().removesuffix("runner")
         lookout = _Lookout(watch, _PATIENCE.get(runner, _PATIENCE_SECONDS))
         try:
             with lookout:
-                lookout.running = job.run_there(work, self._options)
+                lookout.running = execution.run_there(work, self._options)
                 if lookout.running is not None:  # as it is for a template
                     lookout.running.wait_until_finish()
         except KeyboardInterrupt:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.system.console import RunError, UsageError
 
-_SETUP = Path(__file__).parent.parent / "setup.py"
+_SETUP = Path(__file__).parents[2] / "setup.py"
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _SECONDS = 10.0  # until somebody has to answer
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 from tqdm import tqdm
 
 from pipeline.dataset.manifest import MANIFEST
-from pipeline.shard import Note
+from pipeline.shards.shard_writer import Note
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath, ObjectPath
 from pipeline.storage.object_store import StoreError

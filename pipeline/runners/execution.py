@@ -25,11 +25,11 @@ from apache_beam.transforms.environments import (  # noqa: E402
     SubprocessSDKEnvironment,
 )
 
-from pipeline import dataflow, reach  # noqa: E402
+from pipeline.runners import dataflow, preflight  # noqa: E402
+from pipeline.runners.job import Work  # noqa: E402
 from pipeline.storage import atomic  # noqa: E402
 from pipeline.storage.object_paths import AnyPath  # noqa: E402
 from pipeline.system.console import UsageError  # noqa: E402
-from pipeline.work import Work  # noqa: E402
 
 _WORKER = "apache_beam.runners.worker.sdk_worker_main"
 _FOR_EVER = 10**8  # seconds
@@ -139,8 +139,8 @@ def engine_options(
         f"--job_server_timeout={_FOR_EVER}",  # after it Beam would end the job
         *_DEFAULTS.get(kind, lambda _: ())(workers),
     )
-    reach.check_folders(kind, folders)
-    reach.check(kind, options.get_all_options())
+    preflight.check_folders(kind, folders)
+    preflight.check(kind, options.get_all_options())
     return options
 
 

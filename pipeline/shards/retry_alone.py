@@ -5,8 +5,8 @@ import multiprocessing
 import signal
 import sys
 
-from pipeline import flight, shard
 from pipeline.dataset.manifest import ImageContract
+from pipeline.shards import image_in_progress, shard_writer
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system import process_pool
 
@@ -33,14 +33,14 @@ def hold(
         How many were condemned.
     """
     condemned = 0
-    for suspect in flight.suspects(dataset, only=only):
-        image = shard.planned_image(dataset, suspect.shard, suspect.position)
+    for suspect in image_in_progress.suspects(dataset, only=only):
+        image = shard_writer.planned_image(dataset, suspect.shard, suspect.position)
         why = _try_alone(image.uri, contract, image_timeout)
         if why:
-            flight.condemn(dataset, suspect, *why)
+            image_in_progress.condemn(dataset, suspect, *why)
             print(f"rejected: {image.id}: {why[0]} ({why[1]})", file=sys.stderr)
             condemned += 1
-    flight.land(dataset, only=only)
+    image_in_progress.land(dataset, only=only)
     return condemned
 
 
@@ -63,4 +63,4 @@ def _try_alone(
 def _alone(uri: str, contract: ImageContract) -> None:
     """Child entry point: tries one image, which may hang, and ends with its parent."""
     process_pool.end_with_the_parent()
-    shard.try_alone(uri, contract)
+    shard_writer.try_alone(uri, contract)

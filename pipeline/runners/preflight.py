@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 import grpc
 
-from pipeline import dataflow, flink_parts, flink_rest
+from pipeline.flink_cluster import distribution
+from pipeline.runners import dataflow, flink_rest
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system.console import RunError, UsageError
 
@@ -71,7 +72,7 @@ def _flink(options: Options) -> None:
             "--environment_config=HOST:PORT of a worker pool, or DOCKER"
         )
     if jar := options.get("flink_job_server_jar"):
-        flink_parts.own_job_server(Path(jar), flink=version)
+        distribution.own_job_server(Path(jar), flink=version)
     flink_rest.check(master, version=version, parallelism=options["parallelism"])
     pool = options.get("environment_config")
     here = urlsplit(f"//{master.rpartition('//')[2]}").hostname in _HERE

@@ -27,12 +27,12 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from pipeline import completion, flight, inquest, shard
 from pipeline.dataset.manifest import ImageContract
+from pipeline.runners.job import Work, log_path
+from pipeline.runners.progress import ShardWatch, Watch
+from pipeline.shards import finalize, image_in_progress, retry_alone, shard_writer
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system.console import RunError
-from pipeline.watch import ShardWatch, Watch
-from pipeline.work import Work, log_path
 
 _TRIES = 3
 _LOST = "a worker process died"
@@ -64,9 +64,11 @@ class Crew:
         self._arguments = tuple(beam_arguments)
         self._in_memory = False
         if beam_arguments:  # else the launcher can do without Beam's 3 s of import
-            from pipeline import job
+            from pipeline.runners import execution
 
-            self._in_memory = job.in_memory(job.beam_options(beam_arguments, workers))
+            self._in_memory = execution.in_memory(
+                execution.beam_options(beam_arguments, workers)
+            )
 
     def write(
         self, dataset: AnyPath, planned: Mapping[str, int], contract: ImageContract
@@ -90,7 +92,7 @@ class Crew:
                     raise _failure(dataset, _last_line(error)) from error
             else:
                 self._write_in_children(dataset, contract, watch)
-        completion.complete(dataset)  # unless a job has done it, as it ended
+        finalize.complete(dataset)  # unless a job has done it, as it ended
         return True
 
     def _write_in_children(
@@ -105,7 +107,7 @@ class Crew:
                 _run_in_child(job, watch, self._image_timeout)
             except _WorkerLostError as lost:
                 print(f"{lost}; going on with what is left", file=sys.stderr)
-                condemned = inquest.hold(dataset, contract, self._image_timeout)
+                condemned = retry_alone.hold(dataset, contract, self._image_timeout)
                 gained = condemned or len(watch.missing) < before
                 fruitless = 0 if gained else fruitless + 1
                 if fruitless == _TRIES:
@@ -130,7 +132,7 @@ _Job = tuple[AnyPath, ImageContract, int, Sequence[str]]
 def _run_in_child(job: _Job, watch: Watch, image_timeout: float) -> None:
     """Runs Beam in a child until it is done; nothing of it is left afterwards."""
     dataset = job[0]
-    flight.land(dataset)  # what a killed run left
+    image_in_progress.land(dataset)  # what a killed run left
     here, problem = _SPAWN.Pipe(duplex=False)
     said, output = _SPAWN.Pipe(duplex=False)
     child = _SPAWN.Process(target=_child, args=(job, output, problem))
@@ -142,7 +144,9 @@ def _run_in_child(job: _Job, watch: Watch, image_timeout: float) -> None:
         while child.exitcode is None:
             child.join(watch.look_seconds)
             watch.look()
-            if any(s.seconds > image_timeout for s in flight.suspects(dataset)):
+            if any(
+                s.seconds > image_timeout for s in image_in_progress.suspects(dataset)
+            ):
                 raise _WorkerLostError(f"no result in {image_timeout:g} s for an image")
     finally:
         _end_group(child)
@@ -223,10 +227,12 @@ def _follow_the_launcher() -> None:
 
 
 def _run_beam(job: _Job) -> None:
-    from pipeline.job import beam_options, run_here
+    from pipeline.runners.execution import beam_options, run_here
 
     dataset, contract, workers, arguments = job
-    missing = functools.partial(completion.missing, dataset)
-    write = functools.partial(shard.write, folder=str(dataset), contract=contract)
-    complete = functools.partial(completion.complete, dataset)
+    missing = functools.partial(finalize.missing, dataset)
+    write = functools.partial(
+        shard_writer.write, folder=str(dataset), contract=contract
+    )
+    complete = functools.partial(finalize.complete, dataset)
     run_here(Work(missing, write, complete), beam_options(arguments, workers))

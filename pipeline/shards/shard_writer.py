@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Self
 
-from pipeline import duplicates
 from pipeline.dataset import record
 from pipeline.dataset.manifest import (
     MANIFEST,
@@ -17,8 +16,10 @@ from pipeline.dataset.manifest import (
     Shard,
     shard_name,
 )
-from pipeline.flight import Flight
 from pipeline.images import conversion, image_bytes
+from pipeline.runners.job import noting_verdict
+from pipeline.shards import duplicates
+from pipeline.shards.image_in_progress import Flight
 from pipeline.sources.hashing import order_key
 from pipeline.sources.listing import ImageRef, Listing
 from pipeline.storage import atomic, object_paths
@@ -26,7 +27,6 @@ from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WORK, WorkFolder
 from pipeline.system import io_errors
 from pipeline.system.console import UnavailableError
-from pipeline.work import noting_verdict
 
 Slices = list[list[ImageRef]]  # the images of every shard of a split
 

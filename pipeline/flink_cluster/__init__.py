@@ -1,0 +1,1 @@
+"""A Flink cluster on this machine, to try `--runner=flink` with."""

@@ -1,0 +1,1 @@
+"""Runners of the Beam job: this machine, and those that Beam knows."""

@@ -1,0 +1,1 @@
+"""Shards: planned, written one by one, isolated, and put together."""
