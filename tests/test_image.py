@@ -228,7 +228,10 @@ def test_unreadable_exif_turns_nothing(content: bytes, kind: str) -> None:
 
 
 def test_odd_metadata_print_nothing() -> None:
-    code = "import sys; from pipeline.images.conversion import *; f = sys.stdin.buffer.read()\n"
+    code = (
+        "import sys; from pipeline.images.conversion import *\n"
+        "f = sys.stdin.buffer.read()\n"
+    )
     run = subprocess.run(
         [sys.executable, "-c", f"{code}decode(f, {CONTRACT!r})"],
         input=jpeg(SMALL, exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff"),

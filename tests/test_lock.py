@@ -314,11 +314,14 @@ def test_of_a_store_one_machine_is_locked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = ObjectPath(f"s3://tests/{tmp_path.name}")
-    path = f"__import__('pipeline.storage.object_paths', fromlist=['x']).locate('{folder}')"
     with folder_lock.held(folder, notes=WORK):
         said = capsys.readouterr().err
         assert f"{folder} is in an object store, which has no locks: it cannot" in said
-        code = f"from pipeline.storage import folder_lock; folder_lock.held({path}, notes='{WORK}').__enter__()"
+        code = (
+            "from pipeline.storage import folder_lock, object_paths\n"
+            f"folder = object_paths.locate('{folder}')\n"
+            f"folder_lock.held(folder, notes='{WORK}').__enter__()"
+        )
         other = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=False
         )
