@@ -139,7 +139,7 @@ def test_no_memory_for_a_photo_stops_the_run(tmp_path: Path) -> None:
     os.truncate(path, 400_000_000)
     code = f"""
 try:
-    origin.read({str(path)!r})
+    image_bytes.read({str(path)!r})
 except console.RunError as error:
     print(error)
 """
