@@ -9,8 +9,9 @@ from typing import Any
 from absl import flags
 
 from pipeline.dataset.manifest import CHROMAS, RESIZES, ImageContract
+from pipeline.storage import flag_paths
 from pipeline.storage.object_paths import AnyPath
-from pipeline.system import console
+from pipeline.system import console, errors
 
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_string(
@@ -87,7 +88,7 @@ def shards(beam_arguments: Sequence[str]) -> None:
 
     preprocess.run(
         _images(),
-        console.path(FLAGS.dataset),
+        flag_paths.path(FLAGS.dataset),
         **_job(beam_arguments),
         max_reject_fraction=FLAGS.max_reject_fraction,
         image_timeout=FLAGS.image_timeout,
@@ -101,7 +102,7 @@ def plan(beam_arguments: Sequence[str]) -> None:
     console.required(images=FLAGS.images)
     from pipeline import estimate
 
-    dataset = console.path(FLAGS.dataset) if FLAGS.dataset else None
+    dataset = flag_paths.path(FLAGS.dataset) if FLAGS.dataset else None
     estimate.run(_images(), dataset=dataset, **_job(beam_arguments))
 
 
@@ -111,7 +112,7 @@ def verify(passed_on: Sequence[str]) -> None:
     console.required(dataset=FLAGS.dataset)
     from pipeline import verify
 
-    verify.run(console.path(FLAGS.dataset), workers=FLAGS.workers)
+    verify.run(flag_paths.path(FLAGS.dataset), workers=FLAGS.workers)
 
 
 def samples(passed_on: Sequence[str]) -> None:
@@ -135,7 +136,7 @@ def bench(beam_arguments: Sequence[str]) -> None:
         workers=FLAGS.workers,
         repeats=FLAGS.repeats,
         seed=FLAGS.seed,
-        output=console.local_path(FLAGS.json, "json") if FLAGS.json else None,
+        output=flag_paths.local_path(FLAGS.json, "json") if FLAGS.json else None,
         beam_arguments=beam_arguments,
     )
 
@@ -144,11 +145,11 @@ def _job(beam_arguments: Sequence[str]) -> dict[str, Any]:
     """What decides the bytes of DATASET, beside IMAGES, and the workers."""
     return {
         "contract": _contract(),
-        "csv": console.path(FLAGS.manifest) if FLAGS.manifest else None,
+        "csv": flag_paths.path(FLAGS.manifest) if FLAGS.manifest else None,
         "shards": FLAGS.shards,
         "validation_fraction": FLAGS.validation_fraction,
         "labelled_test": FLAGS.labelled_test,
-        "classes": console.path(FLAGS.classes) if FLAGS.classes else None,
+        "classes": flag_paths.path(FLAGS.classes) if FLAGS.classes else None,
         "seed": FLAGS.seed,
         "workers": FLAGS.workers,
         "beam_arguments": beam_arguments,
@@ -156,15 +157,15 @@ def _job(beam_arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _images() -> list[AnyPath]:
-    return console.paths(FLAGS.images, "images")
+    return flag_paths.paths(FLAGS.images, "images")
 
 
 def _single_root() -> Path:
     if len(roots := _images()) > 1:
-        raise console.UsageError(
+        raise errors.UsageError(
             f"--images names {len(roots)} roots; this verb takes one"
         )
-    return console.local_path(str(roots[0]), "images")
+    return flag_paths.local_path(str(roots[0]), "images")
 
 
 def _contract() -> ImageContract:

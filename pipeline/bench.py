@@ -13,13 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness import bench_photos
 from pipeline import machine, quality, timings
 from pipeline.contenders import CONTENDERS, Contender
 from pipeline.dataset.manifest import ImageContract
 from pipeline.figures import Figure, divide, table
 from pipeline.storage import atomic
-from pipeline.system import parallel_timing
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 from pipeline.timings import Setup
 
 _PHOTOS = 256  # different ones at most: all that a contender keeps in memory
@@ -54,7 +54,7 @@ def run(
     """
     if output and not output.parent.is_dir():
         raise RunError(f"{output.parent}, for {output.name}, is no folder. Make it.")
-    photos = parallel_timing.jpegs(images, contract, at_most=_PHOTOS, seed=seed)
+    photos = bench_photos.jpegs(images, contract, at_most=_PHOTOS, seed=seed)
     setup = Setup(photos, contract, count, workers, repeats, tuple(beam_arguments))
     here = machine.describe()
     print("\n".join(_introduction(setup, here)), flush=True)

@@ -1,23 +1,27 @@
 """What a long run will take: lists IMAGES, makes a few hundred images, extrapolates."""
 
+import heapq
 import os
 import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.dataset import sidecar
 from pipeline.dataset.manifest import MANIFEST, SHARD_PATTERN, ImageContract
-from pipeline.shards import shard_writer
+from pipeline.shards import plan, shard_writer
 from pipeline.sources import layout
-from pipeline.sources.listing import Listing
+from pipeline.sources.hashing import order_key
+from pipeline.sources.listing import ImageRef, Listing
 from pipeline.storage.object_paths import AnyPath, ObjectPath
 from pipeline.storage.resumable_folder import WorkFolder
 from pipeline.system import parallel_timing
-from pipeline.system.console import RunError, in_bytes, in_time
+from pipeline.system.console import in_bytes, in_time
+from pipeline.system.errors import RunError
 
 _SAMPLE = 480  # images
 _CHUNKS = 4  # per worker: the spread between them is the range of a prediction
@@ -122,7 +126,7 @@ def run(
         labelled_test=labelled_test,
         classes=classes,
     )
-    slices = shard_writer.plan(listing, count=shards, seed=seed)
+    slices = plan.cut_slices(listing, count=shards, seed=seed)
     listed = time.monotonic() - started
     chunks = _chunks(listing, contract, seed=seed, workers=workers)
     empty = parallel_timing.empty_job_seconds(workers, beam_arguments)
@@ -133,7 +137,7 @@ def run(
 
 def predict(
     chunks: Sequence[Chunk],
-    slices: Mapping[str, shard_writer.Slices],
+    slices: Mapping[str, plan.Slices],
     *,
     startup: float,
     workers: int,
@@ -171,6 +175,13 @@ def predict(
     )
 
 
+def sample(refs: Iterable[ImageRef], count: int, *, seed: int) -> list[ImageRef]:
+    """At most `count` images, the same ones whatever the order of the listing."""
+    return heapq.nsmallest(
+        count, refs, key=lambda ref: (order_key(seed, ref.id), ref.split, ref.id)
+    )
+
+
 def _range(chunks: Sequence[Chunk], amounts: Sequence[float]) -> Range:
     """An amount per image: of all chunks together, and of the extreme ones."""
     each = [
@@ -184,13 +195,13 @@ def _chunks(
     listing: Listing, contract: ImageContract, *, seed: int, workers: int
 ) -> list[Chunk]:
     """Makes the images of a sample, by all workers at once, and throws them away."""
-    refs = parallel_timing.sample(listing.refs, _SAMPLE, seed=seed)
+    refs = sample(listing.refs, _SAMPLE, seed=seed)
     count = min(len(refs), workers * _CHUNKS)
     slices = {"sample": [refs[index::count] for index in range(count)]}
     with tempfile.TemporaryDirectory(prefix="plan-") as name:
         folder = Path(name)
         WorkFolder(folder, manifest=MANIFEST).start({})
-        planned = shard_writer.write_plan(folder, slices, listing.classes)
+        planned = plan.write_plan(folder, slices, listing.classes)
         names = list(planned)
         tasks = [
             (names[index::workers], name, contract)
@@ -214,7 +225,7 @@ def _seconds(name: str, folder: str, contract: ImageContract) -> float:
 
 
 def _chunk(folder: Path, name: str, images: int, seconds: float) -> Chunk:
-    note = shard_writer.read_note(folder, name)
+    note = sidecar.read_note(folder, name)
     assert note is not None  # it was written a moment ago
     reasons = Counter(reason for _, _, reason, _ in note.tally.rejects)
     return Chunk(images, seconds, note.shard.bytes, reasons)

@@ -11,16 +11,17 @@ from typing import Any
 from pipeline.dataset import closing_summary, manifest
 from pipeline.dataset.manifest import SPLITS, ImageContract
 from pipeline.images import conversion
-from pipeline.runners.job import log_path, with_verdict
 from pipeline.runners.local import Crew
 from pipeline.runners.remote_shards import Fleet
-from pipeline.shards import finalize, shard_writer
+from pipeline.shards import finalize, plan
 from pipeline.sources import layout
 from pipeline.sources.listing import Listing
 from pipeline.storage import folder_lock
+from pipeline.storage.atomic import log_path
+from pipeline.storage.noted_error import with_verdict
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WORK, WorkFolder
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 
 def run(
@@ -90,7 +91,7 @@ def run(
         if listing.ignored:
             named = ", ".join(sorted(listing.ignored)[:5])
             print(f"ignored: {len(listing.ignored)} files or folders, such as {named}")
-        slices = shard_writer.plan(listing, count=shards, seed=seed)
+        slices = plan.cut_slices(listing, count=shards, seed=seed)
         key = _key(listing, slices, contract, validation_fraction, seed)
         folder = WorkFolder(dataset, manifest=manifest.MANIFEST)
         parts = sum(len(refs) for refs in slices.values())
@@ -100,7 +101,7 @@ def run(
             manifest.load(dataset)  # or names the shard that is gone since
             print(f"DATASET {dataset} is complete already; nothing to do.")
             return
-        planned = shard_writer.write_plan(dataset, slices, listing.classes)
+        planned = plan.write_plan(dataset, slices, listing.classes)
         finalize.prepare(
             dataset, listing, planned, max_reject_fraction=max_reject_fraction
         )
@@ -135,7 +136,7 @@ def _refuse_inside(dataset: AnyPath, roots: Sequence[AnyPath], *, named: bool) -
 
 def _key(
     listing: Listing,
-    slices: Mapping[str, shard_writer.Slices],
+    slices: Mapping[str, plan.Slices],
     contract: ImageContract,
     validation_fraction: float,
     seed: int,

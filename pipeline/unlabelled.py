@@ -9,14 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from pipeline.dataset.ledger import Reject
 from pipeline.dataset.manifest import SPLITS
 from pipeline.images import image_bytes
 from pipeline.sources import buckets, csv_manifest, layout, tar_archives
 from pipeline.sources.folder_tree import Place
-from pipeline.sources.listing import Found, Listing, Reject
+from pipeline.sources.listing import Found, Listing
 from pipeline.storage.object_paths import AnyPath, ObjectPath
 from pipeline.system import io_errors
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 _CSV = ".csv"
 

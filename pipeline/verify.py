@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.dataset import ledger, manifest, record, shard_check
-from pipeline.dataset.ledger import Counts, Ledger
+from pipeline.dataset.ledger import Counts, Ledger, Reject
 from pipeline.dataset.manifest import (
     CLASSES,
     MANIFEST,
@@ -22,11 +22,10 @@ from pipeline.dataset.manifest import (
     Split,
 )
 from pipeline.dataset.shard_check import Problems, Report, Task
-from pipeline.sources.listing import Reject
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WORK
 from pipeline.system import console
-from pipeline.system.console import RunError, UnavailableError
+from pipeline.system.errors import RunError, UnavailableError
 
 _TOLD = 20  # problems that are listed; the rest is counted
 _ADVICE = (

@@ -9,10 +9,10 @@ from absl import flags
 
 from pipeline.dataset import shard_cache
 from pipeline.dataset.manifest import SPLITS
-from pipeline.storage import folder_lock
+from pipeline.storage import flag_paths, folder_lock
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system import console
-from pipeline.system.console import UsageError
+from pipeline.system.errors import UsageError
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "MODEL, as `make train` makes it.")
@@ -95,8 +95,8 @@ def predict(passed_on: Sequence[str]) -> None:
     from predictor.order import Order
 
     order = Order(
-        model=console.path(FLAGS.model),
-        folder=console.path(FLAGS.predictions),
+        model=flag_paths.path(FLAGS.model),
+        folder=flag_paths.path(FLAGS.predictions),
         format=Format(
             kind=FLAGS.format,
             top_k=FLAGS.top_k,
@@ -133,7 +133,7 @@ def predict(passed_on: Sequence[str]) -> None:
 def evaluate(passed_on: Sequence[str]) -> None:
     """Says how good MODEL is on a labelled split, or PREDICTIONS that were made."""
     console.nothing_passed_on(passed_on)
-    folder = console.local_path(FLAGS.evaluation, "evaluation")
+    folder = flag_paths.local_path(FLAGS.evaluation, "evaluation")
     with folder_lock.held(folder):
         from predictor import evaluate
 
@@ -157,7 +157,7 @@ def verify(passed_on: Sequence[str]) -> None:
     from predictor import verify
 
     verify.run(
-        console.path(FLAGS.predictions),
+        flag_paths.path(FLAGS.predictions),
         dataset=_dataset(),
         model=_path(FLAGS.model),
         workers=FLAGS.workers,
@@ -171,7 +171,7 @@ def bench(passed_on: Sequence[str]) -> None:
     from predictor import bench
 
     bench.run(
-        console.path(FLAGS.dataset),
+        flag_paths.path(FLAGS.dataset),
         split=FLAGS.split,
         repeats=FLAGS.repeats,
         output=_local("json"),
@@ -187,20 +187,20 @@ def summary(passed_on: Sequence[str]) -> None:
     from predictor import summary
 
     summary.show(
-        console.path(FLAGS.dataset),
-        console.local_path(FLAGS.model, "model"),
-        console.path(FLAGS.predictions),
+        flag_paths.path(FLAGS.dataset),
+        flag_paths.local_path(FLAGS.model, "model"),
+        flag_paths.path(FLAGS.predictions),
         split=FLAGS.split,
     )
 
 
 def _path(text: str | None) -> AnyPath | None:
-    return console.path(text) if text else None
+    return flag_paths.path(text) if text else None
 
 
 def _local(flag: str) -> Path | None:
     text = FLAGS[flag].value
-    return console.local_path(text, flag) if text else None
+    return flag_paths.local_path(text, flag) if text else None
 
 
 def _dataset() -> AnyPath | None:

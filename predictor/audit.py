@@ -11,7 +11,7 @@ from pipeline.dataset import record, shard_check
 from pipeline.dataset.shard_check import Problems
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system import io_errors
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 from predictor import reading, submission
 from predictor.csv_shards import MANIFEST, Entry
 from predictor.reading import DamagedFileError, Predictions

@@ -13,7 +13,7 @@ from pipeline.dataset.manifest import ImageContract
 from pipeline.images import conversion, image_bytes
 from pipeline.images.conversion import BadImage
 from pipeline.system import io_errors
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 from predictor.worker import Worker, WorkerLostError
 
 _AHEAD = 8  # photos that a process has before it, or has done

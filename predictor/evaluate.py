@@ -9,7 +9,8 @@ from tqdm import tqdm
 from pipeline.storage import atomic, folder_lock
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system import resources
-from pipeline.system.console import RunError, progress
+from pipeline.system.console import progress
+from pipeline.system.errors import RunError
 from predictor import evaluation, report, subject, tables, thumbnails, truth
 from predictor.evaluation import Evaluation
 from predictor.match import match

@@ -11,14 +11,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.beam_job import Work
 from pipeline.dataset import shard_cache as fetch
-from pipeline.runners.job import Work, log_path, noting_verdict, with_verdict
-from pipeline.runners.progress import Watch, begin
+from pipeline.dataset.ledger import Reject
+from pipeline.runners.progress import Watch
 from pipeline.runners.remote import Engine
-from pipeline.sources.listing import Reject
 from pipeline.storage import folder_lock
+from pipeline.storage.atomic import log_path
+from pipeline.storage.noted_error import noting_verdict, with_verdict
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WORK, WorkFolder
+from pipeline.storage.worker_signs import begin
 from pipeline.system import io_errors, resources
 from predictor import order, writers
 from predictor.csv_shards import MANIFEST

@@ -10,7 +10,7 @@ import google_crc32c
 import numpy as np
 import zstandard
 
-from pipeline.system.console import UsageError
+from pipeline.system.errors import UsageError
 from predictor import csv_text
 
 KINDS = ("probabilities", "top_k", "submission")

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 from predictor.inputs import Batch
 
 _TOLD = 10  # ids in a message

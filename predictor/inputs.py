@@ -10,13 +10,13 @@ import numpy as np
 
 from pipeline import unlabelled
 from pipeline.dataset import manifest, record, shard_cache
+from pipeline.dataset.ledger import Reject
 from pipeline.dataset.manifest import Dataset, ImageContract
 from pipeline.images.conversion import BadImage
-from pipeline.shards import shard_writer as shard
-from pipeline.sources.listing import Reject
+from pipeline.shards import plan
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system import resources
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 from pipeline.unlabelled import Unlabelled
 from predictor.decoders import Decoders
 
@@ -151,7 +151,7 @@ class FromImages:
 
     def __init__(self, images: AnyPath, split: str, contract: ImageContract) -> None:
         listed = unlabelled.list_images(images, split=split)
-        count = shard.default_count(len(listed.images)) or 1
+        count = plan.default_count(len(listed.images)) or 1
         cuts = [len(listed.images) * n // count for n in range(count + 1)]
         self.key: Mapping[str, Any] = {
             "dataset": None,

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 from predictor import outcomes
 from predictor.outcomes import Outcomes
 from predictor.rows import Rows

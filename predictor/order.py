@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.dataset import ledger, manifest
+from pipeline.dataset.ledger import Reject
 from pipeline.dataset.manifest import ImageContract
-from pipeline.sources.listing import Reject
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WorkFolder
-from pipeline.system.console import RunError, in_bytes
+from pipeline.system.console import in_bytes
+from pipeline.system.errors import RunError
 from predictor import csv_shards, submission, volume
 from predictor.formats import Format
 from predictor.inputs import FromDataset, FromImages, Input

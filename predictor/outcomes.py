@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 NONE = -1  # a label: shows none of the classes; a prediction: there is none
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from pipeline.sources.listing import Reject
+from pipeline.dataset.ledger import Reject
 from pipeline.storage.resumable_folder import WorkFolder
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 from predictor import csv_shards
 from predictor.csv_shards import Entry
 from predictor.formats import Format

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.sources.listing import Reject
+from pipeline.dataset.ledger import Reject
 from pipeline.storage import folder_lock
 from pipeline.storage.resumable_folder import WORK
 from pipeline.system import console, resources
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 from predictor import order
 from predictor.inputs import Batch
 from predictor.order import Begun, Order

@@ -9,7 +9,7 @@ from pipeline.dataset import manifest
 from pipeline.storage import atomic as files
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system import io_errors
-from pipeline.system.console import RunError, UsageError
+from pipeline.system.errors import RunError, UsageError
 from predictor import csv_rows, csv_shards, csv_text, formats
 from predictor.csv_shards import MANIFEST, Entry
 from predictor.rows import FAULTS, Rows, in_words

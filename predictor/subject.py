@@ -10,7 +10,7 @@ from pipeline.dataset import manifest
 from pipeline.dataset.manifest import Dataset
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
-from pipeline.system.console import RunError, UsageError
+from pipeline.system.errors import RunError, UsageError
 from predictor import reading
 from predictor.reading import Predictions
 from predictor.rows import Rows

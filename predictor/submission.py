@@ -9,7 +9,7 @@ from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WorkFolder
 from pipeline.system import io_errors
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 from predictor import csv_shards, formats
 from predictor.csv_shards import Entry
 from predictor.csv_text import SUBMISSION_COLUMNS

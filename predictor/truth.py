@@ -9,7 +9,7 @@ from pipeline.dataset.manifest import Dataset
 from pipeline.sources.listing import stem
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system import io_errors
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 from predictor.outcomes import NONE
 
 COLUMNS = ("id", "label")

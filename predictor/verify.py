@@ -12,7 +12,7 @@ from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WORK
 from pipeline.system import console, process_pool
-from pipeline.system.console import RunError, UnavailableError
+from pipeline.system.errors import RunError, UnavailableError
 from predictor import audit, csv_shards, reading
 from predictor.audit import Report, Task
 from predictor.csv_shards import MANIFEST, REJECTS

@@ -10,7 +10,8 @@ import numpy as np
 
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system import resources
-from pipeline.system.console import RunError, in_bytes, in_time
+from pipeline.system.console import in_bytes, in_time
+from pipeline.system.errors import RunError
 from predictor import formats
 from predictor.formats import Format
 

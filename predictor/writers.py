@@ -13,11 +13,11 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from pipeline.sources.listing import Reject
+from pipeline.dataset.ledger import Reject
 from pipeline.storage import folder_lock
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WORK, WorkFolder
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 from predictor import formats
 from predictor.csv_shards import MANIFEST, Entry
 from predictor.formats import Format

@@ -41,7 +41,7 @@ def test_it_runs(bench, dataset: Path, tmp_path: Path) -> None:
 def test_without_validation_there_is_no_accuracy(
     bench, dataset: Path, tmp_path: Path
 ) -> None:
-    from pipeline.system.console import UsageError
+    from pipeline.system.errors import UsageError
     from trainer.recipe import Recipe
 
     manifest = dataset / "dataset.json"

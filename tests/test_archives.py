@@ -11,7 +11,7 @@ import pytest
 from pipeline.images import image_bytes
 from pipeline.sources import tar_archives
 from pipeline.sources.tar_archives import Packed, Tree
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 FORMATS = {
     "ustar": tarfile.USTAR_FORMAT,

@@ -9,7 +9,7 @@ from conftest import HEIGHT, WIDTH, Program
 from pipeline import bench, quality
 from pipeline.contenders import CONTENDERS, Contender
 from pipeline.dataset.manifest import ImageContract
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 from pipeline.timings import Setup
 
 CONTRACT = ImageContract(height=HEIGHT, width=WIDTH)

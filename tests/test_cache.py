@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.dataset import manifest
 from pipeline.system import resources
-from pipeline.system.console import RunError, UsageError
+from pipeline.system.errors import RunError, UsageError
 from trainer import cache
 from trainer.recipe import RECIPES
 

@@ -10,7 +10,7 @@ from test_archives import pack
 from test_sources import grow, labels, rejected
 
 from pipeline.sources import csv_manifest, layout, listing
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 
 def write(folder: Path, text: str | bytes) -> Path:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from pipeline.system import console
+from pipeline.storage import flag_paths
+from pipeline.system import console, errors
 
 SCRIPT = """
 import signal, sys
@@ -212,10 +213,10 @@ def test_paths_of_a_flag(
 ) -> None:
     (tmp_path / "x,y").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert [str(path) for path in console.paths(texts, "images")] == expected
+    assert [str(path) for path in flag_paths.paths(texts, "images")] == expected
 
 
 @pytest.mark.parametrize("texts", [[""], ["a,"], ["a,,b"], ["a", ""]])
 def test_an_empty_path_of_a_flag(texts: list[str]) -> None:
-    with pytest.raises(console.UsageError, match=r"--images=.* has an empty path"):
-        console.paths(texts, "images")
+    with pytest.raises(errors.UsageError, match=r"--images=.* has an empty path"):
+        flag_paths.paths(texts, "images")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 from trainer import curves, history
 
 LOSSES = (2.0, 1.5, 1.2, 1.4, 1.5)

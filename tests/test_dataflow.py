@@ -20,7 +20,7 @@ import pytest
 import servers
 from conftest import HEIGHT, REPOSITORY, WIDTH, Program
 
-from pipeline.shards import shard_writer
+from pipeline.shards import plan
 from pipeline.sources.layout import list_images
 
 storage = pytest.importorskip("google.cloud.storage", reason="needs the extra gcp")
@@ -208,10 +208,10 @@ def test_a_clean_worker_makes_a_shard_of_the_staged_package(
     package.write_bytes(cloud.bucket.blob(key).download_as_bytes())
     python = install(package, tmp_path / "worker")
     listing = list_images(images)
-    slices = shard_writer.plan(listing, count=2, seed=0)
+    slices = plan.cut_slices(listing, count=2, seed=0)
     folder = tmp_path / "dataset"
     (folder / "_work" / "done").mkdir(parents=True)
-    name, *_ = shard_writer.write_plan(folder, slices, listing.classes)
+    name, *_ = plan.write_plan(folder, slices, listing.classes)
     made = subprocess.run(
         [python, "-c", WORK, name, folder, str(HEIGHT), str(WIDTH)],
         cwd=tmp_path,

@@ -22,7 +22,7 @@ from conftest import (
 from pipeline import preprocess
 from pipeline.dataset import manifest, record
 from pipeline.dataset.manifest import ImageContract
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 TRAIN = len(CLASSES) * PER_CLASS["train"]  # 24
 

@@ -18,7 +18,7 @@ from test_crew import DEFECT
 from pipeline.dataset.manifest import ImageContract
 from pipeline.images import conversion, image_bytes
 from pipeline.images.conversion import BadImage
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 from predictor.decoders import Decoders
 
 CONTRACT = ImageContract(height=32, width=40, resize="crop")

@@ -13,7 +13,7 @@ from pipeline.dataset.manifest import ImageContract
 from pipeline.estimate import Chunk, Range
 from pipeline.sources.listing import ImageRef
 from pipeline.system import parallel_timing
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 CONTRACT = ImageContract(height=HEIGHT, width=WIDTH)
 REF = ImageRef("x.jpg", "/photos/x.jpg", "a", "train")

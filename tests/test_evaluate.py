@@ -13,7 +13,7 @@ import pytest
 from conftest import CLASSES, PER_CLASS, TEST
 
 from pipeline.dataset import manifest
-from pipeline.system.console import RunError, UsageError
+from pipeline.system.errors import RunError, UsageError
 from predictor import csv_shards, evaluate, formats
 from predictor.csv_shards import Entry
 from predictor.formats import Format

@@ -21,7 +21,7 @@ from pipeline.dataset import manifest
 from pipeline.dataset.manifest import RESIZES, ImageContract
 from pipeline.images import conversion
 from pipeline.storage import atomic
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 from trainer.recipe import RECIPES, Recipe
 
 # ai-edge-litert, its successor, is not installed.

@@ -75,7 +75,7 @@ def test_differences_are_of_the_first_epochs(results) -> None:
 
 
 def test_a_recipe_that_trains_all_layers_is_refused(tf, dataset: Path) -> None:
-    from pipeline.system.console import UsageError
+    from pipeline.system.errors import UsageError
     from trainer import feature_bench
     from trainer.recipe import Recipe
 

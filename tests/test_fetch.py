@@ -17,7 +17,7 @@ from pipeline.dataset import shard_cache
 from pipeline.dataset.manifest import Shard
 from pipeline.dataset.shard_cache import ShardCache
 from pipeline.storage.object_paths import AnyPath, ObjectPath
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 SIZE = 1000
 

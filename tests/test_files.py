@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.storage import atomic
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 BODY_ERRORS = [ValueError, KeyboardInterrupt, SystemExit]
 

@@ -26,7 +26,7 @@ from pipeline.flink_cluster.__main__ import Cluster
 from pipeline.flink_cluster.background import Daemon
 from pipeline.runners import flink_rest, preflight
 from pipeline.shards import finalize
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 pytestmark = pytest.mark.flink
 

@@ -9,7 +9,7 @@ from conftest import REPOSITORY
 
 from pipeline.flink_cluster import distribution
 from pipeline.storage import atomic
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 JAR = f"beam-runners-flink-2.2-job-server-{distribution.BEAM}.jar"
 

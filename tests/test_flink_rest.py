@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.runners import flink_rest
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 TWO = {
     "taskmanagers": [

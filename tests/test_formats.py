@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from pipeline.system.console import UsageError
+from pipeline.system.errors import UsageError
 from predictor import formats
 from predictor.formats import COMPRESSIONS, KINDS, Format, Output
 

@@ -12,12 +12,12 @@ from conftest import HEIGHT, REPOSITORY, WIDTH, children, jpeg, photo
 from servers import Proxy
 from test_crew import DEFECT, SLOW_DISK
 
+from pipeline.dataset import sidecar
 from pipeline.dataset.manifest import MANIFEST, ImageContract
 from pipeline.images import conversion
-from pipeline.runners import progress
-from pipeline.shards import image_in_progress, isolated_process, shard_writer
+from pipeline.shards import image_in_progress, isolated_process, plan, shard_writer
 from pipeline.sources.listing import ImageRef
-from pipeline.storage import atomic
+from pipeline.storage import atomic, worker_signs
 from pipeline.storage.object_paths import AnyPath, ObjectPath
 from pipeline.storage.resumable_folder import WORK, WorkFolder
 
@@ -28,15 +28,15 @@ CONTRACT = ImageContract(height=HEIGHT, width=WIDTH)
 def planned(tmp_path: Path) -> tuple[Path, str]:
     """A dataset that was started, and the name of its one shard."""
     folder = tmp_path / "dataset"
-    return folder, plan(folder, tmp_path / "photo.jpg")
+    return folder, start_dataset(folder, tmp_path / "photo.jpg")
 
 
-def plan(folder: AnyPath, path: Path) -> str:
+def start_dataset(folder: AnyPath, path: Path) -> str:
     """Starts a dataset of one shard with one photo, and returns its name."""
     path.write_bytes(jpeg(photo(0, 0)))
     WorkFolder(folder, manifest=MANIFEST).start({"versions": conversion.versions()})
     refs = [ImageRef("photo.jpg", str(path), "a", "train")]
-    (name,) = shard_writer.write_plan(folder, {"train": [refs]}, ["a"])
+    (name,) = plan.write_plan(folder, {"train": [refs]}, ["a"])
     return name
 
 
@@ -53,7 +53,7 @@ def test_it_writes_the_bytes_of_a_worker(planned: tuple[Path, str]) -> None:
     (folder / name).unlink()
     write(folder, name)
     assert (folder / name).read_bytes() == expected
-    assert shard_writer.read_note(folder, name).shard.examples == 1
+    assert sidecar.read_note(folder, name).shard.examples == 1
 
 
 def test_what_is_committed_is_not_made_again(planned: tuple[Path, str]) -> None:
@@ -124,20 +124,20 @@ def test_a_slow_disk_is_no_image_that_hangs(
     monkeypatch.syspath_prepend(tmp_path)
     folder, name = planned
     write(folder, name, seconds=3)
-    assert shard_writer.read_note(folder, name).shard.examples == 1
+    assert sidecar.read_note(folder, name).shard.examples == 1
 
 
 def test_a_slow_uplink_is_no_image_that_hangs(
     bucket: ObjectPath, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its first uploads get no answer for two seconds each."""
-    name = plan(bucket / "dataset", tmp_path / "photo.jpg")
+    name = start_dataset(bucket / "dataset", tmp_path / "photo.jpg")
     monkeypatch.setattr(isolated_process, "_TRIES", 1)
-    progress.begin(bucket / "dataset")
+    worker_signs.begin(bucket / "dataset")
     with proxy.failing("slow", times=3, method="P") as fault:  # PUT, POST
         write(bucket / "dataset", name, seconds=3)
     assert fault.seen == 3
-    assert shard_writer.read_note(bucket / "dataset", name).shard.examples == 1
+    assert sidecar.read_note(bucket / "dataset", name).shard.examples == 1
 
 
 def test_what_another_machine_is_at_is_not_watched_here(

@@ -15,15 +15,16 @@ from pathlib import Path
 import pytest
 from conftest import HEIGHT, REPOSITORY, WIDTH, Program, tree
 
+from pipeline.dataset import sidecar
 from pipeline.dataset.manifest import MANIFEST, ImageContract
 from pipeline.images import conversion, image_bytes
 from pipeline.images.conversion import BadImage
-from pipeline.runners.job import with_verdict
-from pipeline.shards import isolated_process, shard_writer
+from pipeline.shards import isolated_process, plan
 from pipeline.sources.listing import ImageRef
+from pipeline.storage.noted_error import with_verdict
 from pipeline.storage.resumable_folder import WorkFolder
 from pipeline.system import io_errors
-from pipeline.system.console import RunError, UnavailableError
+from pipeline.system.errors import RunError, UnavailableError
 from pipeline.system.io_errors import Action
 
 SIZE = (f"--height={HEIGHT}", f"--width={WIDTH}", "--max_reject_fraction=0.5")
@@ -191,7 +192,7 @@ def test_a_worker_elsewhere_leaves_its_message(
     output = WorkFolder(folder, manifest=MANIFEST)
     output.start({"versions": conversion.versions()})
     refs = [ImageRef("03.jpg", str(photo), "blue", "train")]
-    (name,) = shard_writer.write_plan(folder, {"train": [refs]}, ["blue"])
+    (name,) = plan.write_plan(folder, {"train": [refs]}, ["blue"])
     failing(photo)
     contract = ImageContract(height=HEIGHT, width=WIDTH)
 
@@ -206,7 +207,7 @@ def test_a_worker_elsewhere_leaves_its_message(
 
     with pytest.raises(RunError, match=f"^{SAID}: {photo}"):
         run()
-    assert shard_writer.read_note(folder, name) is None
+    assert sidecar.read_note(folder, name) is None
 
 
 def test_photos_to_predict(images: Path, failing: Failing) -> None:

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 
 from pipeline.dataset import ledger
-from pipeline.dataset.ledger import Listed
+from pipeline.dataset.ledger import Listed, Reject
 from pipeline.dataset.manifest import Shard
-from pipeline.shards.shard_writer import Note, Tally
-from pipeline.sources.listing import ImageRef, Listing, Reject
+from pipeline.dataset.sidecar import Note, Tally
+from pipeline.sources.listing import ImageRef, Listing
 from pipeline.storage import atomic
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 ODD = [
     "plain.jpg",
@@ -52,7 +52,7 @@ def listed() -> Listed:
         ignored=["LICENSE", ".DS_Store"],
         classes=("a", "b", "c"),
     )
-    return Listed.of(listing)
+    return listing.listed()
 
 
 def notes() -> dict[str, list[Note]]:

@@ -19,7 +19,7 @@ from conftest import REPOSITORY
 from pipeline.storage import atomic, folder_lock
 from pipeline.storage.object_paths import ObjectPath
 from pipeline.storage.resumable_folder import WORK, WorkFolder
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 # Holds the folder of its argument until it is told to end, or is killed.
 HOLDER = """
@@ -102,7 +102,9 @@ def test_the_note_of_a_dead_run_is_not_taken_for_the_holders(tmp_path: Path) -> 
     dead = {"host": platform.node(), "pid": 2**22 + 1, "since": "long ago"}
     (tmp_path / WORK / ".holder.json").write_text(json.dumps(dead))
     late = "import threading; sign = folder_lock.sign\n"
-    late += "folder_lock.sign = lambda folder: threading.Timer(0.4, sign, [folder]).start()"
+    late += (
+        "folder_lock.sign = lambda folder: threading.Timer(0.4, sign, [folder]).start()"
+    )
     with holding(tmp_path, before=late) as process:
         message = f"pid {process.pid}"
         with (

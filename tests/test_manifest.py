@@ -13,7 +13,7 @@ from conftest import CLASSES, HEIGHT, PER_CLASS, TEST, WIDTH
 from pipeline.dataset import manifest, record
 from pipeline.dataset.manifest import ImageContract
 from pipeline.storage import atomic
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 SHARD = "train-00001-of-00002.tfrecord"
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
+from pipeline import estimate
 from pipeline.sources.listing import ImageRef
 from pipeline.system import parallel_timing
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 REFS = [ImageRef(f"{n}.jpg", f"/photos/{n}.jpg", "a", "train") for n in range(50)]
 FAILING = "import sys; print('no photos', file=sys.stderr); sys.exit(3)"
@@ -31,11 +32,11 @@ def kill() -> Callable[[], None]:
 
 
 def test_a_sample_does_not_depend_on_the_order() -> None:
-    chosen = parallel_timing.sample(REFS, 10, seed=1)
-    assert chosen == parallel_timing.sample(reversed(REFS), 10, seed=1)
-    assert chosen != parallel_timing.sample(REFS, 10, seed=2)
+    chosen = estimate.sample(REFS, 10, seed=1)
+    assert chosen == estimate.sample(reversed(REFS), 10, seed=1)
+    assert chosen != estimate.sample(REFS, 10, seed=2)
     assert len(set(chosen)) == 10
-    assert set(parallel_timing.sample(REFS[:3], 10, seed=1)) == set(REFS[:3])
+    assert set(estimate.sample(REFS[:3], 10, seed=1)) == set(REFS[:3])
 
 
 def test_processes_in_step_overlap() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 from predictor import metrics, outcomes, ranking
 from predictor.match import match
 from predictor.outcomes import NONE, Outcomes

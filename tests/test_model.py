@@ -8,7 +8,7 @@ import pytest
 from conftest import HEIGHT, WIDTH
 
 from pipeline.dataset import manifest
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 from trainer.recipe import RECIPES
 
 FROZEN = [

@@ -17,15 +17,15 @@ from test_crew import DEFECT
 from test_predict import make_model
 
 from pipeline import preprocess, verify
-from pipeline.dataset import manifest, shard_cache
+from pipeline.dataset import manifest, shard_cache, sidecar
 from pipeline.dataset.manifest import Dataset, ImageContract
 from pipeline.images import conversion
-from pipeline.shards import image_in_progress, isolated_process, shard_writer
+from pipeline.shards import image_in_progress, isolated_process, plan
 from pipeline.sources.listing import ImageRef
 from pipeline.storage import atomic, object_paths
 from pipeline.storage.object_paths import AnyPath, ObjectPath
 from pipeline.storage.resumable_folder import WorkFolder
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 SIZE = (f"--height={HEIGHT}", f"--width={WIDTH}", "--shards=2")
 SHARDS = (*SIZE, "--max_reject_fraction=0.1", "--workers=2")
@@ -441,12 +441,12 @@ def test_a_crash_of_a_guarded_process_costs_an_image(
     dataset = bucket / "dataset"
     folder = WorkFolder(dataset, manifest=manifest.MANIFEST)
     folder.start({"versions": conversion.versions()})
-    (name,) = shard_writer.write_plan(dataset, {"train": [refs]}, ["a"])
+    (name,) = plan.write_plan(dataset, {"train": [refs]}, ["a"])
     contract = ImageContract(height=HEIGHT, width=WIDTH)
     isolated_process.write(
         name, folder=str(dataset), contract=contract, image_timeout=60
     )
-    note = shard_writer.read_note(dataset, name)
+    note = sidecar.read_note(dataset, name)
     assert note.tally.written == {"a": 2}
     assert note.tally.rejects == [["1.jpg", "a", "decoder_crash", "SIGSEGV"]]
     assert image_in_progress.suspects(dataset) == []

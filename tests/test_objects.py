@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 from servers import Proxy
 
-from pipeline.storage import atomic, object_paths, object_store
+from pipeline.storage import atomic, flag_paths, object_paths, object_store
 from pipeline.storage.object_paths import ObjectPath
 from pipeline.storage.object_store import StoreError
-from pipeline.system import console
-from pipeline.system.console import RunError, UsageError
+from pipeline.system.errors import RunError, UsageError
 
 DATA = random.Random(0).randbytes(3_000_000) + b"\r\n\n\r"
 
@@ -52,29 +51,29 @@ def test_an_object_is_no_file_of_this_machine() -> None:
 
 @pytest.mark.parametrize("text", ["s3://bucket/a", "gs://bucket"])
 def test_flags_name_objects(text: str) -> None:
-    assert console.path(text) == ObjectPath(text)
+    assert flag_paths.path(text) == ObjectPath(text)
     with pytest.raises(UsageError, match=f"--model={text} must be on this machine"):
-        console.local_path(text, "model")
+        flag_paths.local_path(text, "model")
 
 
 def test_flags_name_files() -> None:
-    assert console.path("~/a") == Path.home() / "a"
-    assert console.local_path("a", "model") == Path("a")
+    assert flag_paths.path("~/a") == Path.home() / "a"
+    assert flag_paths.local_path("a", "model") == Path("a")
 
 
 def test_roots_of_both_kinds() -> None:
-    found = console.paths(["s3://bucket/a,/tmp/b", "gs://c"], "images")
+    found = flag_paths.paths(["s3://bucket/a,/tmp/b", "gs://c"], "images")
     assert found == [ObjectPath("s3://bucket/a"), Path("/tmp/b"), ObjectPath("gs://c")]
 
 
 def test_an_unknown_scheme() -> None:
     with pytest.raises(UsageError, match="azure:// is not known; there are gs://, s3"):
-        console.path("azure://bucket/a")
+        flag_paths.path("azure://bucket/a")
 
 
 def test_no_bucket() -> None:
     with pytest.raises(UsageError, match="s3:///a names no bucket"):
-        console.path("s3:///a")
+        flag_paths.path("s3:///a")
 
 
 def write(path: ObjectPath, data: bytes = b"x") -> ObjectPath:

@@ -11,7 +11,7 @@ import pytest
 from conftest import REPOSITORY
 
 from pipeline.system import process_pool
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 SECONDS = 60  # for processes to start, or to end
 

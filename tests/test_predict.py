@@ -12,7 +12,7 @@ import pytest
 from conftest import CLASSES, TEST, Program
 
 from pipeline.dataset import manifest
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 from trainer.recipe import RECIPES
 
 

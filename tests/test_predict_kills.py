@@ -31,7 +31,7 @@ CONTEXT.set_forkserver_preload(["tensorflow", "predictor.predict"])
 
 def predict(model: Path, folder: Path, source: dict, environment: dict) -> None:
     """In a process of its own; it ends with the program's exit code."""
-    from pipeline.system.console import RunError
+    from pipeline.system.errors import RunError
     from predictor import predict
     from predictor.formats import Format
     from predictor.order import Order

@@ -13,7 +13,7 @@ from conftest import CLASSES, TEST, jpeg, photo
 from test_predict import run_fixture  # noqa: F401
 
 from pipeline.dataset import manifest
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 BAD = {
     "0 empty.jpg": (b"", "empty"),

@@ -16,7 +16,7 @@ from test_predict_photos import model_fixture  # noqa: F401
 
 from pipeline.dataset import manifest
 from pipeline.storage import atomic
-from pipeline.system.console import RunError, UsageError
+from pipeline.system.errors import RunError, UsageError
 
 
 def change_network(folder: Path, network) -> None:

@@ -16,7 +16,7 @@ from pipeline.sources import layout
 from pipeline.sources.buckets import Prefix
 from pipeline.sources.listing import Listing
 from pipeline.storage.object_paths import AnyPath, ObjectPath
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 
 def put(root: Path, *names: str) -> None:

@@ -30,7 +30,7 @@ from pipeline import preprocess
 from pipeline.dataset import manifest
 from pipeline.dataset.manifest import ImageContract
 from pipeline.runners import execution
-from pipeline.system.console import RunError, UsageError
+from pipeline.system.errors import RunError, UsageError
 
 IN_MEMORY = ["--direct_running_mode=in_memory"]
 CONTRACT = ImageContract(height=HEIGHT, width=WIDTH)

@@ -9,7 +9,7 @@ import pytest
 from conftest import Program
 
 from pipeline.runners import preflight
-from pipeline.system.console import RunError, UsageError
+from pipeline.system.errors import RunError, UsageError
 
 OPTIONS = {
     "flink_master": "localhost:1",

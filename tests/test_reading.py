@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.dataset import manifest
 from pipeline.storage import atomic
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 from predictor import csv_rows, csv_shards, formats, reading
 from predictor.csv_shards import Entry
 from predictor.formats import Format

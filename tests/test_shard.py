@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 from conftest import jpeg, photo
 
+from pipeline.dataset import sidecar
+from pipeline.dataset.ledger import Reject
 from pipeline.dataset.manifest import ImageContract
-from pipeline.shards import shard_writer
-from pipeline.sources.listing import ImageRef, Listing, Reject
+from pipeline.shards import plan, shard_writer
+from pipeline.sources.listing import ImageRef, Listing
 from pipeline.storage.resumable_folder import WorkFolder
 
 CONTRACT = ImageContract(height=32, width=40)
@@ -32,7 +34,7 @@ def listing_of(train: int, test: int = 0) -> Listing:
     ],
 )
 def test_default_count(images: int, shards: int) -> None:
-    assert shard_writer.default_count(images) == shards
+    assert plan.default_count(images) == shards
 
 
 @pytest.mark.parametrize(
@@ -40,21 +42,21 @@ def test_default_count(images: int, shards: int) -> None:
     [(10, 1, [10]), (10, 3, [3, 3, 4]), (10, 10, [1] * 10), (3, 8, [1, 1, 1])],
 )
 def test_plan_cuts_equal_slices(images: int, count: int, sizes: list[int]) -> None:
-    slices = shard_writer.plan(listing_of(images), count=count, seed=0)
+    slices = plan.cut_slices(listing_of(images), count=count, seed=0)
     assert [len(part) for part in slices["train"]] == sizes
 
 
 def test_plan_does_not_depend_on_the_order_of_the_listing() -> None:
     listing = listing_of(50, 20)
-    plan = shard_writer.plan(listing, count=4, seed=1)
+    slices = plan.cut_slices(listing, count=4, seed=1)
     listing.refs.reverse()
-    assert shard_writer.plan(listing, count=4, seed=1) == plan
-    assert shard_writer.plan(listing, count=4, seed=2) != plan
+    assert plan.cut_slices(listing, count=4, seed=1) == slices
+    assert plan.cut_slices(listing, count=4, seed=2) != slices
 
 
 def test_plan_shuffles_and_loses_nothing() -> None:
     listing = listing_of(50, 20)
-    slices = shard_writer.plan(listing, count=4, seed=1)
+    slices = plan.cut_slices(listing, count=4, seed=1)
     for split in ("train", "test"):
         planned = [ref for part in slices[split] for ref in part]
         listed = [ref for ref in listing.refs if ref.split == split]
@@ -65,7 +67,7 @@ def test_plan_shuffles_and_loses_nothing() -> None:
 def test_a_split_of_rejections_alone_gets_an_empty_shard() -> None:
     listing = listing_of(2)
     listing.rejects.append(Reject("x.jpg", "validation", "", "no_class", ""))
-    assert shard_writer.plan(listing, count=None, seed=0)["validation"] == [[]]
+    assert plan.cut_slices(listing, count=None, seed=0)["validation"] == [[]]
 
 
 def test_write_counts_every_image(tmp_path: Path) -> None:
@@ -78,10 +80,10 @@ def test_write_counts_every_image(tmp_path: Path) -> None:
     ]
     output = tmp_path / "dataset"
     WorkFolder(output, manifest="dataset.json").start({})
-    (name,) = shard_writer.write_plan(output, {"train": [refs]}, ["a"])
-    assert shard_writer.read_note(output, name) is None
+    (name,) = plan.write_plan(output, {"train": [refs]}, ["a"])
+    assert sidecar.read_note(output, name) is None
     shard_writer.write(name, str(output), CONTRACT)
-    note = shard_writer.read_note(output, name)
+    note = sidecar.read_note(output, name)
     assert note is not None
     assert note.shard.examples == 1
     assert note.shard.bytes == (output / name).stat().st_size

@@ -14,7 +14,7 @@ from pipeline.dataset.manifest import SPLITS
 from pipeline.sources import local_folders
 from pipeline.sources.layout import list_images
 from pipeline.sources.listing import Listing
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 SPLIT_ROOT = (
     "train/b/1.jpg",

@@ -13,7 +13,7 @@ import pytest
 from conftest import CLASSES, HEIGHT, PER_CLASS, REPOSITORY, WIDTH
 
 from pipeline.dataset import manifest
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 TRAIN = len(CLASSES) * PER_CLASS["train"]  # 24
 

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.storage.atomic import csv_line
 from pipeline.storage.resumable_folder import WorkFolder
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 from predictor import submission
 from predictor.csv_shards import MANIFEST
 

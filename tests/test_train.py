@@ -13,7 +13,7 @@ from conftest import REPOSITORY, Program
 
 from pipeline.dataset import manifest
 from pipeline.system import resources
-from pipeline.system.console import RunError, UsageError
+from pipeline.system.errors import RunError, UsageError
 from trainer.recipe import NO_AUGMENTATION, RECIPES
 
 RECIPE = replace(RECIPES["demo"], epochs=3, batch_size=8)

@@ -11,7 +11,7 @@ from test_sources import grow, tar
 
 from pipeline import unlabelled
 from pipeline.images import image_bytes
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 from pipeline.unlabelled import Listed, list_images
 
 FILES = {"b.jpg": b"b", "a/2.jpg": b"two", "a/1.jpg": b"", "é/x y.jpg": b"xyz"}

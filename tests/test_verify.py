@@ -29,7 +29,7 @@ from pipeline import verify
 from pipeline.dataset import manifest, record
 from pipeline.dataset.record import Record
 from pipeline.storage import atomic
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 SHARD = "train-00000-of-00002.tfrecord"
 OTHER = "train-00001-of-00002.tfrecord"

@@ -17,7 +17,7 @@ from conftest import REPOSITORY, TEST, Program
 from test_reading import edit, ids_sha256, write_predictions
 
 from pipeline.dataset import manifest, record
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 from predictor import audit, csv_shards, reading, verify
 from predictor.formats import Format
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.system import resources
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 from predictor import formats, volume
 from predictor.formats import Format
 

@@ -12,7 +12,7 @@ import pytest
 from conftest import REPOSITORY
 
 from pipeline.storage.resumable_folder import WORK, WorkFolder, difference
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 KEY = {"version": 1, "image": {"height": 150, "width": 200}, "classes": ["a", "ü"]}
 MANIFEST = {**KEY, "rows": 2}

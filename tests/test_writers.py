@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY, children
 
-from pipeline.sources.listing import Reject
+from pipeline.dataset.ledger import Reject
 from pipeline.storage.resumable_folder import WORK, WorkFolder
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 from predictor.csv_shards import MANIFEST
 from predictor.formats import Format
 from predictor.writers import Writers

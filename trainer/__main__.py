@@ -9,9 +9,9 @@ from typing import Any
 from absl import flags
 
 from pipeline.dataset import shard_cache
-from pipeline.storage import folder_lock
+from pipeline.storage import flag_paths, folder_lock
 from pipeline.storage.object_paths import AnyPath
-from pipeline.system import console
+from pipeline.system import console, errors
 from trainer import cache
 from trainer.options import CHECKPOINT, Options
 from trainer.recipe import CHOICES, RECIPES, Recipe
@@ -124,7 +124,7 @@ def train(passed_on: Sequence[str]) -> None:
     console.nothing_passed_on(passed_on)
     console.required(dataset=FLAGS.dataset, model=FLAGS.model)
     recipe = _recipe()
-    folder = console.local_path(FLAGS.model, "model")
+    folder = flag_paths.local_path(FLAGS.model, "model")
     with folder_lock.held(folder, notes=CHECKPOINT):  # a second run is told so at once
         from trainer import train  # here: TensorFlow takes seconds that --help need not
 
@@ -132,7 +132,7 @@ def train(passed_on: Sequence[str]) -> None:
             _dataset(),
             folder,
             recipe=recipe,
-            weights=str(console.local_path(FLAGS.weights, "weights")),
+            weights=str(flag_paths.local_path(FLAGS.weights, "weights")),
             options=Options(
                 seed=FLAGS.seed,
                 cache=FLAGS.cache,
@@ -167,7 +167,7 @@ def curves(passed_on: Sequence[str]) -> None:
     console.required(model=FLAGS.model)
     from trainer import curves
 
-    curves.run(console.local_path(FLAGS.model, "model"))
+    curves.run(flag_paths.local_path(FLAGS.model, "model"))
 
 
 def export(passed_on: Sequence[str]) -> None:
@@ -176,7 +176,7 @@ def export(passed_on: Sequence[str]) -> None:
     console.required(model=FLAGS.model)
     from trainer import export
 
-    export.run(console.local_path(FLAGS.model, "model"))
+    export.run(flag_paths.local_path(FLAGS.model, "model"))
 
 
 def bench(passed_on: Sequence[str]) -> None:
@@ -189,7 +189,7 @@ def bench(passed_on: Sequence[str]) -> None:
         "virtual_devices": FLAGS.virtual_devices,
         "cpu": FLAGS.cpu,
     }
-    dataset, output = _dataset(), console.local_path(FLAGS.output, "output")
+    dataset, output = _dataset(), flag_paths.local_path(FLAGS.output, "output")
     from trainer import accuracy_bench, benchmark, feature_bench
 
     if FLAGS.bench == "features":
@@ -204,12 +204,12 @@ def bench(passed_on: Sequence[str]) -> None:
 def _dataset() -> AnyPath:
     """DATASET; where its shards are fetched to, if they are, is now known."""
     shard_cache.cache_at(_local("shard_cache"), FLAGS.shard_cache_bytes)
-    return console.path(FLAGS.dataset)
+    return flag_paths.path(FLAGS.dataset)
 
 
 def _local(flag: str) -> Path | None:
     text = FLAGS[flag].value
-    return console.local_path(text, flag) if text else None
+    return flag_paths.local_path(text, flag) if text else None
 
 
 def _recipe() -> Recipe:
@@ -220,7 +220,7 @@ def _recipe() -> Recipe:
     try:
         return dataclasses.replace(RECIPES[FLAGS.recipe], **given)
     except ValueError as error:
-        raise console.UsageError(str(error)) from error
+        raise errors.UsageError(str(error)) from error
 
 
 VERBS = {

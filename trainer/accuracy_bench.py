@@ -21,7 +21,8 @@ from pipeline.figures import Figure, table
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system import resources
-from pipeline.system.console import UsageError, progress
+from pipeline.system.console import progress
+from pipeline.system.errors import UsageError
 from trainer import dataset as data
 from trainer import devices, trial
 from trainer.feature_results import DTYPES, EXACT

@@ -12,13 +12,14 @@ from typing import Any
 
 import tensorflow as tf
 
+from benchmarks.harness import bench_photos
 from pipeline import machine
 from pipeline.dataset import manifest
 from pipeline.dataset.manifest import Dataset
 from pipeline.figures import Figure, table
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
-from pipeline.system import parallel_timing, resources
+from pipeline.system import resources
 from pipeline.system.console import progress
 from trainer import (
     cache,
@@ -77,7 +78,7 @@ def run(
     data.steps_per_epoch(whole, recipe.batch_size)
     photos = []
     if images:
-        photos = parallel_timing.jpegs(images, whole.image, at_most=_PHOTOS, seed=0)
+        photos = bench_photos.jpegs(images, whole.image, at_most=_PHOTOS, seed=0)
     strategy = devices.strategy(virtual_devices=virtual_devices, cpu=cpu)
     devices.check_batch_size(recipe.batch_size, strategy.num_replicas_in_sync)
     here, cores = machine.describe(), resources.cores()

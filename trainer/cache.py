@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.dataset.manifest import Dataset
 from pipeline.system import resources
-from pipeline.system.console import RunError, UsageError, in_bytes
+from pipeline.system.console import in_bytes
+from pipeline.system.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from trainer.dataset import Store

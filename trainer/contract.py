@@ -8,7 +8,7 @@ from pipeline.dataset.manifest import CLASSES, Dataset, read_classes
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import difference
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 MANIFEST = "model.json"
 MODEL = "model.keras"

@@ -17,7 +17,7 @@ from pipeline.dataset import manifest, record, shard_cache
 from pipeline.dataset.manifest import Dataset, Shard
 from pipeline.storage.object_paths import ObjectPath
 from pipeline.system import io_errors, resources
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 from trainer import order
 
 SHUFFLE_BYTES = 256 << 20  # of serialized records, whatever the machine has

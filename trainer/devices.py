@@ -4,7 +4,7 @@ import subprocess
 
 import tensorflow as tf
 
-from pipeline.system.console import RunError, UsageError
+from pipeline.system.errors import RunError, UsageError
 
 ALL_REDUCE = {
     "nccl": tf.distribute.NcclAllReduce,

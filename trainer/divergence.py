@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 from trainer.loop import DivergenceError
 
 _ADVICE = (

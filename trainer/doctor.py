@@ -17,7 +17,8 @@ from pipeline.dataset import manifest, record
 from pipeline.dataset.manifest import Dataset
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system import resources
-from pipeline.system.console import RunError, in_bytes
+from pipeline.system.console import in_bytes
+from pipeline.system.errors import RunError
 from trainer import cache, devices, replicas, rivals
 from trainer.replicas import ChildError
 

@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from pipeline.dataset.manifest import CLASSES, classes_text
 from pipeline.storage import atomic, folder_lock
-from pipeline.system.console import RunError, in_bytes
+from pipeline.system.console import in_bytes
+from pipeline.system.errors import RunError
 from trainer import graph_image, model
 from trainer.model import Contract
 

@@ -11,7 +11,7 @@ from pipeline.dataset.manifest import CLASSES, Dataset, classes_entry, classes_t
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system import io_errors
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 from trainer.contract import MANIFEST, MODEL
 from trainer.contract import Contract as Contract
 from trainer.contract import read_contract as read_contract

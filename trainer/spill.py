@@ -27,7 +27,8 @@ import numpy as np
 from pipeline.storage import atomic, folder_lock
 from pipeline.storage.resumable_folder import WorkFolder
 from pipeline.system import io_errors
-from pipeline.system.console import RunError, in_bytes
+from pipeline.system.console import in_bytes
+from pipeline.system.errors import RunError
 
 MANIFEST = "cache.json"
 

@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.storage import atomic
 from pipeline.storage.resumable_folder import difference
 from pipeline.system import io_errors
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 from trainer.loop import Trained
 
 _NOTHING = Trained()

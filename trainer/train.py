@@ -20,7 +20,8 @@ from pipeline.storage import atomic, folder_lock
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import difference
 from pipeline.system import resources
-from pipeline.system.console import RunError, progress
+from pipeline.system.console import progress
+from pipeline.system.errors import RunError
 from trainer import (
     cache,
     devices,

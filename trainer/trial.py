@@ -9,7 +9,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from pipeline.dataset.manifest import Dataset, ImageContract
-from pipeline.system.console import UsageError
+from pipeline.system.errors import UsageError
 from trainer import dataset as data
 from trainer import features as kept
 from trainer import model, optimizer, supply

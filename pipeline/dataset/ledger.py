@@ -4,17 +4,26 @@ import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from pipeline.dataset.manifest import Split
-from pipeline.shards.shard_writer import Note
-from pipeline.sources.listing import Listing, Reject
+from pipeline.dataset.sidecar import Note
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system import io_errors
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 Counts = Counter[tuple[str, str]]  # images by (split, class name)
+
+
+class Reject(NamedTuple):
+    """An image that was not written; a row of rejects.csv."""
+
+    id: str
+    split: str
+    label: str
+    reason: str
+    detail: str
 
 
 @dataclass(frozen=True)
@@ -30,13 +39,6 @@ class Listed:
     counts: Counts
     rejects: list[Reject]
     ignored: int
-
-    @classmethod
-    def of(cls, listing: Listing) -> Self:
-        """That of a listing."""
-        counts = Counter((ref.split, ref.label or "") for ref in listing.refs)
-        counts.update((row.split, row.label) for row in listing.rejects)
-        return cls(counts, listing.rejects, len(listing.ignored))
 
     def to_json(self) -> dict[str, Any]:
         """For `from_json`."""

@@ -9,7 +9,7 @@ from pipeline.dataset import record
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system import io_errors
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 VERSION = 1
 MANIFEST = "dataset.json"

@@ -29,7 +29,8 @@ from pipeline.dataset.manifest import MANIFEST, Dataset, Shard
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system import resources
-from pipeline.system.console import RunError, in_bytes
+from pipeline.system.console import in_bytes
+from pipeline.system.errors import RunError
 
 _FREE_PART = 10  # a tenth of what is free
 _KEPT = 32  # newest shards, which somebody may be about to open

@@ -23,7 +23,8 @@ from pipeline.flink_cluster import distribution
 from pipeline.flink_cluster.background import Daemon
 from pipeline.runners import flink_rest
 from pipeline.storage import folder_lock
-from pipeline.system.console import DONE, FAILED, RunError
+from pipeline.system.console import DONE, FAILED
+from pipeline.system.errors import RunError
 
 _LOOK_SECONDS = 0.5
 _START_SECONDS = 120  # three JVMs on two busy cores take 26

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.storage import atomic
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 FLINK = "2.2.1"
 BEAM = importlib.metadata.version("apache-beam")  # without the seconds of its import

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.system.console import RunError, UsageError
+from pipeline.system.errors import RunError, UsageError
 
 _SETUP = Path(__file__).parents[2] / "setup.py"
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"

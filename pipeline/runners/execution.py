@@ -25,11 +25,11 @@ from apache_beam.transforms.environments import (  # noqa: E402
     SubprocessSDKEnvironment,
 )
 
+from pipeline import beam_job  # noqa: E402
+from pipeline.beam_job import Work  # noqa: E402
 from pipeline.runners import dataflow, preflight  # noqa: E402
-from pipeline.runners.job import Work  # noqa: E402
-from pipeline.storage import atomic  # noqa: E402
 from pipeline.storage.object_paths import AnyPath  # noqa: E402
-from pipeline.system.console import UsageError  # noqa: E402
+from pipeline.system.errors import UsageError  # noqa: E402
 
 _WORKER = "apache_beam.runners.worker.sdk_worker_main"
 _FOR_EVER = 10**8  # seconds
@@ -52,7 +52,7 @@ def run_here(work: Work, options: PipelineOptions) -> None:
         RuntimeError: a worker failed; FnApiRunner makes this of any exception.
     """
     with beam.Pipeline(runner=_local_runner(options), options=options) as pipeline:
-        _build(pipeline, work)
+        beam_job.build(pipeline, work)
 
 
 def run_there(work: Work, options: PipelineOptions) -> PipelineResult:
@@ -62,28 +62,8 @@ def run_there(work: Work, options: PipelineOptions) -> PipelineResult:
         Exception: what the runner raises, where it cannot take the job.
     """
     pipeline = beam.Pipeline(options=options)
-    _build(pipeline, work)
+    beam_job.build(pipeline, work)
     return pipeline.run()
-
-
-def _build(pipeline: beam.Pipeline, work: Work) -> None:
-    parts, make, complete = work  # each pickled alone
-    run = atomic.run_id()  # workers on other machines do not inherit it
-    _ = (
-        pipeline
-        | "Start" >> beam.Impulse()
-        | "Parts" >> beam.FlatMap(lambda _: parts())  # str: the graph does not grow
-        | "Spread" >> beam.Reshuffle()  # else one worker gets them all
-        | "Make" >> beam.Map(lambda part: _for_run(run, make, part))
-        | "All made" >> beam.combiners.Count.Globally()  # int, one
-        | "Complete" >> beam.Map(lambda _: _for_run(run, complete))
-    )
-
-
-def _for_run(run: str, action: Callable[..., None], *arguments: str) -> None:
-    """Runs an action of a worker, whose scratch files are those of its run."""
-    atomic.write_for(run)
-    action(*arguments)
 
 
 def run_empty(options: PipelineOptions) -> None:

@@ -4,7 +4,7 @@ import json
 import urllib.request
 from typing import Any
 
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 _SECONDS = 5
 

@@ -27,12 +27,13 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+from pipeline.beam_job import Work
 from pipeline.dataset.manifest import ImageContract
-from pipeline.runners.job import Work, log_path
 from pipeline.runners.progress import ShardWatch, Watch
 from pipeline.shards import finalize, image_in_progress, retry_alone, shard_writer
+from pipeline.storage.atomic import log_path
 from pipeline.storage.object_paths import AnyPath
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 _TRIES = 3
 _LOST = "a worker process died"

@@ -16,7 +16,7 @@ import grpc
 from pipeline.flink_cluster import distribution
 from pipeline.runners import dataflow, flink_rest
 from pipeline.storage.object_paths import AnyPath
-from pipeline.system.console import RunError, UsageError
+from pipeline.system.errors import RunError, UsageError
 
 _SECONDS = 5.0
 _FLINK_WITHIN = ("[auto]", "[local]")

@@ -1,9 +1,6 @@
 """Progress of a job, wherever it runs: from the sidecars that appear in its folder."""
 
 import contextlib
-import functools
-import os
-import platform
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -12,23 +9,12 @@ from typing import Any, Self
 from tqdm import tqdm
 
 from pipeline.dataset.manifest import MANIFEST
-from pipeline.shards.shard_writer import Note
-from pipeline.storage import atomic
+from pipeline.dataset.sidecar import Note
+from pipeline.storage import worker_signs
 from pipeline.storage.object_paths import AnyPath, ObjectPath
 from pipeline.storage.object_store import StoreError
-from pipeline.storage.resumable_folder import WORK, WorkFolder
+from pipeline.storage.resumable_folder import WorkFolder
 from pipeline.system.console import progress
-
-_WORKERS = "workers"
-
-
-@functools.cache
-def begin(folder: AnyPath) -> None:
-    """What a worker of a job says once: there it is."""
-    work = folder / WORK
-    (work / _WORKERS).mkdir(exist_ok=True)
-    name = f"{platform.node()}-{os.getpid()}"
-    atomic.write_text(work / _WORKERS / name, "", scratch=work)
 
 
 class Watch:
@@ -100,9 +86,7 @@ class Watch:
 
     def begun(self) -> bool:
         """Whether any worker has said `begin`, or all is done."""
-        return self._output.manifest.is_file() or any(
-            (self._output.work / _WORKERS).glob("*")
-        )
+        return self._output.manifest.is_file() or worker_signs.seen(self._output.folder)
 
     def _take(self) -> dict[str, dict[str, Any] | None]:
         """Takes the newly committed parts out of `missing`.

@@ -10,11 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pipeline.runners.job import Work
+from pipeline.beam_job import Work
 from pipeline.runners.progress import Watch
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.object_store import StoreError
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 _LOOK_SECONDS = 2.0
 _PATIENCE_SECONDS = 60.0  # until a worker begins

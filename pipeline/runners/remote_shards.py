@@ -4,11 +4,12 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 
+from pipeline.beam_job import Work
 from pipeline.dataset.manifest import ImageContract
-from pipeline.runners.job import Work, log_path
 from pipeline.runners.progress import ShardWatch
 from pipeline.runners.remote import Engine
 from pipeline.shards import finalize, isolated_process
+from pipeline.storage.atomic import log_path
 from pipeline.storage.object_paths import AnyPath
 
 

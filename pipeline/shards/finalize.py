@@ -10,16 +10,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from pipeline.dataset import ledger, manifest
+from pipeline.dataset import ledger, manifest, sidecar
 from pipeline.dataset.ledger import Ledger, Listed
 from pipeline.dataset.manifest import MANIFEST
-from pipeline.runners.job import noting_verdict
-from pipeline.shards import duplicates, shard_writer
+from pipeline.shards import duplicates, plan
 from pipeline.sources.listing import Listing
 from pipeline.storage import atomic
+from pipeline.storage.noted_error import noting_verdict
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WORK, WorkFolder
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 
 def prepare(
@@ -38,7 +38,7 @@ def prepare(
         max_reject_fraction: more than this is a failure.
     """
     outset = {
-        "listed": Listed.of(listing).to_json(),
+        "listed": listing.listed().to_json(),
         "classes": listing.classes,
         "planned": list(planned.items()),
         "max_reject_fraction": max_reject_fraction,
@@ -50,7 +50,7 @@ def prepare(
 def missing(dataset: AnyPath) -> list[str]:
     """The planned shards that are not committed, in order."""
     planned = dict(atomic.read_json(dataset / WORK / "outset.json")["planned"])
-    notes = shard_writer.read_notes(dataset, planned)
+    notes = sidecar.read_notes(dataset, planned)
     return [name for name, note in notes.items() if note is None]
 
 
@@ -100,10 +100,10 @@ def _refuse_too_many(account: Ledger, fraction: float, rejects: AnyPath) -> None
 
 def _notes(
     dataset: AnyPath, planned: Mapping[str, int]
-) -> dict[str, list[shard_writer.Note]]:
+) -> dict[str, list[sidecar.Note]]:
     """The sidecars of all shards by split."""
-    notes: dict[str, list[shard_writer.Note]] = {}
-    for name, note in shard_writer.read_notes(dataset, planned).items():
+    notes: dict[str, list[sidecar.Note]] = {}
+    for name, note in sidecar.read_notes(dataset, planned).items():
         if note is None:
             raise RunError(
                 f"shard {dataset / name} was not written. Run the same command again; "
@@ -123,5 +123,5 @@ def _images_by_shard(
 
 def _images(dataset: AnyPath, name: str) -> Iterator[str]:
     split = name.partition("-")[0]
-    for image in shard_writer.read_plan(dataset, name):
+    for image in plan.read_plan(dataset, name):
         yield f"{split}/{image.id}"

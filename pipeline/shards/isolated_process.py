@@ -15,11 +15,11 @@ import time
 import traceback
 from typing import NamedTuple
 
+from pipeline.dataset import sidecar
 from pipeline.dataset.manifest import MANIFEST, ImageContract
 from pipeline.images import conversion
-from pipeline.runners import progress
 from pipeline.shards import image_in_progress, retry_alone, shard_writer
-from pipeline.storage import object_paths
+from pipeline.storage import object_paths, worker_signs
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WorkFolder, difference
 
@@ -53,9 +53,9 @@ def write(
     dataset, fruitless = object_paths.at(folder), 0
     if WorkFolder(dataset, manifest=MANIFEST).complete():  # a runner tries again
         return
-    progress.begin(dataset)
+    worker_signs.begin(dataset)
     _check_versions(dataset)
-    if shard_writer.read_note(dataset, name):  # by a worker that was lost afterwards
+    if sidecar.read_note(dataset, name):  # by a worker that was lost afterwards
         return
     while lost := _try(Task(name, folder, contract), image_timeout):
         condemned = retry_alone.hold(dataset, contract, image_timeout, only=name)

@@ -6,7 +6,7 @@ import signal
 import sys
 
 from pipeline.dataset.manifest import ImageContract
-from pipeline.shards import image_in_progress, shard_writer
+from pipeline.shards import image_in_progress, plan, shard_writer
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system import process_pool
 
@@ -34,7 +34,7 @@ def hold(
     """
     condemned = 0
     for suspect in image_in_progress.suspects(dataset, only=only):
-        image = shard_writer.planned_image(dataset, suspect.shard, suspect.position)
+        image = plan.planned_image(dataset, suspect.shard, suspect.position)
         why = _try_alone(image.uri, contract, image_timeout)
         if why:
             image_in_progress.condemn(dataset, suspect, *why)

@@ -14,7 +14,7 @@ from pipeline.images import image_bytes
 from pipeline.sources.folder_tree import Place
 from pipeline.sources.listing import Found, Listing, is_utf8, printable
 from pipeline.storage.object_paths import AnyPath
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 if TYPE_CHECKING:
     import pandas as pd

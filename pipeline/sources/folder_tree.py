@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn, Protocol
 
 from pipeline.sources.listing import Found, printable
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 
 class Place(Protocol):

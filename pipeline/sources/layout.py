@@ -12,7 +12,7 @@ from pipeline.sources.hashing import validation_ids
 from pipeline.sources.listing import Found, ImageRef, Listing, printable
 from pipeline.sources.local_folders import Folder
 from pipeline.storage.object_paths import AnyPath, ObjectPath
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 
 def list_images(

@@ -1,9 +1,11 @@
 """What a listing is made of: the files that were found, the images, the rejects."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from pipeline.dataset.ledger import Listed, Reject
 from pipeline.dataset.manifest import SPLITS
 
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx"}  # and every name with a dot first
@@ -51,16 +53,6 @@ class ImageRef(NamedTuple):
     split: str
 
 
-class Reject(NamedTuple):
-    """An image that was not written; a row of rejects.csv."""
-
-    id: str
-    split: str
-    label: str
-    reason: str
-    detail: str
-
-
 @dataclass
 class Listing:
     """Everything below IMAGES.
@@ -102,6 +94,12 @@ class Listing:
         self.refs += other.refs
         self.rejects += other.rejects
         self.ignored += other.ignored
+
+    def listed(self) -> Listed:
+        """Returns the side of the ledger that is known before anything is read."""
+        counts = Counter((ref.split, ref.label or "") for ref in self.refs)
+        counts.update((row.split, row.label) for row in self.rejects)
+        return Listed(counts, self.rejects, len(self.ignored))
 
     def splits(self) -> list[str]:
         """The splits that have images, in the usual order."""

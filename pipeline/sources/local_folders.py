@@ -7,7 +7,7 @@ from pipeline.sources import tar_archives
 from pipeline.sources.folder_tree import Level
 from pipeline.sources.listing import Found, is_litter, printable
 from pipeline.system import io_errors
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 _Identities = tuple[tuple[int, int], ...]
 

@@ -18,7 +18,8 @@ from pipeline.images import image_bytes
 from pipeline.sources.folder_tree import Level, Place, refuse_compressed
 from pipeline.sources.listing import Found, is_litter, printable
 from pipeline.system import io_errors
-from pipeline.system.console import RunError, progress
+from pipeline.system.console import progress
+from pipeline.system.errors import RunError
 
 _NAME = re.compile(r"(?:.*/)?([^/]+)\.tar", re.DOTALL | re.IGNORECASE)
 _COMPRESSED = re.compile(

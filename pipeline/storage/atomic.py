@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from pipeline.storage.object_paths import AnyPath, ObjectPath
 from pipeline.system import io_errors
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 _SCRATCH = ".scratch-"
 _RUN = "VGG16_RUN"  # in the environment, for the processes that write for a run
@@ -123,6 +123,11 @@ def beside(folder: AnyPath, extension: str) -> Path:
     if isinstance(folder, ObjectPath):
         return Path(f"{folder.name}{extension}").absolute()
     return folder.absolute().with_name(f"{folder.name}{extension}")
+
+
+def log_path(folder: AnyPath) -> Path:
+    """The log beside a folder, for nothing in it depends on the run."""
+    return beside(folder, ".log")
 
 
 def temporary_name(folder: AnyPath, what: str) -> str:

@@ -26,7 +26,7 @@ from typing import Any
 
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 _HOLDER = ".holder.json"  # a dot: no listing of photos takes it for one
 _LOOK_SECONDS = 0.05

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal, NamedTuple, TextIO, TypeVar, overload
 
 from pipeline.storage import object_store
-from pipeline.system.console import UsageError
+from pipeline.system.errors import UsageError
 
 AHEAD = object_store.CONNECTIONS  # requests at once
 _PREFIXES = tuple(f"{scheme}://" for scheme in object_store.SCHEMES)

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
-from pipeline.system.console import UnavailableError
+from pipeline.system.errors import UnavailableError
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 10.0  # without a byte

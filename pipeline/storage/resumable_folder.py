@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Generic, TypeVar, cast
 
 from pipeline.storage import atomic, folder_lock, object_paths
 from pipeline.storage.object_paths import AnyPath, ObjectPath
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 WORK = "_work"
 

@@ -3,33 +3,20 @@
 import difflib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 from tqdm import tqdm
 
+from pipeline.system import io_errors
+from pipeline.system.errors import RunError, UsageError
+
 if TYPE_CHECKING:
-    from pipeline.storage.object_paths import AnyPath
+    pass
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
 Verb = Callable[[Sequence[str]], None]
-
-
-class RunError(Exception):
-    """The data or the run is at fault: exit code 1.
-
-    The message says what was found, where, what is allowed, and what to do.
-    """
-
-
-class UnavailableError(RunError):
-    """The machine or a store cannot be used now; nothing is known about the data."""
-
-
-class UsageError(Exception):
-    """The command line is at fault: exit code 2."""
 
 
 def main(
@@ -57,10 +44,6 @@ def main(
     except RunError as error:
         return _complain(str(error), FAILED)
     except (OSError, MemoryError) as error:
-        from pipeline.system import (
-            io_errors,  # here: it takes RunError from this module
-        )
-
         if isinstance(error, OSError) and not error.errno:
             raise  # not the system's: a defect
         return _complain(str(io_errors.failure(error)), FAILED)
@@ -88,49 +71,6 @@ def _parse(argv: Sequence[str], verbs: Mapping[str, Verb], default: str) -> str:
     if words[1:]:
         raise UsageError(f"stray words after {verb!r}: {' '.join(words[1:])}")
     return verb
-
-
-def path(text: str) -> "AnyPath":
-    """The path of a flag, of a file or of an object; see objects.locate."""
-    from pipeline.storage import (
-        object_paths,  # here: it takes UsageError from this module
-    )
-
-    return object_paths.locate(text)
-
-
-def local_path(text: str, flag: str) -> Path:
-    """The path of a flag that takes nothing but files of this machine.
-
-    Raises:
-        UsageError: it is one of an object.
-    """
-    found = path(text)
-    if not isinstance(found, Path):
-        raise UsageError(f"--{flag}={text} must be on this machine, in no object store")
-    return found
-
-
-def paths(texts: Sequence[str], flag: str) -> "list[AnyPath]":
-    """The paths of a flag that may be repeated, or hold several with commas between.
-
-    What exists is one path, whatever commas it has.
-
-    Raises:
-        UsageError: one of them is empty.
-    """
-    parts = [
-        part
-        for text in texts
-        for part in ([text] if _exists_here(text) else text.split(","))
-    ]
-    if "" in parts:
-        raise UsageError(f"--{flag}={','.join(texts)} has an empty path")
-    return [path(part) for part in parts]
-
-
-def _exists_here(text: str) -> bool:
-    return "://" not in text and Path(text).expanduser().exists()
 
 
 def required(**values: Any) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import NamedTuple, TypeVar
 
-from pipeline.system.console import UnavailableError
+from pipeline.system.errors import UnavailableError
 
 _TRIES = 6
 _FIRST_WAIT = 0.25  # seconds; each further wait is twice as long, 7.75 s in all

@@ -1,25 +1,18 @@
 """What `plan` and `bench` measure with: samples, processes in step, whole commands."""
 
-import heapq
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.synchronize import Barrier
-from pathlib import Path
 from typing import Any
 
-from pipeline.dataset.manifest import ImageContract
-from pipeline.images import conversion, image_bytes
-from pipeline.sources import layout
-from pipeline.sources.hashing import order_key
-from pipeline.sources.listing import ImageRef
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 from pipeline.system.process_pool import end_with_the_parent
 
 # One thread per process, and no GPU.
@@ -28,7 +21,6 @@ _SINGLE = {
     "TF_NUM_INTEROP_THREADS": "1",
     "TF_NUM_INTRAOP_THREADS": "1",
 }
-_JPEG = b"\xff\xd8\xff"
 _START_SECONDS = 300  # for all processes to import and prepare, on a busy machine
 _EMPTY_JOB = """
 import sys
@@ -37,44 +29,6 @@ execution.run_empty(execution.beam_options(sys.argv[2:], int(sys.argv[1])))
 """
 
 _barrier: Barrier  # of a process that runs in step
-
-
-def sample(refs: Iterable[ImageRef], count: int, *, seed: int) -> list[ImageRef]:
-    """At most `count` images, the same ones whatever the order of the listing."""
-    return heapq.nsmallest(
-        count, refs, key=lambda ref: (order_key(seed, ref.id), ref.split, ref.id)
-    )
-
-
-def jpegs(
-    images: Path, contract: ImageContract, *, at_most: int, seed: int
-) -> list[Path]:
-    """JPEGs that can be decoded, for a benchmark; reading them warms the page cache.
-
-    Raises:
-        RunError: there is none.
-    """
-    listed = layout.list_images(images, seed=seed).refs
-    refs = [
-        ref for ref in listed if image_bytes.is_file(ref.uri)
-    ]  # they will be linked
-    chosen = [Path(ref.uri) for ref in sample(refs, at_most, seed=seed)]
-    good = [path for path in chosen if _is_good(path, contract)]
-    if not good:
-        raise RunError(
-            f"none of {len(chosen)} files of {images} is a JPEG that can be decoded; "
-            "the benchmark needs one at least, outside archives. Name another folder."
-        )
-    return good
-
-
-def _is_good(path: Path, contract: ImageContract) -> bool:
-    try:
-        data = image_bytes.read(str(path))
-        conversion.convert(data, contract)
-    except conversion.BadImage:
-        return False
-    return data.startswith(_JPEG)
 
 
 def in_step(

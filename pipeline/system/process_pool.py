@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from typing import TypeVar
 
-from pipeline.system.console import RunError
+from pipeline.system.errors import RunError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

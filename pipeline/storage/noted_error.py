@@ -4,33 +4,12 @@ _work/verdict.json      why a step failed: no disk to write to, too many rejects
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Iterator
 
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WORK, WorkFolder
-from pipeline.system.console import RunError, UnavailableError
-
-
-class Work(NamedTuple):
-    """Parts to make; all of it can be pickled, by reference to our modules.
-
-    Attributes:
-        parts: says which, by name, when the job begins; each is one element.
-        make: makes and commits one of them; again, where a worker was lost.
-        complete: the last step, once all are made; perhaps again, too.
-    """
-
-    parts: Callable[[], Sequence[str]]
-    make: Callable[[str], None]
-    complete: Callable[[], None]
-
-
-def log_path(folder: AnyPath) -> Path:
-    """The log beside a folder, for nothing in it depends on the run."""
-    return atomic.beside(folder, ".log")
+from pipeline.system.errors import RunError, UnavailableError
 
 
 @contextlib.contextmanager

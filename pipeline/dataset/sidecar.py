@@ -1,0 +1,54 @@
+"""The sidecar of a committed shard: its entry in dataset.json, and its counts."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple, Self
+
+from pipeline.dataset.manifest import MANIFEST, Shard
+from pipeline.storage.object_paths import AnyPath
+from pipeline.storage.resumable_folder import WorkFolder
+
+
+@dataclass
+class Tally:
+    """What became of the images of one shard.
+
+    Attributes:
+        written: records by class name ("" where unlabelled).
+        rejects: [id, class name, reason, detail] of every other image.
+        bytes_read: of the source files.
+    """
+
+    written: dict[str, int] = field(default_factory=dict)
+    rejects: list[list[str]] = field(default_factory=list)
+    bytes_read: int = 0
+
+
+class Note(NamedTuple):
+    """The sidecar of a committed shard."""
+
+    shard: Shard
+    tally: Tally
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """What `to_json` made a value of."""
+        return cls(Shard(**value["shard"]), Tally(**value["tally"]))
+
+    def to_json(self) -> dict[str, Any]:
+        """For WorkFolder.done."""
+        return {"shard": asdict(self.shard), "tally": asdict(self.tally)}
+
+
+def read_note(folder: AnyPath, name: str) -> Note | None:
+    """What is known of a committed shard; None where it is missing or cut short."""
+    value = WorkFolder(folder, manifest=MANIFEST).note(name)
+    return Note.from_json(value) if value else None
+
+
+def read_notes(folder: AnyPath, names: Collection[str]) -> dict[str, Note | None]:
+    """As `read_note`, of many shards: a store is asked for two listings beforehand."""
+    notes = WorkFolder(folder, manifest=MANIFEST).notes(names)
+    return {
+        name: Note.from_json(value) if value else None for name, value in notes.items()
+    }

@@ -1,0 +1,28 @@
+"""Signs of life of the workers of a job, which may be far from its launcher.
+
+_work/workers/HOST-PID     a worker has begun
+"""
+
+import functools
+import os
+import platform
+
+from pipeline.storage import atomic
+from pipeline.storage.object_paths import AnyPath
+from pipeline.storage.resumable_folder import WORK
+
+_WORKERS = "workers"
+
+
+@functools.cache
+def begin(folder: AnyPath) -> None:
+    """What a worker of a job says once: there it is."""
+    work = folder / WORK
+    (work / _WORKERS).mkdir(exist_ok=True)
+    name = f"{platform.node()}-{os.getpid()}"
+    atomic.write_text(work / _WORKERS / name, "", scratch=work)
+
+
+def seen(folder: AnyPath) -> bool:
+    """Returns whether any worker has said `begin`."""
+    return any((folder / WORK / _WORKERS).glob("*"))
