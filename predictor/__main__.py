@@ -91,8 +91,8 @@ def predict(passed_on: Sequence[str]) -> None:
     if FLAGS.sample_submission and FLAGS.format != "submission":
         raise UsageError("--sample_submission goes with --format=submission")
     from predictor import predict  # here: --help need not wait for its imports
-    from predictor.formats import Format
-    from predictor.order import Order
+    from predictor.format.file_format import Format
+    from predictor.request import Order
 
     order = Order(
         model=flag_paths.path(FLAGS.model),
@@ -110,9 +110,9 @@ def predict(passed_on: Sequence[str]) -> None:
         max_reject_fraction=FLAGS.max_reject_fraction,
     )
     if FLAGS.runner != "local":
-        from predictor import fleet
+        from predictor import predict_on_beam
 
-        fleet.run(
+        predict_on_beam.run(
             order,
             runner=FLAGS.runner,
             workers=FLAGS.workers,

@@ -32,12 +32,12 @@ from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WorkFolder
 from pipeline.system import console, resources
 from pipeline.system.process_pool import end_with_the_parent
-from predictor.csv_shards import MANIFEST
-from predictor.formats import Format
-from predictor.forward import Forward
-from predictor.inputs import FromDataset
-from predictor.volume import made_up
-from predictor.writers import Writers
+from predictor.format.file_format import Format
+from predictor.format.predictions_manifest import MANIFEST
+from predictor.forward_pass import Forward
+from predictor.inputs.inputs import FromDataset
+from predictor.writing.size_estimate import made_up
+from predictor.writing.writers import Writers
 from trainer import dataset as data
 from trainer import devices, model
 from trainer.recipe import RECIPES

@@ -11,12 +11,14 @@ from pipeline.storage.object_paths import AnyPath
 from pipeline.system import resources
 from pipeline.system.console import progress
 from pipeline.system.errors import RunError
-from predictor import evaluation, report, subject, tables, thumbnails, truth
-from predictor.evaluation import Evaluation
-from predictor.match import match
-from predictor.rows import Rows
-from predictor.subject import Subject
-from predictor.truth import Numbers, Truth
+from predictor.evaluation import labels as truth
+from predictor.evaluation import results, source, tables
+from predictor.evaluation.label_join import match
+from predictor.evaluation.labels import Numbers, Truth
+from predictor.evaluation.results import Evaluation
+from predictor.evaluation.source import Subject
+from predictor.format.row_batch import Rows
+from predictor.page import evaluation_page, thumbnails
 
 _ODD = ("distractors", "without_prediction", "without_label", "unknown_class")
 
@@ -55,7 +57,7 @@ def run(
     """
     resources.limit_arenas()
     with folder_lock.held(output):
-        given = subject.load(
+        given = source.load(
             dataset=dataset,
             model=model,
             split=split,
@@ -120,17 +122,19 @@ def _pictures(given: Subject, found: Evaluation) -> dict[str, bytes]:
     """Of the worst mistakes."""
     if not given.predicted:
         return {}
-    return thumbnails.of(given.predicted, given.split, report.worst(found))
+    return thumbnails.of(given.predicted, given.split, evaluation_page.worst(found))
 
 
 def _write(output: Path, found: Evaluation, pictures: Mapping[str, bytes]) -> None:
     """Commits the files; evaluation.json comes last, and an earlier one goes first."""
     output.mkdir(parents=True, exist_ok=True)
     folder_lock.remove_scratch(output)
-    (output / evaluation.FILE).unlink(missing_ok=True)
+    (output / results.FILE).unlink(missing_ok=True)
     tables.write(output, found)
-    atomic.write_text(output / report.FILE, report.html(found, pictures))
-    atomic.write_json(output / evaluation.FILE, found.to_json())
+    atomic.write_text(
+        output / evaluation_page.FILE, evaluation_page.html(found, pictures)
+    )
+    atomic.write_json(output / results.FILE, found.to_json())
 
 
 def _in_words(found: Evaluation, output: Path) -> str:
@@ -147,5 +151,5 @@ def _in_words(found: Evaluation, output: Path) -> str:
     return (
         f"{', '.join(totals)}\n"
         f"EVALUATION {output}: {found.counts['labelled']} labelled images"
-        f"{''.join(odd)}; look at {output / report.FILE}"
+        f"{''.join(odd)}; look at {output / evaluation_page.FILE}"
     )

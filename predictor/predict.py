@@ -13,11 +13,11 @@ from pipeline.storage import folder_lock
 from pipeline.storage.resumable_folder import WORK
 from pipeline.system import console, resources
 from pipeline.system.errors import RunError
-from predictor import order
-from predictor.inputs import Batch
-from predictor.order import Begun, Order
-from predictor.parts import Parts
-from predictor.writers import Writers
+from predictor import request
+from predictor.inputs.inputs import Batch
+from predictor.request import Begun, Order
+from predictor.writing.output_shards import Parts
+from predictor.writing.writers import Writers
 from trainer.stop import Stop
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def run(
             return
         if missing := begun.parts.missing():
             # Here: what Begun refuses need not wait for TensorFlow.
-            from predictor.forward import Forward, naming_shortage
+            from predictor.forward_pass import Forward, naming_shortage
             from trainer import devices, model
 
             strategy = devices.strategy(virtual_devices=virtual_devices, cpu=cpu)
@@ -87,7 +87,7 @@ def run(
                 ):
                     _write(forward.stream(batches), writing, begun.parts, stop)
         begun.finish()
-        print(order.in_words(wanted.folder, time.monotonic() - started))
+        print(request.in_words(wanted.folder, time.monotonic() - started))
 
 
 @contextlib.contextmanager
@@ -113,7 +113,7 @@ def _write(
     stop: Stop,
 ) -> None:
     """Hands every batch to the writers, and waits until all is committed."""
-    from predictor.forward import refuse_infinite
+    from predictor.forward_pass import refuse_infinite
 
     rejects: dict[int, list[Reject]] = defaultdict(list)
     with console.progress(parts.images, "predict", done=parts.done()) as bar:

@@ -13,10 +13,10 @@ from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WORK
 from pipeline.system import console, process_pool
 from pipeline.system.errors import RunError, UnavailableError
-from predictor import audit, csv_shards, reading
-from predictor.audit import Report, Task
-from predictor.csv_shards import MANIFEST, REJECTS
-from predictor.reading import Predictions
+from predictor.format import file_check, predictions_manifest, reader
+from predictor.format.file_check import Report, Task
+from predictor.format.predictions_manifest import MANIFEST, REJECTS
+from predictor.format.reader import Predictions
 
 _TOLD = 20  # problems that are listed; the rest is counted
 _MODEL = "model.json"  # of MODEL; trainer.model would import TensorFlow
@@ -46,13 +46,13 @@ def run(
         RunError: they are incomplete, or not whole: the message lists what is wrong.
     """
     started = time.monotonic()
-    made = reading.load(folder)
+    made = reader.load(folder)
     loaded = manifest.load(dataset) if dataset else None
     problems = Problems(_TOLD)
     for line in (*_names(made), *_totals(made), *_origins(made, loaded, model)):
         problems.add(line)
     reports = process_pool.each(
-        audit.check, _tasks(made, loaded, model), workers=workers, of="verify"
+        file_check.check, _tasks(made, loaded, model), workers=workers, of="verify"
     )
     seen: dict[str, str] = {}
     with (
@@ -72,7 +72,7 @@ def _names(made: Predictions) -> Iterator[str]:
     """Files are numbered from 0, say how many there are, and are all that is there."""
     count, extension = len(made.files), made.format.extension
     for index, entry in enumerate(made.files):
-        name = csv_shards.shard_name(index, count, extension)
+        name = predictions_manifest.shard_name(index, count, extension)
         if entry.file != name:
             yield f"{MANIFEST}: file {index} of {count} is {entry.file}, not {name}"
     known = {MANIFEST, *(entry.file for entry in made.files)}

@@ -19,7 +19,7 @@ from pipeline.dataset.manifest import ImageContract
 from pipeline.images import conversion, image_bytes
 from pipeline.images.conversion import BadImage
 from pipeline.system.errors import RunError
-from predictor.decoders import Decoders
+from predictor.inputs.photo_decoding import Decoders
 
 CONTRACT = ImageContract(height=32, width=40, resize="crop")
 PHOTOS = 40

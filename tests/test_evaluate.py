@@ -14,9 +14,10 @@ from conftest import CLASSES, PER_CLASS, TEST
 
 from pipeline.dataset import manifest
 from pipeline.system.errors import RunError, UsageError
-from predictor import csv_shards, evaluate, formats
-from predictor.csv_shards import Entry
-from predictor.formats import Format
+from predictor import evaluate
+from predictor.format import file_format, predictions_manifest
+from predictor.format.file_format import Format
+from predictor.format.predictions_manifest import Entry
 from trainer.recipe import RECIPES
 
 FILES = {
@@ -41,15 +42,15 @@ def write_predictions(
     half = len(ids) // 2
     entries = []
     for index, part in enumerate((slice(half), slice(half, None))):
-        name = csv_shards.shard_name(index, 2, form.extension)
+        name = predictions_manifest.shard_name(index, 2, form.extension)
         with (folder / name).open("wb") as file:
-            whole = formats.Output(file)
-            with formats.table(form, classes, whole) as rows:
+            whole = file_format.Output(file)
+            with file_format.table(form, classes, whole) as rows:
                 rows.write(ids[part], probabilities[part].astype(np.float32))
         rows_written = len(ids[part])
         entries.append(Entry(name, rows_written, whole.length, whole.crc32c, "", 0))
     made = {
-        "version": csv_shards.VERSION,
+        "version": predictions_manifest.VERSION,
         **{"model": "m", "dataset": None, "images": "i", "split": "test"},
         "classes": manifest.classes_entry(tuple(classes)),
         **form.key(),
@@ -58,7 +59,7 @@ def write_predictions(
         "ledger": {"examples": len(ids), "predicted": len(ids), "rejected": 0},
         **value,
     }
-    (folder / csv_shards.MANIFEST).write_text(json.dumps(made))
+    (folder / predictions_manifest.MANIFEST).write_text(json.dumps(made))
     return folder
 
 
@@ -166,7 +167,7 @@ def test_a_model_and_its_predictions_are_the_same(
     form: Format,
 ) -> None:
     from predictor import predict
-    from predictor.order import Order
+    from predictor.request import Order
 
     folder = tmp_path / "predictions"
     source = {"dataset": made_dataset, "split": "validation"}
@@ -375,11 +376,11 @@ def test_an_empty_row_of_a_submission_is_no_prediction(
     form = Format(kind="submission")
     rows = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]])
     folder = write_predictions(tmp_path / "p", ["a1", "b2"], rows, form=form)
-    path = folder / csv_shards.shard_name(1, 2)
+    path = folder / predictions_manifest.shard_name(1, 2)
     path.write_text("id,landmarks\nb2,\n")
-    value = json.loads((folder / csv_shards.MANIFEST).read_text())
+    value = json.loads((folder / predictions_manifest.MANIFEST).read_text())
     value["files"][1]["bytes"] = path.stat().st_size
-    (folder / csv_shards.MANIFEST).write_text(json.dumps(value))
+    (folder / predictions_manifest.MANIFEST).write_text(json.dumps(value))
     labels = write_labels(tmp_path / "x.csv", [("a1", "blue"), ("b2", "red")])
     found = run(predictions=folder, labels=labels)
     assert found["images"]["without_prediction"] == 1
@@ -582,7 +583,7 @@ def test_a_damaged_shard_is_named(run: Run, model: Path, dataset: Path) -> None:
 def test_a_damaged_file_of_predictions_is_named(
     run: Run, small: Path, tmp_path: Path
 ) -> None:
-    path = small / csv_shards.shard_name(1, 2)
+    path = small / predictions_manifest.shard_name(1, 2)
     path.write_bytes(path.read_bytes()[:-5])
     labels = write_labels(tmp_path / "labels.csv", SMALL_LABELS)
     with pytest.raises(RunError, match=path.name):
@@ -591,7 +592,7 @@ def test_a_damaged_file_of_predictions_is_named(
 
 def test_nan_in_predictions_is_refused(run: Run, small: Path, tmp_path: Path) -> None:
     """By whichever comes first, the file or the metrics."""
-    path = small / csv_shards.shard_name(1, 2)
+    path = small / predictions_manifest.shard_name(1, 2)
     text = path.read_text()
     path.write_text(text.replace("0.9", "nan"))
     labels = write_labels(tmp_path / "labels.csv", SMALL_LABELS)

@@ -16,8 +16,8 @@ import pytest
 import zstandard
 
 from pipeline.system.errors import UsageError
-from predictor import formats
-from predictor.formats import COMPRESSIONS, KINDS, Format, Output
+from predictor.format import file_format
+from predictor.format.file_format import COMPRESSIONS, KINDS, Format, Output
 
 IDS = [
     *("plain.jpg", "a, b.jpg", 'say "x".jpg', "two\nlines.jpg", "cr\r.jpg"),
@@ -39,7 +39,7 @@ def rows() -> np.ndarray:
 def encode(format: Format, *, at_once: int = len(IDS)) -> bytes:
     file = io.BytesIO()
     output = Output(file)
-    with formats.table(format, CLASSES, output) as table:
+    with file_format.table(format, CLASSES, output) as table:
         for start in range(0, len(IDS), at_once):
             part = slice(start, start + at_once)
             kept = rows()[part]
@@ -150,7 +150,7 @@ def test_large_parquet_has_groups_of_rows() -> None:
     classes = [str(n) for n in range(4096)]
     file = io.BytesIO()
     values = np.random.default_rng(0).random((512, 4096), np.float32)
-    with formats.table(Format(parquet=True), classes, Output(file)) as table:
+    with file_format.table(Format(parquet=True), classes, Output(file)) as table:
         for number in range(10):
             table.write([f"{number}/{n}" for n in range(512)], values)
     content = pq.ParquetFile(file)
@@ -186,7 +186,7 @@ def test_a_file_without_rows(format: Format, tmp_path: Path) -> None:
     path = tmp_path / f"x{format.extension}"
     with (
         path.open("wb") as file,
-        formats.table(format, ["a", "b", "c", "d", "e"], Output(file)),
+        file_format.table(format, ["a", "b", "c", "d", "e"], Output(file)),
     ):
         pass
     frame = pd.read_parquet(path) if format.parquet else pd.read_csv(path)
@@ -217,5 +217,5 @@ def test_more_than_all_classes() -> None:
 
 @pytest.mark.parametrize("format", EVERY, ids=ids)
 def test_a_key_is_its_format(format: Format) -> None:
-    assert formats.of_key(format.key()) == format
+    assert file_format.of_key(format.key()) == format
     assert Format(top_k=9).key() == Format().key()

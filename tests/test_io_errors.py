@@ -211,7 +211,7 @@ def test_a_worker_elsewhere_leaves_its_message(
 
 
 def test_photos_to_predict(images: Path, failing: Failing) -> None:
-    from predictor.decoders import Decoders
+    from predictor.inputs.photo_decoding import Decoders
 
     photo = images / "test" / "photo 3.jpg"
     failing(photo)

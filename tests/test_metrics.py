@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 
 from pipeline.system.errors import RunError
-from predictor import metrics, outcomes, ranking
-from predictor.match import match
-from predictor.outcomes import NONE, Outcomes
-from predictor.rows import Rows
-from predictor.truth import Numbers, Truth
+from predictor.evaluation import metrics, per_image
+from predictor.evaluation.label_join import match
+from predictor.evaluation.labels import Numbers, Truth
+from predictor.evaluation.per_image import NONE, Outcomes
+from predictor.format import top_classes
+from predictor.format.row_batch import Rows
 
 SEEDS = range(20)
 
@@ -38,10 +39,10 @@ def random_case(seed: int) -> tuple[list[str], np.ndarray, np.ndarray]:
 def found(seed: int, missing: int = 0) -> Outcomes:
     ids, labels, probabilities = random_case(seed)
     lost = [f"lost {number}" for number in range(missing)]
-    return outcomes.join(
+    return per_image.join(
         [
-            outcomes.of_probabilities(ids, labels, probabilities),
-            outcomes.without_prediction(lost, np.zeros(missing, int)),
+            per_image.of_probabilities(ids, labels, probabilities),
+            per_image.without_prediction(lost, np.zeros(missing, int)),
         ]
     )
 
@@ -49,7 +50,7 @@ def found(seed: int, missing: int = 0) -> Outcomes:
 def of_confidences(pairs: list[tuple[float, bool | None]]) -> Outcomes:
     """Images in the order of their ids: confidence, and right, wrong or distractor."""
     labels = [NONE if right is None else 0 if right else 1 for _, right in pairs]
-    return outcomes.of_ranked(
+    return per_image.of_ranked(
         [f"{number:03d}" for number in range(len(pairs))],
         np.array(labels),
         np.zeros((len(pairs), 1), int),
@@ -84,8 +85,8 @@ def test_gap_by_hand(
 
 
 def test_gap_by_hand_with_images_that_have_no_prediction() -> None:
-    lost = outcomes.without_prediction(["x", "y"], np.array([0, 1]))
-    case = outcomes.join([of_confidences([(0.9, True), (0.5, True)]), lost])
+    lost = per_image.without_prediction(["x", "y"], np.array([0, 1]))
+    case = per_image.join([of_confidences([(0.9, True), (0.5, True)]), lost])
     assert metrics.gap(case) == pytest.approx((1 + 1) / 4)
 
 
@@ -159,7 +160,7 @@ def test_log_loss_against_a_loop(seed: int) -> None:
 
 
 def test_log_loss_of_what_was_thought_impossible() -> None:
-    case = outcomes.of_probabilities(["x"], np.array([1]), np.float32([[1, 0]]))
+    case = per_image.of_probabilities(["x"], np.array([1]), np.float32([[1, 0]]))
     assert metrics.log_loss(case) == pytest.approx(math.log(1e7))
 
 
@@ -169,9 +170,9 @@ def test_the_best_classes_tell_the_same_or_nothing(seed: int, k: int) -> None:
     """Whatever is known from k classes is what all probabilities say."""
     ids, labels, probabilities = random_case(seed)
     k = min(k, probabilities.shape[1])
-    ranked = ranking.best(probabilities, k)
+    ranked = top_classes.best(probabilities, k)
     values = np.take_along_axis(probabilities, ranked, axis=1)
-    few = outcomes.join([outcomes.of_ranked(ids, labels, ranked, values)])
+    few = per_image.join([per_image.of_ranked(ids, labels, ranked, values)])
     whole = found(seed)
     for n in range(1, k + 1):
         assert metrics.accuracy(few, n) == metrics.accuracy(whole, n)
@@ -216,7 +217,7 @@ def test_classes_and_pairs_against_pandas(seed: int) -> None:
 
 
 def test_f1_of_what_is_neither_there_nor_predicted() -> None:
-    case = outcomes.of_probabilities(["x"], np.array([0]), np.float32([[1, 0, 0]]))
+    case = per_image.of_probabilities(["x"], np.array([0]), np.float32([[1, 0, 0]]))
     made = metrics.per_class(case, 3)
     np.testing.assert_array_equal(made.f1, [1, np.nan, np.nan])
     np.testing.assert_array_equal(made.recall, [1, np.nan, np.nan])
@@ -269,7 +270,7 @@ def test_buckets_by_hand() -> None:
     probabilities = np.float32(
         [[0.7, 0.1, 0.1, 0.1], [0.6, 0.2, 0.1, 0.1], [0.1, 0.1, 0.7, 0.1]]
     )
-    case = outcomes.of_probabilities(list("xyz"), np.array([0, 1, 2]), probabilities)
+    case = per_image.of_probabilities(list("xyz"), np.array([0, 1, 2]), probabilities)
     made = metrics.buckets(case, np.array([0, 5, 6, 3000]))
     assert made == [
         (0, 0, 1, 1, 1, 1),
@@ -292,12 +293,12 @@ def test_parts_and_their_order_do_not_matter(seed: int) -> None:
     order = rng.permutation(len(ids))
     cuts = np.sort(rng.integers(0, len(ids) + 1, 3))
     parts = [
-        outcomes.of_probabilities(
+        per_image.of_probabilities(
             [ids[at] for at in part], labels[part], probabilities[part]
         )
         for part in np.split(order, cuts)
     ]
-    whole, joined = found(seed), outcomes.join(parts)
+    whole, joined = found(seed), per_image.join(parts)
     assert joined.ids == whole.ids == sorted(ids)
     for name in ("labels", "predicted", "confidence", "probability", "rank"):
         np.testing.assert_array_equal(getattr(joined, name), getattr(whole, name))
@@ -310,9 +311,9 @@ def test_what_is_no_probability_is_refused(bad: float, form: str) -> None:
     values[1] = bad
     ids, labels = list("xyz"), np.zeros(3, int)
     if form == "ranked":
-        reduce, rest = outcomes.of_ranked, (np.array([[0, 1]] * 3), values)
+        reduce, rest = per_image.of_ranked, (np.array([[0, 1]] * 3), values)
     else:
-        reduce, rest = outcomes.of_probabilities, (values,)
+        reduce, rest = per_image.of_probabilities, (values,)
     with pytest.raises(RunError, match=r"best probability of 'y' is .*1 of 3 images"):
         reduce(ids, labels, *rest)
 
@@ -320,7 +321,7 @@ def test_what_is_no_probability_is_refused(bad: float, form: str) -> None:
 def test_a_nan_anywhere_in_a_row_is_seen() -> None:
     values = np.float32([[0.1, 0.8, np.nan]])
     with pytest.raises(RunError, match="'x' is nan"):
-        outcomes.of_probabilities(["x"], np.array([0]), values)
+        per_image.of_probabilities(["x"], np.array([0]), values)
 
 
 def test_memory_is_that_of_a_part() -> None:

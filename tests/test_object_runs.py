@@ -247,8 +247,8 @@ def test_photos_of_a_store_are_predicted(
     images: Path, bucket: ObjectPath, model: Path, tmp_path: Path
 ) -> None:
     from predictor import predict
-    from predictor.formats import Format
-    from predictor.order import Order
+    from predictor.format.file_format import Format
+    from predictor.request import Order
 
     remote = put_tree(images / "test", bucket / "photos")
     for source, out in (
@@ -542,7 +542,7 @@ def test_local_runs_load_no_client(images: Path) -> None:
 import sys
 from pathlib import Path
 from pipeline import preprocess, verify
-from pipeline.sources import layout
+from pipeline.sources.layout import layout
 layout.list_images(Path(sys.argv[1]))
 print(sorted({"boto3", "google.cloud.storage", "apache_beam"} & set(sys.modules)))
 """

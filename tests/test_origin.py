@@ -158,7 +158,7 @@ def test_a_huge_file_costs_one_image(
 
 
 def test_a_huge_photo_to_predict(images: Path, tmp_path: Path) -> None:
-    from predictor.decoders import Decoders
+    from predictor.inputs.photo_decoding import Decoders
 
     decoders = Decoders(ImageContract(height=32, width=32), count=1)
     uris = [

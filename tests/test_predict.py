@@ -45,8 +45,8 @@ def make_model(parent: Path, dataset_folder: Path, *, seed: int) -> Path:
 @pytest.fixture(name="run")
 def run_fixture(tf, model: Path):
     from predictor import predict
-    from predictor.formats import Format
-    from predictor.order import Order
+    from predictor.format.file_format import Format
+    from predictor.request import Order
 
     def run(dataset: Path | None, folder: Path, **options: object) -> pd.DataFrame:
         how = {"batch_size", "writers", "virtual_devices", "cpu"}
@@ -93,7 +93,7 @@ def test_a_rerun_makes_only_what_is_missing(
     run, made_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped in the middle of the second shard."""
-    from predictor.forward import Forward
+    from predictor.forward_pass import Forward
 
     undisturbed, folder = tmp_path / "undisturbed", tmp_path / "predictions"
     run(made_dataset, undisturbed, batch_size=2)

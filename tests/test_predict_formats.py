@@ -20,7 +20,7 @@ def read_all(folder: Path, pattern: str) -> pd.DataFrame:
 
 
 def predicted(run, dataset: Path, folder: Path, **options: object) -> Path:
-    from predictor.formats import Format
+    from predictor.format.file_format import Format
 
     names = ("kind", "top_k", "compression", "parquet")
     format = Format(**{name: options.pop(name) for name in names if name in options})

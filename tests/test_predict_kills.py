@@ -33,8 +33,8 @@ def predict(model: Path, folder: Path, source: dict, environment: dict) -> None:
     """In a process of its own; it ends with the program's exit code."""
     from pipeline.system.errors import RunError
     from predictor import predict
-    from predictor.formats import Format
-    from predictor.order import Order
+    from predictor.format.file_format import Format
+    from predictor.request import Order
 
     log = os.open(folder.parent / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (sys.stdout, sys.stderr):

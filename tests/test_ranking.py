@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from predictor.ranking import best
+from predictor.format.top_classes import best
 
 
 @pytest.mark.parametrize("k", [1, 2, 5, 99, 100])

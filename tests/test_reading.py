@@ -15,22 +15,24 @@ import pytest
 from pipeline.dataset import manifest
 from pipeline.storage import atomic
 from pipeline.system.errors import RunError
-from predictor import csv_rows, csv_shards, formats, reading
-from predictor.csv_shards import Entry
-from predictor.formats import Format
-from predictor.ranking import best
-from predictor.reading import DamagedFileError
-from predictor.rows import Rows
+from predictor.format import csv_reader, file_format, predictions_manifest, reader
+from predictor.format.file_format import Format
+from predictor.format.predictions_manifest import Entry
+from predictor.format.reader import DamagedFileError
+from predictor.format.row_batch import Rows
+from predictor.format.top_classes import best
 
 ODD = ["plain.jpg", "a, b.jpg", 'say "x".jpg', "two\nlines.jpg", "cr\r.jpg", "ü/é.jpg"]
 ODD += ['"', '",', '"",\n"', "\r\n,", "", " ", "a\tb", "写真.jpg"]
 ODD_CLASSES = ["a,b", 'c"d', "ë f", "id", " x ", "two\nlines", "null", '"', "7"]
 FORMATS = [
-    *(Format(compression=name) for name in formats.COMPRESSIONS),
-    *(Format(kind="top_k", top_k=2, compression=c) for c in formats.COMPRESSIONS),
+    *(Format(compression=name) for name in file_format.COMPRESSIONS),
+    *(Format(kind="top_k", top_k=2, compression=c) for c in file_format.COMPRESSIONS),
     *(Format(parquet=True), Format(kind="top_k", top_k=2, parquet=True)),
 ]
-SUBMISSIONS = [Format(kind="submission", compression=c) for c in formats.COMPRESSIONS]
+SUBMISSIONS = [
+    Format(kind="submission", compression=c) for c in file_format.COMPRESSIONS
+]
 IDS = ["a.jpg", "b.jpg", "c.jpg"]
 CLASSES = ["red", "green", "blue"]
 VALUES = np.float32([[0.5, 0.25, 0.25], [0.125, 0.75, 0.125], [0.0625, 0.0625, 0.875]])
@@ -54,10 +56,10 @@ def write_predictions(
     folder.mkdir()
     entries = []
     for index, (ids, values) in enumerate(parts):
-        name = csv_shards.shard_name(index, len(parts), form.extension)
+        name = predictions_manifest.shard_name(index, len(parts), form.extension)
         with atomic.commit(folder / name) as file:
-            output = formats.Output(file)
-            with formats.table(form, classes, output) as table:
+            output = file_format.Output(file)
+            with file_format.table(form, classes, output) as table:
                 table.write(ids, values)
         digest = ids_sha256(ids)
         entries.append(
@@ -65,7 +67,7 @@ def write_predictions(
         )
     rows = sum(entry.rows for entry in entries)
     value = {
-        "version": csv_shards.VERSION,
+        "version": predictions_manifest.VERSION,
         "model": "m" * 64,
         "dataset": "d" * 64,
         "images": None,
@@ -77,7 +79,7 @@ def write_predictions(
         "ledger": {"examples": rows, "predicted": rows, "rejected": 0},
         **fields,
     }
-    atomic.write_json(folder / csv_shards.MANIFEST, value)
+    atomic.write_json(folder / predictions_manifest.MANIFEST, value)
     return folder
 
 
@@ -87,7 +89,7 @@ def ids_sha256(ids: Sequence[str]) -> str:
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Changes predictions.json."""
-    path = folder / csv_shards.MANIFEST
+    path = folder / predictions_manifest.MANIFEST
     value = json.loads(path.read_text())
     change(value)
     path.write_text(json.dumps(value))
@@ -95,9 +97,9 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 def read_all(folder: Path) -> Rows:
     """All rows of the only file."""
-    predictions = reading.load(folder)
+    predictions = reader.load(folder)
     (entry,) = predictions.files
-    parts = list(reading.rows(predictions, entry))
+    parts = list(reader.rows(predictions, entry))
     return Rows(
         [image_id for part in parts for image_id in part.ids],
         None if parts[0].classes is None else [n for p in parts for n in p.classes],
@@ -126,7 +128,7 @@ def test_odd_names_and_every_magnitude_survive(form: Format, tmp_path: Path) -> 
     found = read_all(folder)
     assert found.ids == ODD
     if form.kind == "probabilities":
-        assert reading.classes(reading.load(folder)) == tuple(ODD_CLASSES)
+        assert reader.classes(reader.load(folder)) == tuple(ODD_CLASSES)
         assert found.classes is None
         assert_same_bits(found.probabilities, values)
     else:
@@ -152,8 +154,8 @@ def test_many_rows_come_in_parts(form: Format, tmp_path: Path) -> None:
     ids = [f"{n}\n.jpg" for n in range(5_000)]
     values = any_float32(len(ids), 3, seed=3)
     folder = write_predictions(tmp_path / "p", form, CLASSES, [(ids, values)])
-    predictions = reading.load(folder)
-    parts = list(reading.rows(predictions, predictions.files[0]))
+    predictions = reader.load(folder)
+    parts = list(reader.rows(predictions, predictions.files[0]))
     assert [len(part.ids) for part in parts] == [4_096, 904]
     assert [image_id for part in parts for image_id in part.ids] == ids
     if form.kind == "probabilities":
@@ -164,8 +166,8 @@ def test_no_more_numbers_than_fit_a_few_megabytes(tmp_path: Path) -> None:
     values = np.full((2, 2_200_000), 0.5, np.float32)
     names = [str(n) for n in range(values.shape[1])]
     folder = write_predictions(tmp_path / "p", Format(), names, [(IDS[:2], values)])
-    predictions = reading.load(folder)
-    parts = list(reading.rows(predictions, predictions.files[0]))
+    predictions = reader.load(folder)
+    parts = list(reader.rows(predictions, predictions.files[0]))
     assert [part.probabilities.shape for part in parts] == [(1, 2_200_000)] * 2
 
 
@@ -174,8 +176,8 @@ def test_a_file_without_rows(form: Format, tmp_path: Path) -> None:
     """All its images were rejected."""
     parts = [([], np.empty((0, 3), np.float32))]
     folder = write_predictions(tmp_path / "p", form, CLASSES, parts)
-    predictions = reading.load(folder)
-    assert list(reading.rows(predictions, predictions.files[0])) == []
+    predictions = reader.load(folder)
+    assert list(reader.rows(predictions, predictions.files[0])) == []
 
 
 @pytest.mark.parametrize("form", SUBMISSIONS, ids=name_of)
@@ -204,7 +206,7 @@ def test_the_one_float32_that_rounds_twice(tmp_path: Path) -> None:
     text = orjson.dumps(np.array([number]), option=orjson.OPT_SERIALIZE_NUMPY)
     assert text == b"[7.038531e-26]"
     assert np.float32(float(text[1:-1])) != number  # what any other reader makes of it
-    assert_same_bits(csv_rows._numbers(text[1:-1], 1), np.array([number]))
+    assert_same_bits(csv_reader._numbers(text[1:-1], 1), np.array([number]))
 
 
 @pytest.mark.slow
@@ -215,7 +217,7 @@ def test_every_float32_from_0_to_1_reads_back_exactly() -> None:
         bits = np.arange(first, min(first + step, 0x3F800001), dtype=np.uint32)
         numbers = bits.view(np.float32)
         text = orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
-        assert_same_bits(csv_rows._numbers(text, len(numbers)), numbers)
+        assert_same_bits(csv_reader._numbers(text, len(numbers)), numbers)
 
 
 # ------------------------------------------------------------------------- damage
@@ -320,8 +322,8 @@ def test_rows_before_the_damage_are_given(tmp_path: Path) -> None:
     values = any_float32(len(ids), 3, seed=3)
     folder = write_predictions(tmp_path / "p", Format(), CLASSES, [(ids, values)])
     rewrite(folder, lambda text: text.replace("4998.jpg,", "4998.jpg,x"))
-    predictions = reading.load(folder)
-    parts = reading.rows(predictions, predictions.files[0])
+    predictions = reader.load(folder)
+    parts = reader.rows(predictions, predictions.files[0])
     assert len(next(parts).ids) == 4_096
     with pytest.raises(DamagedFileError, match="row 4999: number 1 of it is 'x"):
         next(parts)
@@ -332,7 +334,7 @@ def test_rows_before_the_damage_are_given(tmp_path: Path) -> None:
 def test_a_cut_file(form: Format, cut: int, tmp_path: Path) -> None:
     """Told by its length; and by its content, where predictions.json agrees with it."""
     folder = write_predictions(tmp_path / "p", form, CLASSES, [(IDS, VALUES)])
-    name = csv_shards.shard_name(0, 1, form.extension)
+    name = predictions_manifest.shard_name(0, 1, form.extension)
     content = (folder / name).read_bytes()
     (folder / name).write_bytes(content[:-cut])
     with pytest.raises(DamagedFileError, match=rf"has \d+ bytes, .* {len(content)}"):
@@ -348,9 +350,9 @@ def test_a_cut_file(form: Format, cut: int, tmp_path: Path) -> None:
 def test_flipped_bits_are_found_or_harmless(form: Format, tmp_path: Path) -> None:
     """Whatever breaks is said to be damage; nothing else is raised."""
     folder = write_predictions(tmp_path / "p", form, CLASSES, [(IDS, VALUES)])
-    path = folder / csv_shards.shard_name(0, 1, form.extension)
+    path = folder / predictions_manifest.shard_name(0, 1, form.extension)
     content = path.read_bytes()
-    predictions = reading.load(folder)
+    predictions = reader.load(folder)
     rng = np.random.default_rng(0)
     found = 0
     for position in rng.integers(len(content), size=150):
@@ -358,7 +360,7 @@ def test_flipped_bits_are_found_or_harmless(form: Format, tmp_path: Path) -> Non
         broken[position] ^= 1 << int(rng.integers(8))
         path.write_bytes(broken)
         try:
-            list(reading.rows(predictions, predictions.files[0]))
+            list(reader.rows(predictions, predictions.files[0]))
         except DamagedFileError as error:
             assert error.path == path  # noqa: PT017 (most of them raise, not all)
             found += 1
@@ -371,7 +373,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DamagedFileError, match=f"{FILE}: is missing"):
         read_all(folder)
     with pytest.raises(DamagedFileError, match=f"{FILE}: is missing"):
-        reading.classes(reading.load(folder))
+        reader.classes(reader.load(folder))
 
 
 def test_parquet_of_other_columns(tmp_path: Path) -> None:
@@ -387,7 +389,7 @@ def test_parquet_of_other_columns(tmp_path: Path) -> None:
 
     form = Format(parquet=True)
     folder = write_predictions(tmp_path / "p", form, CLASSES, [(IDS, VALUES)])
-    path = folder / csv_shards.shard_name(0, 1, ".parquet")
+    path = folder / predictions_manifest.shard_name(0, 1, ".parquet")
     replace()
     assert read_all(folder).ids == IDS
     replace(green=pa.array([0.5, 0.5, 0.5], pa.float64()))
@@ -403,7 +405,7 @@ def test_parquet_of_other_columns(tmp_path: Path) -> None:
     with pytest.raises(DamagedFileError, match="its header has other classes"):
         read_all(folder)
     with pytest.raises(DamagedFileError, match="its header has other classes"):
-        reading.classes(reading.load(folder))
+        reader.classes(reader.load(folder))
 
 
 def test_damage_survives_the_way_from_another_process() -> None:
@@ -417,13 +419,13 @@ def test_damage_survives_the_way_from_another_process() -> None:
 
 def test_what_is_not_complete_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="p does not exist"):
-        reading.load(tmp_path / "p")
+        reader.load(tmp_path / "p")
     folder = write_predictions(tmp_path / "p", Format(), CLASSES, [(IDS, VALUES)])
     (folder / "predictions.json").unlink()
     with pytest.raises(
         RunError, match=r"is incomplete: .*the same `make predict` again"
     ):
-        reading.load(folder)
+        reader.load(folder)
 
 
 @pytest.mark.parametrize(
@@ -461,10 +463,10 @@ def test_a_damaged_manifest(
     folder = write_predictions(tmp_path / "p", Format(), CLASSES, [(IDS, VALUES)])
     edit(folder, change)
     with pytest.raises(RunError, match=message):
-        reading.load(folder)
+        reader.load(folder)
 
 
 def test_classes_of_nothing(tmp_path: Path) -> None:
     folder = write_predictions(tmp_path / "p", Format(), CLASSES, [])
     with pytest.raises(RunError, match="has no file, and so no classes"):
-        reading.classes(reading.load(folder))
+        reader.classes(reader.load(folder))

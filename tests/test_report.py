@@ -13,9 +13,10 @@ import pytest
 from conftest import jpeg, photo
 from PIL import Image
 
-from predictor import markup, metrics, outcomes, plots, report
-from predictor.evaluation import Evaluation
-from predictor.match import Matched
+from predictor.evaluation import metrics, per_image
+from predictor.evaluation.label_join import Matched
+from predictor.evaluation.results import Evaluation
+from predictor.page import charts, evaluation_page, markup
 
 VOID = {"img", "meta"}
 ODD = (
@@ -85,15 +86,15 @@ def evaluation(
     if k:
         order = np.argsort(-values, axis=1)[:, :k]
         values = np.take_along_axis(values, order, axis=1)
-        part = outcomes.of_ranked(ids, labels, order, values)
+        part = per_image.of_ranked(ids, labels, order, values)
     else:
-        part = outcomes.of_probabilities(ids, labels, values)
+        part = per_image.of_probabilities(ids, labels, values)
     return Evaluation(
         title="Evaluation of <predictions>",
         source={"model": "0" * 64, "dataset": None},
         classes=classes,
         known=len(classes),
-        matched=Matched(outcomes.join([part]), [], []),
+        matched=Matched(per_image.join([part]), [], []),
         frequency=rng.integers(0, 300, len(classes)) if told else None,
     )
 
@@ -105,13 +106,13 @@ def odd() -> tuple[Evaluation, dict[str, bytes]]:
     made = evaluation(ODD, len(ids), ids=ids)
     return made, {
         image_id: jpeg(photo(number % 3, number, 30, 40))
-        for number, image_id in enumerate(report.worst(made))
+        for number, image_id in enumerate(evaluation_page.worst(made))
     }
 
 
 @pytest.fixture(scope="module")
 def text(odd: tuple[Evaluation, dict[str, bytes]]) -> str:
-    return report.html(*odd)
+    return evaluation_page.html(*odd)
 
 
 @pytest.fixture(scope="module")
@@ -163,9 +164,9 @@ def test_pictures_are_those_of_the_worst_mistakes(
     page: Page, odd: tuple[Evaluation, dict[str, bytes]]
 ) -> None:
     made, pictures = odd
-    assert len(made.mistakes) > report.PICTURES
-    assert page.tags["img"] == report.PICTURES == len(pictures)
-    assert page.values("alt") == report.worst(made)
+    assert len(made.mistakes) > evaluation_page.PICTURES
+    assert page.tags["img"] == evaluation_page.PICTURES == len(pictures)
+    assert page.values("alt") == evaluation_page.worst(made)
     for source, encoded in zip(page.values("src"), pictures.values(), strict=True):
         found = base64.b64decode(source.partition(",")[2], validate=True)
         assert found == encoded
@@ -199,13 +200,13 @@ def test_the_matrix_has_every_labelled_image(
 def test_the_same_evaluation_is_the_same_page(
     text: str, odd: tuple[Evaluation, dict[str, bytes]]
 ) -> None:
-    assert report.html(*odd) == text
+    assert evaluation_page.html(*odd) == text
 
 
 def test_fifteen_thousand_classes_stay_a_page() -> None:
     names = tuple(f"landmark {number}" for number in range(15_000))
     made = evaluation(names, 600)
-    text = report.html(made, {})
+    text = evaluation_page.html(made, {})
     found = Page(text)
     assert len(text) < 500_000
     assert found.tags["tr"] < 100
@@ -219,29 +220,29 @@ def test_fifteen_thousand_classes_stay_a_page() -> None:
 
 def test_what_is_not_known_is_not_guessed() -> None:
     names = tuple("abcdefgh")
-    few = Page(report.html(evaluation(names, 40, k=2), {}))
-    every = Page(report.html(evaluation(names, 40), {}))
+    few = Page(evaluation_page.html(evaluation(names, 40, k=2), {}))
+    every = Page(evaluation_page.html(evaluation(names, 40), {}))
     assert few.of("b").count("not known") == 2  # top 5, log-loss
     assert "not known" not in every.of("b")
 
 
 def test_without_training_counts_it_says_so() -> None:
-    text = report.html(evaluation(("a", "b"), 20, told=False), {})
+    text = evaluation_page.html(evaluation(("a", "b"), 20, told=False), {})
     assert "Accuracy by evaluated images of the class" in text
     assert "training images of the class" not in text
 
 
 def test_no_mistake_at_all() -> None:
-    part = outcomes.of_probabilities(["x"], np.array([0]), np.float32([[1, 0]]))
+    part = per_image.of_probabilities(["x"], np.array([0]), np.float32([[1, 0]]))
     made = Evaluation(
         title="x",
         source={},
         classes=("a", "b"),
         known=2,
-        matched=Matched(outcomes.join([part]), [], []),
+        matched=Matched(per_image.join([part]), [], []),
         frequency=None,
     )
-    found = Page(report.html(made, {}))
+    found = Page(evaluation_page.html(made, {}))
     assert "There is none." in found.of("p")
     assert "Most confused" not in found.of("h2")
 
@@ -251,7 +252,7 @@ def test_no_mistake_at_all() -> None:
     [((0, 0), "0"), ((6, 20), "6\N{EN DASH}20"), ((2001, None), "> 2,000")],
 )
 def test_buckets_in_words(limits: tuple[int, int | None], words: str) -> None:
-    assert plots.in_words(metrics.Bucket(*limits, 1, 1, 1.0, 1.0)) == words
+    assert charts.in_words(metrics.Bucket(*limits, 1, 1, 1.0, 1.0)) == words
 
 
 def test_markup_escapes_what_is_not_markup() -> None:

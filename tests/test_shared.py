@@ -5,8 +5,8 @@ import os
 
 import numpy as np
 
-from predictor.shared import SharedArray
-from predictor.worker import Worker
+from predictor.processes.request_process import Worker
+from predictor.processes.shared_array import SharedArray
 
 
 class Double:

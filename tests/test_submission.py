@@ -12,8 +12,8 @@ import pytest
 from pipeline.storage.atomic import csv_line
 from pipeline.storage.resumable_folder import WorkFolder
 from pipeline.system.errors import RunError
-from predictor import submission
-from predictor.csv_shards import MANIFEST
+from predictor.format import submission
+from predictor.format.predictions_manifest import MANIFEST
 
 PARTS = [
     [("a/0001.jpg", "7 0.5"), ("0002.png", "x, y 0.25")],

@@ -9,10 +9,10 @@ from conftest import jpeg, photo
 from test_archives import header, pack
 from test_sources import grow, tar
 
-from pipeline import unlabelled
 from pipeline.images import image_bytes
 from pipeline.system.errors import RunError
-from pipeline.unlabelled import Listed, list_images
+from predictor.inputs import photo_listing
+from predictor.inputs.photo_listing import Listed, list_images
 
 FILES = {"b.jpg": b"b", "a/2.jpg": b"two", "a/1.jpg": b"", "é/x y.jpg": b"xyz"}
 
@@ -243,7 +243,7 @@ def test_the_fingerprint_is_of_ids_and_sizes(tmp_path: Path) -> None:
 
 
 def test_the_fingerprint_tells_rejects_apart() -> None:
-    reject = unlabelled.Reject
+    reject = photo_listing.Reject
     lists = [
         Listed(rejects=[reject("a", "test", "", "x", "y")]),
         Listed(rejects=[reject("a", "test", "", "x", "")]),

@@ -18,11 +18,12 @@ from test_reading import edit, ids_sha256, write_predictions
 
 from pipeline.dataset import manifest, record
 from pipeline.system.errors import RunError
-from predictor import audit, csv_shards, reading, verify
-from predictor.formats import Format
+from predictor import verify
+from predictor.format import file_check, predictions_manifest, reader
+from predictor.format.file_format import Format
 
 CLASSES = ("blue", "green", "red")
-FIRST, SECOND = (csv_shards.shard_name(index, 2) for index in range(2))
+FIRST, SECOND = (predictions_manifest.shard_name(index, 2) for index in range(2))
 
 
 def ids_of(dataset: manifest.Dataset) -> list[list[str]]:
@@ -230,7 +231,7 @@ def test_an_id_in_two_files(make) -> None:
 
 def promise(folder: Path, number: int, **values: object) -> None:
     """Has predictions.json promise a file as it is now."""
-    content = (folder / csv_shards.shard_name(number, 2)).read_bytes()
+    content = (folder / predictions_manifest.shard_name(number, 2)).read_bytes()
     checksum = google_crc32c.Checksum(content).digest().hex()
     entry(folder, number, bytes=len(content), crc32c=checksum, **values)
 
@@ -326,7 +327,7 @@ def test_a_submission(made_dataset: Path, tmp_path: Path, what: str) -> None:
         dataset=dataset.fingerprint,
         rows=TEST + 1,
     )
-    path = folder / csv_shards.shard_name(0, 1)
+    path = folder / predictions_manifest.shard_name(0, 1)
     rewrite(path, lambda text: change(f"{text}nothing,\n"))
     content = path.read_bytes()
     described = {
@@ -398,7 +399,7 @@ def test_best_classes_out_of_order(make) -> None:
 
 
 def test_only_so_many_are_told(make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "_TOLD_PER_FILE", 2)
+    monkeypatch.setattr(file_check, "_TOLD_PER_FILE", 2)
     folder = make()
     for name in (FIRST, SECOND):
         rewrite(folder / name, lambda text: text.replace("0.", "7."))
@@ -419,17 +420,17 @@ def test_from_the_command_line(make, program: Program) -> None:
     assert "Traceback" not in result.stderr
     missing = program("predictor", "verify")
     assert missing.returncode == 2
-    assert reading.MANIFEST in os.listdir(folder)
+    assert reader.MANIFEST in os.listdir(folder)
 
 
 READ_ROWS = """
 import sys
 from pathlib import Path
-from predictor import reading
+from predictor.format import reader
 
-made = reading.load(Path(sys.argv[1]))
+made = reader.load(Path(sys.argv[1]))
 try:
-    list(reading.rows(made, made.files[0]))
+    list(reader.rows(made, made.files[0]))
 except OSError as error:
     print(error.strerror, error.filename)
 """
@@ -440,14 +441,14 @@ def test_a_file_that_cannot_be_read_is_not_called_damaged(
     make, program: Program, failing: Callable[..., None], form: Format
 ) -> None:
     folder = make(form)
-    path = folder / csv_shards.shard_name(1, 2, form.extension)
+    path = folder / predictions_manifest.shard_name(1, 2, form.extension)
     failing(path)
     result = program("predictor", "verify", f"--predictions={folder}", "--workers=2")
     assert result.returncode == 1
     assert f"error: Input/output error: {path} (tried 6 times" in result.stderr
     assert "not whole" not in result.stderr
     assert "Traceback" not in result.stderr
-    failing(folder / csv_shards.shard_name(0, 2, form.extension))
+    failing(folder / predictions_manifest.shard_name(0, 2, form.extension))
     read = subprocess.run(
         [sys.executable, "-c", READ_ROWS, str(folder)],
         capture_output=True,
@@ -455,5 +456,5 @@ def test_a_file_that_cannot_be_read_is_not_called_damaged(
         cwd=REPOSITORY,
         check=False,
     )
-    first = folder / csv_shards.shard_name(0, 2, form.extension)
+    first = folder / predictions_manifest.shard_name(0, 2, form.extension)
     assert read.stdout == f"Input/output error {first}\n", read.stderr

@@ -8,8 +8,9 @@ import pytest
 
 from pipeline.system import resources
 from pipeline.system.errors import RunError
-from predictor import formats, volume
-from predictor.formats import Format
+from predictor.format import file_format
+from predictor.format.file_format import Format
+from predictor.writing import size_estimate
 
 FORMATS = [
     *(Format(), Format(compression="gzip"), Format(compression="zstd")),
@@ -27,10 +28,10 @@ def test_it_is_about_what_is_written(
     weights = np.random.default_rng(1).exponential(1, (1000, classes)) ** 8
     values = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
     with (tmp_path / "file").open("wb") as file:
-        output = formats.Output(file)
-        with formats.table(format, names, output) as table:
+        output = file_format.Output(file)
+        with file_format.table(format, names, output) as table:
             table.write([f"{n:022x}.jpg" for n in range(1000)], values)
-    each, seconds = volume.sample(format, names)
+    each, seconds = size_estimate.sample(format, names)
     assert each * 1000 == pytest.approx(output.length, rel=0.15)
     assert seconds > 0
 
@@ -38,7 +39,7 @@ def test_it_is_about_what_is_written(
 def test_little_is_not_worth_a_word(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    volume.announce(tmp_path, Format(), ["a", "b"], rows=100, writers=1)
+    size_estimate.announce(tmp_path, Format(), ["a", "b"], rows=100, writers=1)
     assert capsys.readouterr().out == ""
 
 
@@ -47,7 +48,7 @@ def test_much_is_announced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     rows = resources.free_disk(tmp_path) // 2 // 14_000
     if rows * 13_000 < 1e9:
         pytest.skip("the disk is too small for much")
-    volume.announce(tmp_path, Format(), names, rows=rows, writers=2)
+    size_estimate.announce(tmp_path, Format(), names, rows=rows, writers=2)
     said = capsys.readouterr().out
     assert f"{rows:,} rows of 1,000 classes take" in said
     assert "of 2 writing processes" in said
@@ -66,7 +67,7 @@ def test_more_than_the_disk_holds(format: Format, advice: str, tmp_path: Path) -
     """It need not exist yet."""
     rows = resources.free_disk(tmp_path) // 10
     with pytest.raises(RunError, match=f"GB free, and .* write less: {advice}"):
-        volume.announce(
+        size_estimate.announce(
             tmp_path / "not" / "yet", format, list("abcdefgh"), rows=rows, writers=1
         )
     assert os.listdir(tmp_path) == []

@@ -11,7 +11,7 @@ import pytest
 from conftest import REPOSITORY, children
 
 from pipeline.images.conversion import BadImage
-from predictor.worker import Worker, WorkerLostError
+from predictor.processes.request_process import Worker, WorkerLostError
 
 
 class TwoArgumentsError(Exception):
@@ -162,7 +162,7 @@ PARENT = """
 import sys, time
 sys.path.insert(0, "tests")
 import test_worker
-from predictor.worker import Worker
+from predictor.processes.request_process import Worker
 
 if __name__ == "__main__":
     worker = Worker(test_worker.Obey, "> ")

@@ -18,9 +18,9 @@ from conftest import REPOSITORY, children
 from pipeline.dataset.ledger import Reject
 from pipeline.storage.resumable_folder import WORK, WorkFolder
 from pipeline.system.errors import RunError
-from predictor.csv_shards import MANIFEST
-from predictor.formats import Format
-from predictor.writers import Writers
+from predictor.format.file_format import Format
+from predictor.format.predictions_manifest import MANIFEST
+from predictor.writing.writers import Writers
 
 NAMES = [f"predictions-0000{n}-of-00003.csv" for n in range(3)]
 CLASSES = ["a", "b, c", "d"]

@@ -1,0 +1,1 @@
+"""Measurements for the README and for those who change the code."""

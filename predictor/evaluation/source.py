@@ -1,0 +1,235 @@
+"""What is evaluated: MODEL on a split of DATASET, or PREDICTIONS."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.dataset import manifest
+from pipeline.dataset.manifest import Dataset
+from pipeline.storage import atomic
+from pipeline.storage.object_paths import AnyPath
+from pipeline.system.errors import RunError, UsageError
+from predictor.format import reader
+from predictor.format.reader import Predictions
+from predictor.format.row_batch import Rows
+
+if TYPE_CHECKING:
+    from trainer.model import Contract
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What was given, loaded.
+
+    Attributes:
+        dataset: DATASET.
+        model: the folder of MODEL.
+        contract: of it.
+        predictions: PREDICTIONS, in place of predicting the dataset with the model.
+        split: of what was predicted.
+    """
+
+    dataset: Dataset | None
+    model: AnyPath | None
+    contract: "Contract | None"
+    predictions: Predictions | None
+    split: str
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        if self.predictions:
+            return f"Evaluation of {self.predictions.folder.resolve().name}"
+        model, dataset = self.given
+        names = model.resolve().name, dataset.folder.resolve().name
+        return f"Evaluation of {names[0]} on {self.split} of {names[1]}"
+
+    @property
+    def source(self) -> dict[str, str | None]:
+        """Fingerprints, for evaluation.json; null where there is no such thing."""
+        if made := self.predictions:
+            names = ("model", "dataset", "images", "split", "format")
+            listed = atomic.sha256(made.folder / reader.MANIFEST)
+            return {**{x: made.value[x] for x in names}, "predictions": listed}
+        assert self.contract
+        return {
+            "model": self.contract.fingerprint,
+            "dataset": self.given[1].fingerprint,
+            "images": None,
+            "split": self.split,
+            "format": "probabilities",
+            "predictions": None,
+        }
+
+    @property
+    def given(self) -> tuple[AnyPath, Dataset]:
+        """MODEL and DATASET, where there are no PREDICTIONS."""
+        assert self.model
+        assert self.dataset
+        return self.model, self.dataset
+
+    @property
+    def predicted(self) -> Dataset | None:
+        """The dataset, where its images are those that were predicted."""
+        made, dataset = self.predictions, self.dataset
+        if made and dataset and made.value["dataset"] != dataset.fingerprint:
+            return None
+        return dataset
+
+    @property
+    def images(self) -> int:
+        """How many are predicted."""
+        if self.predictions:
+            return int(self.predictions.value["rows"])
+        return self.given[1].split(self.split).examples
+
+    def classes(self) -> tuple[str, ...]:
+        """The classes that the model has, by number; none where nothing tells.
+
+        Raises:
+            RunError: two of them have the same name.
+        """
+        found = self._classes()
+        if len(set(found)) < len(found):
+            twice = next(name for name in found if found.count(name) > 1)
+            raise RunError(
+                f"the class {twice!r} is there more than once, so that its columns "
+                "cannot be told apart. Train on a DATASET whose classes have names of "
+                "their own."
+            )
+        return found
+
+    def frequency(self, names: tuple[str, ...]) -> np.ndarray | None:
+        """int64[names], training images of classes; None without a train split."""
+        if not self.dataset or "train" not in self.dataset.splits:
+            return None
+        counts = manifest.class_counts(self.dataset, "train")
+        by_name = dict(zip(self.dataset.classes, counts, strict=True))
+        return np.array([by_name.get(name, 0) for name in names], np.int64)
+
+    def rows(self, *, batch_size: int, **devices: Any) -> Iterator[Rows]:
+        """Every prediction once, read or made; nothing is written.
+
+        Args:
+            batch_size: of what is made, over all replicas.
+            devices: see devices.strategy.
+        """
+        if not self.predictions:
+            yield from self._predict(batch_size, devices)
+            return
+        for entry in self.predictions.files:
+            yield from reader.rows(self.predictions, entry)
+
+    def _classes(self) -> tuple[str, ...]:
+        made, dataset = self.predictions, self.dataset
+        if self.contract:
+            return self.contract.classes
+        assert made
+        if made.format.kind == "probabilities":
+            return reader.classes(made)
+        if dataset and manifest.classes_entry(dataset.classes) == made.value["classes"]:
+            return dataset.classes
+        return ()
+
+    def _predict(self, batch_size: int, options: dict[str, Any]) -> Iterator[Rows]:
+        from predictor.forward_pass import Forward  # here: see _contract
+        from predictor.inputs.inputs import FromDataset
+        from trainer import dataset, devices, model
+
+        folder, data = self.given
+        images = FromDataset(data, self.split)
+        strategy = devices.strategy(**options)
+        with strategy.scope():
+            forward = Forward(model.load(folder), strategy)
+        shards = range(len(images.sizes))
+        batches = images.batches(shards, batch_size=batch_size, at_once=1)
+        with dataset.naming_damage(data):
+            for batch, probabilities in forward.stream(x for x in batches if x.ids):
+                yield Rows(batch.ids, None, probabilities)
+
+
+def load(
+    *,
+    dataset: AnyPath | None,
+    model: AnyPath | None,
+    split: str,
+    predictions: AnyPath | None,
+    labelled: bool,
+) -> Subject:
+    """Loads what was given, and holds one to the other.
+
+    Args:
+        dataset: DATASET.
+        model: MODEL.
+        split: of the dataset.
+        predictions: PREDICTIONS.
+        labelled: whether labels come from elsewhere than the dataset.
+
+    Raises:
+        UsageError: there is nothing to evaluate, or nothing to hold it to.
+        RunError: something is damaged, or does not fit.
+    """
+    if not predictions and not (model and dataset):
+        raise UsageError(
+            "nothing to evaluate: give --model and --dataset, or --predictions"
+        )
+    if not dataset and not labelled:
+        raise UsageError(
+            "nothing tells what the images show: give --labels, or the --dataset that "
+            "was predicted"
+        )
+    data = manifest.load(dataset) if dataset else None
+    made = reader.load(predictions) if predictions else None
+    contract = _contract(model, data) if model else None
+    if made and contract:
+        _check_model(made, contract)
+    if made and data and not labelled:
+        _check_images(made, data, split)
+    return Subject(
+        dataset=data,
+        model=model,
+        contract=contract,
+        predictions=made,
+        split=made.value["split"] if made else split,
+    )
+
+
+def _contract(folder: AnyPath, data: Dataset | None) -> "Contract":
+    from trainer import model  # here: TensorFlow takes seconds that CSVs need not
+
+    contract = model.read_contract(folder)
+    if data:
+        contract.check(data)
+    return contract
+
+
+def _check_model(made: Predictions, contract: "Contract") -> None:
+    if made.value["model"] != contract.fingerprint:
+        raise RunError(
+            f"{made.folder} was predicted by another model: {made.value['model']} "
+            f"there, {contract.fingerprint} here. Give the model that made it, or none."
+        )
+
+
+def _check_images(made: Predictions, data: Dataset, split: str) -> None:
+    """Refuses predictions of other images than those that have the labels."""
+    value, folder = made.value, made.folder
+    if value["dataset"] != data.fingerprint:
+        there = value["dataset"] or "photos, and no DATASET,"
+        raise RunError(
+            f"{folder} was predicted of other images: {there} there, "
+            f"{data.fingerprint} here. Give the DATASET that was predicted, or labels "
+            "as a CSV (--labels)."
+        )
+    if value["split"] != split:
+        raise RunError(
+            f"{folder} was predicted of split {value['split']!r}, not of {split!r}. "
+            f"Use --split={value['split']}."
+        )
+    if made.format.kind == "submission":
+        raise RunError(
+            f"{folder} is a submission: its ids are stems, which {data.folder} does "
+            "not have. Give labels as a CSV (--labels)."
+        )

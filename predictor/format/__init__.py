@@ -1,0 +1,1 @@
+"""PREDICTIONS on disk: manifest, CSV, Parquet, submission, and their checks."""

@@ -1,0 +1,1 @@
+"""What is predicted: a split of DATASET, or photos."""

@@ -1,0 +1,237 @@
+"""What is predicted: a split of DATASET, or photos as they lie."""
+
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from pipeline.dataset import manifest, record, shard_cache
+from pipeline.dataset.ledger import Reject
+from pipeline.dataset.manifest import Dataset, ImageContract
+from pipeline.images.conversion import BadImage
+from pipeline.shards import plan
+from pipeline.storage.object_paths import AnyPath
+from pipeline.system import resources
+from pipeline.system.errors import RunError
+from predictor.inputs import photo_listing
+from predictor.inputs.photo_decoding import Decoders
+from predictor.inputs.photo_listing import Unlabelled
+
+
+class Batch(NamedTuple):
+    """Images of one input shard, in order.
+
+    Attributes:
+        shard: its position.
+        ids: of the rows.
+        images: uint8[rows, height, width, 3].
+        rejects: images among these that are no rows.
+        last: of the shard; it may have no rows.
+    """
+
+    shard: int
+    ids: list[str]
+    images: np.ndarray
+    rejects: list[Reject]
+    last: bool
+
+
+class Input(Protocol):
+    """Images in shards, which never depend on how they are read.
+
+    Attributes:
+        key: what decides the images, for predictions.json.
+        sizes: images of every shard.
+        rejects: images that are in no shard.
+        has_rejects: whether there can be any rejects.
+    """
+
+    key: Mapping[str, Any]
+    sizes: Sequence[int]
+    rejects: Sequence[Reject]
+    has_rejects: bool
+
+    def ids(self) -> Iterator[str]:
+        """Yields the ids of all images, shard by shard; nothing is decoded."""
+
+    def batches(
+        self, shards: Sequence[int], *, batch_size: int, at_once: int
+    ) -> Generator[Batch, None, None]:
+        """Every image of some shards once.
+
+        Args:
+            shards: their positions.
+            batch_size: rows of a batch, the last of each shard excepted.
+            at_once: shards that are read side by side, a batch of each in turn.
+        """
+
+
+class FromDataset:
+    """The records of a split; what was rejected, DATASET has the account of.
+
+    Raises:
+        RunError: there is no such split, or nothing in it.
+    """
+
+    rejects: Sequence[Reject] = ()
+    has_rejects = False
+
+    def __init__(self, dataset: Dataset, split: str) -> None:
+        found = dataset.split(split)
+        if not found.examples:
+            raise RunError(
+                f"split {split} of {dataset.folder} has no examples, and "
+                f"{found.rejected} rejects: there is nothing to predict. Choose "
+                "another split (--split)."
+            )
+        self.key: Mapping[str, Any] = {
+            "dataset": dataset.fingerprint,
+            "images": None,
+            "split": split,
+        }
+        self.sizes: Sequence[int] = [shard.examples for shard in found.shards]
+        self._dataset, self._shards = dataset, found.shards
+
+    def ids(self) -> Iterator[str]:
+        """Reads them from the records.
+
+        Raises:
+            RunError: a shard is missing or damaged.
+        """
+        for entry in self._shards:
+            try:
+                for stored in record.read(shard_cache.shard_file(self._dataset, entry)):
+                    yield stored.record.id
+            except (FileNotFoundError, record.BadRecordError) as error:
+                damage = manifest.damage_of(self._dataset, entry)
+                raise RunError(damage or str(error)) from error
+
+    def batches(
+        self, shards: Sequence[int], *, batch_size: int, at_once: int
+    ) -> Generator[Batch, None, None]:
+        """See Input."""
+        from trainer import dataset as data  # here: TensorFlow takes seconds
+
+        image = self._dataset.image
+        nothing = np.empty((0, image.height, image.width, 3), np.uint8)
+        for position in shards:
+            if not self.sizes[position]:  # it was all rejects
+                yield Batch(position, [], nothing, [], last=True)
+        left = list(self.sizes)
+        batches = data.by_shard(
+            self._dataset,
+            [self._shards[position] for position in shards],
+            batch_size=batch_size,
+            at_once=at_once,
+        )
+        with data.naming_damage(self._dataset):
+            for index, (ids, images, _) in batches.as_numpy_iterator():
+                position = shards[index]
+                left[position] -= len(ids)
+                names = [image_id.decode() for image_id in ids]
+                yield Batch(position, names, images, [], last=not left[position])
+
+
+class FromImages:
+    """Photos of a folder, a CSV list or a tar archive; see photo_listing.
+
+    Args:
+        images: where they are.
+        split: of those, where there are several.
+        contract: the size and resize rule of the model.
+
+    Raises:
+        RunError: there are none.
+    """
+
+    has_rejects = True
+
+    def __init__(self, images: AnyPath, split: str, contract: ImageContract) -> None:
+        listed = photo_listing.list_images(images, split=split)
+        count = plan.default_count(len(listed.images)) or 1
+        cuts = [len(listed.images) * n // count for n in range(count + 1)]
+        self.key: Mapping[str, Any] = {
+            "dataset": None,
+            "images": listed.fingerprint(),
+            "split": split,
+        }
+        self.sizes: Sequence[int] = [end - start for start, end in pairwise(cuts)]
+        self.rejects: Sequence[Reject] = listed.rejects
+        self._images, self._starts, self._split = listed.images, cuts, split
+        self._contract = contract
+        self._shape = (contract.height, contract.width, 3)
+
+    def ids(self) -> Iterator[str]:
+        """See Input."""
+        return (image.id for image in self._images)
+
+    def batches(
+        self, shards: Sequence[int], *, batch_size: int, at_once: int
+    ) -> Generator[Batch, None, None]:
+        """See Input; a batch has fewer rows where images of it are rejected."""
+        turns = list(_turns(self.sizes, shards, batch_size, at_once))
+        decoders = Decoders(self._contract, count=resources.cores())
+        try:
+            uris = (one.uri for turn in turns for one in self._taken(turn))
+            yield from _ahead(self._batches(turns, decoders.decode(uris)))
+        finally:
+            decoders.end()
+
+    def _taken(self, turn: "_Turn") -> list[Unlabelled]:
+        start = self._starts[turn.shard] + turn.first
+        return self._images[start : start + turn.images]
+
+    def _batches(
+        self, turns: Sequence["_Turn"], decoded: Iterator[np.ndarray | BadImage]
+    ) -> Iterator[Batch]:
+        for turn in turns:
+            images = np.empty((turn.images, *self._shape), np.uint8)
+            ids: list[str] = []
+            rejects: list[Reject] = []
+            for image, found in zip(self._taken(turn), decoded, strict=False):
+                if isinstance(found, BadImage):
+                    why = (found.reason, found.detail)
+                    rejects.append(Reject(image.id, self._split, "", *why))
+                else:
+                    images[len(ids)] = found
+                    ids.append(image.id)
+            yield Batch(turn.shard, ids, images[: len(ids)], rejects, turn.last)
+
+
+class _Turn(NamedTuple):
+    """Images of a shard that make a batch: from one on, so many."""
+
+    shard: int
+    first: int
+    images: int
+    last: bool
+
+
+def _turns(
+    sizes: Sequence[int], shards: Sequence[int], batch_size: int, at_once: int
+) -> Iterator[_Turn]:
+    """A batch of each of so many shards in turn; of an empty one, an empty batch."""
+    waiting, begun = deque(shards), deque[tuple[int, int]]()
+    while waiting or begun:
+        while waiting and len(begun) < at_once:
+            begun.append((waiting.popleft(), 0))
+        position, first = begun.popleft()
+        left = sizes[position] - first
+        yield _Turn(position, first, min(batch_size, left), left <= batch_size)
+        if left > batch_size:
+            begun.append((position, first + batch_size))
+
+
+def _ahead(batches: Iterator[Batch], count: int = 2) -> Iterator[Batch]:
+    """The same, a few of them made before they are asked for, by a thread."""
+    thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
+    try:
+        made = deque(thread.submit(next, batches, None) for _ in range(count))
+        while (batch := made.popleft().result()) is not None:
+            made.append(thread.submit(next, batches, None))
+            yield batch
+    finally:
+        thread.shutdown(cancel_futures=True)

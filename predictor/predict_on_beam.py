@@ -1,0 +1,145 @@
+"""Predictions made by workers of a Beam job: the same shards, the same bytes.
+
+One element is one input shard. A worker process checks the order, and loads the model,
+once; its shards come one after another, for a shard has all of the device.
+"""
+
+import contextlib
+import functools
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.beam_job import Work
+from pipeline.dataset import shard_cache as fetch
+from pipeline.dataset.ledger import Reject
+from pipeline.runners.progress import Watch
+from pipeline.runners.remote import Engine
+from pipeline.storage import folder_lock
+from pipeline.storage.atomic import log_path
+from pipeline.storage.noted_error import noting_verdict, with_verdict
+from pipeline.storage.object_paths import AnyPath
+from pipeline.storage.resumable_folder import WORK, WorkFolder
+from pipeline.storage.worker_signs import begin
+from pipeline.system import io_errors, resources
+from predictor import request
+from predictor.format.predictions_manifest import MANIFEST
+from predictor.request import Begun, Order
+from predictor.writing import writers
+
+_Cache = tuple[Path | None, int | None]  # see fetch.cache_at
+
+_TURN = threading.Lock()  # of the threads of a worker
+
+
+def run(
+    wanted: Order,
+    *,
+    runner: str,
+    workers: int,
+    batch_size: int = 64,
+    shard_cache: _Cache = (None, None),
+    beam_arguments: Sequence[str] = (),
+) -> None:
+    """Has every image predicted once, or goes on where an earlier run stopped.
+
+    Args:
+        wanted: what is predicted, and where it goes: the workers reach all of it under
+            the same names.
+        runner, workers, beam_arguments: see engine.Engine.
+        batch_size: over all replicas of a worker.
+        shard_cache: of every worker's machine, for a dataset in a store.
+
+    Raises:
+        RunError: as `predict.run`; or the runner failed.
+        UsageError: the model has fewer classes than the format asks for; or Beam does
+            not know the runner, or an option, or needs another.
+    """
+    started = time.monotonic()
+    folders: dict[str, Sequence[AnyPath]] = {
+        "model": [wanted.model],
+        "predictions": [wanted.folder],
+        **({"dataset": [wanted.dataset]} if wanted.dataset else {}),
+        **({"images": [wanted.images]} if wanted.images else {}),
+    }
+    with folder_lock.held(wanted.folder, notes=WORK):
+        engine = Engine(
+            runner, workers=workers, folders=folders, beam_arguments=beam_arguments
+        )
+        begun = Begun(wanted)
+        if begun.complete:
+            print(f"PREDICTIONS {wanted.folder} is complete already; nothing to do.")
+            return
+        begun.announce(begun.parts.missing(), writers=workers)
+        planned = dict(zip(begun.parts.names, begun.source.sizes, strict=True))
+        make = functools.partial(
+            _make, wanted=wanted, batch_size=batch_size, shard_cache=shard_cache
+        )
+        complete = functools.partial(_complete, wanted)
+        with (
+            with_verdict(begun.output),
+            Watch(begun.output, begun.parts.work, planned, what="predict") as watch,
+        ):
+            work = Work(functools.partial(list, watch.missing), make, complete)
+            if not watch.missing:
+                begun.finish()
+            elif not engine.run(work, watch, log_path(wanted.folder)):
+                return
+        print(request.in_words(wanted.folder, time.monotonic() - started))
+
+
+class _Worker:
+    """What a worker process keeps from shard to shard."""
+
+    def __init__(self, wanted: Order, shard_cache: _Cache) -> None:
+        from predictor.forward_pass import (
+            Forward,  # here: the launcher needs no TensorFlow
+        )
+        from trainer import devices, model
+
+        resources.limit_arenas()
+        fetch.cache_at(*shard_cache)
+        begin(wanted.folder)
+        self.begun = Begun(wanted, alone=False)
+        strategy = devices.strategy()
+        with strategy.scope():
+            self.forward = Forward(model.load(wanted.model), strategy)
+
+
+_worker = functools.cache(_Worker)
+
+
+def _make(name: str, *, wanted: Order, batch_size: int, shard_cache: _Cache) -> None:
+    """Predicts one input shard, and commits the output shard of this name."""
+    from predictor.forward_pass import naming_shortage, refuse_infinite
+
+    folder = wanted.folder
+    with _TURN, noting_verdict(folder), io_errors.explained(folder / name):
+        if WorkFolder(wanted.folder, manifest=MANIFEST).complete():
+            return  # a runner tries a part again after the last step
+        worker = _worker(wanted, shard_cache)
+        parts, source = worker.begun.parts, worker.begun.source
+        position = parts.names.index(name)
+        if parts.work.note(name):  # by a worker that was lost afterwards
+            return
+        rejects: list[Reject] = []
+        batches = source.batches([position], batch_size=batch_size, at_once=1)
+        file = writers.File(
+            parts.work, name, parts.format, worker.begun.contract.classes
+        )
+        with file, contextlib.closing(batches), naming_shortage(batch_size):
+            for batch, probabilities in worker.forward.stream(batches):
+                refuse_infinite(batch.ids, probabilities)
+                if batch.ids:
+                    file.write(batch.ids, probabilities)
+                rejects += batch.rejects
+            file.commit(rejects)
+
+
+def _complete(wanted: Order) -> None:
+    """The last step of the job; again does nothing."""
+    with noting_verdict(wanted.folder):
+        begun = Begun(wanted, alone=False)
+        if not begun.complete:
+            begun.finish()

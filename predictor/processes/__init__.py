@@ -1,0 +1,1 @@
+"""Child processes that answer requests, and memory shared with them."""

@@ -1,0 +1,1 @@
+"""Output shards, written by processes of their own."""
