@@ -1,6 +1,9 @@
 """One step on one and on several replicas: the same mathematics."""
 
 import functools
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -28,41 +31,70 @@ def strategy_of(replicas: int):
     return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
 
 
-@pytest.fixture
-def make(tf):
+def build(
+    replicas: int,
+    learning_rate: float = 2e-3,
+    seed: int = 3,
+    weights=None,
+    source=None,
+    scaling=None,
+    **fields,
+):
     """A Loop on so many logical CPUs, from the same weights every time."""
     import keras
 
-    from trainer import model
+    from trainer import model, optimizer
     from trainer.loop import Loop
 
-    def build(
-        replicas: int,
-        learning_rate: float = 2e-3,
-        seed: int = 3,
-        weights=None,
-        **fields,
-    ):
-        strategy = strategy_of(replicas)
-        recipe = replace(PLAIN, **fields)
-        keras.utils.set_random_seed(1)
-        with strategy.scope():
-            network = model.build(
-                height=HEIGHT, width=WIDTH, classes=6, weights="none", recipe=recipe
-            )
-            model.train_only(network, recipe.trainable)
-            # Not RMSprop: its first step is ±3.2 learning rates for any gradient, so
-            # that rounding decides where a gradient is all but zero.
-            updates = keras.optimizers.SGD(learning_rate)
-            if recipe.precision == "mixed_float16":
-                updates = keras.optimizers.LossScaleOptimizer(updates)
-            updates.build(network.trainable_variables)
-        loop = Loop(
-            network, updates, strategy, recipe, seed=seed, class_weights=weights
+    strategy = strategy_of(replicas)
+    recipe = replace(PLAIN, **fields)
+    keras.utils.set_random_seed(1)
+    with strategy.scope():
+        network = model.build(
+            height=HEIGHT, width=WIDTH, classes=6, weights="none", recipe=recipe
         )
-        return loop, network, updates
+        model.train_only(network, recipe.trainable)
+        # Not RMSprop: its first step is ±3.2 learning rates for any gradient, so that
+        # rounding decides where a gradient is all but zero.
+        updates = keras.optimizers.SGD(learning_rate)
+        if recipe.precision == "mixed_float16":
+            updates = (scaling or optimizer.LossScaleOptimizer)(updates)
+        updates.build(network.trainable_variables)
+    loop = Loop(
+        network,
+        updates,
+        strategy,
+        recipe,
+        seed=seed,
+        class_weights=weights,
+        source=source,
+    )
+    return loop, network, updates
 
+
+@pytest.fixture
+def make(tf):
     return build
+
+
+def on_replicas(replicas: int, function: Callable, *arguments, **options):
+    """What a function returns in a process of its own, with so many logical CPUs.
+
+    In one process all strategies of several replicas must have the same number:
+    TensorFlow remembers the size of a group of devices.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, _split_the_cpu, (replicas,)) as process:
+        return process.submit(function, *arguments, **options).result(timeout=300)
+
+
+def _split_the_cpu(count: int) -> None:
+    import tensorflow as tf
+
+    (processor,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(
+        processor, [tf.config.LogicalDeviceConfiguration()] * count
+    )
 
 
 def examples(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -145,6 +177,57 @@ def test_the_same_epoch(tf, make, options: dict, replicas: int) -> None:
     np.testing.assert_allclose(one.metrics, other.metrics, rtol=1e-4)
     for old, a, b in zip(before, expected, found, strict=True):
         assert np.linalg.norm(a - b) <= 2e-3 * np.linalg.norm(a - old)
+
+
+@pytest.mark.parametrize("replicas", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
+def test_an_infinite_gradient_skips_the_step(tf, replicas: int) -> None:
+    """On every replica, whichever it is of; and training goes on after it."""
+    on_replicas(replicas, skip_steps, replicas)
+
+
+def skip_steps(replicas: int) -> None:
+    import tensorflow as tf
+
+    from trainer import optimizer
+
+    at = tf.Variable(-1)
+
+    class Planted(optimizer.LossScaleOptimizer):
+        """Adds Inf to a gradient of the replica `at`."""
+
+        def apply(self, grads, trainable_variables=None):
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            added = tf.where(replica == at, float("inf"), 0.0)
+            super().apply([grads[0] + added, *grads[1:]], trainable_variables)
+
+    # Without augmentation and dropout no step of these overflows by itself.
+    made = build(replicas, precision="mixed_float16", scaling=Planted)
+    _, network, updates = made
+    state = [updates.dynamic_scale, updates.iterations]
+    scale = 2.0**15
+    for done, replica in enumerate(range(replicas)):
+        before = copies(network.trainable_variables)
+        at.assign(replica)
+        train(tf, made, 1)
+        scale /= 2
+        np.testing.assert_equal(copies(network.trainable_variables), before)
+        np.testing.assert_equal(copies(state), [[scale] * replicas, [done] * replicas])
+        at.assign(-1)
+        train(tf, made, 1)
+        after = [[scale] * replicas, [done + 1] * replicas]
+        np.testing.assert_equal(copies(state), after)
+        for old, new in zip(before, copies(network.trainable_variables), strict=True):
+            assert np.isfinite(new).all()
+            np.testing.assert_array_equal(new[1:], new[:-1])  # on every replica
+            assert not np.array_equal(old, new)
+
+
+def copies(variables) -> list[list]:
+    """The value of each variable on each replica."""
+    return [
+        [part.numpy() for part in getattr(one.value, "values", [one.value])]
+        for one in variables
+    ]
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
