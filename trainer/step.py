@@ -130,7 +130,7 @@ class Step:
         return in_parts(function, rows, self._recipe.accumulate)
 
     def _cut(self, rows: tf.Tensor) -> list[tf.Tensor]:
-        return tf.split(rows, self._recipe.accumulate)
+        return _slices(rows, self._recipe.accumulate)
 
     def _augmented(self, images: tf.Tensor) -> tf.Tensor:
         """The images of this replica, each as it would be with one replica for all."""
@@ -143,12 +143,24 @@ class Step:
 
 
 def in_parts(function: Callable, rows: tf.Tensor, parts: int) -> tf.Tensor:
-    """A function of rows that know nothing of each other, part after part."""
+    """Applies a function of rows that know nothing of each other, part after part."""
+    if parts == 1:
+        return function(rows)
     done: list[tf.Tensor] = []
-    for part in tf.split(rows, parts):
+    for part in _slices(rows, parts):
         with tf.control_dependencies(done[-1:]):
             done.append(function(tf.identity(part)))
     return tf.concat(done, axis=0)
+
+
+def _slices(rows: tf.Tensor, parts: int) -> list[tf.Tensor]:
+    """Cuts the first axis evenly."""
+    size, rest = divmod(len(rows), parts)
+    if rest:
+        raise ValueError(f"{len(rows)} rows cannot be cut into {parts} equal parts")
+    # Not tf.split: GPUs have no kernel of it for uint8, and pixels would go to the CPU
+    # and back in every step.
+    return [rows[first : first + size] for first in range(0, len(rows), size)]
 
 
 def _cross_entropy(labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
