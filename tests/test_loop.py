@@ -127,6 +127,8 @@ SAME_MATHEMATICS = [
     {"accumulate": 2, "trainable": "all"},
     {"steps_per_execution": 2},
     {"jit": True},
+    {"dropout": 0.3, "accumulate": 2, "augmentation": AUGMENTED},
+    {"dropout": 0.5, "steps_per_execution": 2, "trainable": "head"},
 ]
 
 
@@ -177,6 +179,155 @@ def test_the_same_epoch(tf, make, options: dict, replicas: int) -> None:
     np.testing.assert_allclose(one.metrics, other.metrics, rtol=1e-4)
     for old, a, b in zip(before, expected, found, strict=True):
         assert np.linalg.norm(a - b) <= 2e-3 * np.linalg.norm(a - old)
+
+
+@pytest.mark.parametrize(
+    "replicas", [2, *(pytest.param(count, marks=pytest.mark.slow) for count in (4, 8))]
+)
+def test_dropout_is_that_of_one_device(tf, make, replicas: int) -> None:
+    """Four steps, each with other masks; see `test_the_same_epoch` for the tolerances.
+
+    Other masks change the loss by a tenth, and weights by as much as they move.
+    """
+    options = {"learning_rate": 5e-5, "dropout": 0.5}
+    before = make(1, **options)[1].get_weights()
+    one, expected = train(tf, make(1, **options), 4)
+    other, found = on_replicas(replicas, build_and_train, replicas, 4, **options)
+    np.testing.assert_allclose(one.metrics, other.metrics, rtol=1e-4)
+    for old, a, b in zip(before, expected, found, strict=True):
+        assert np.linalg.norm(a - b) <= 2e-3 * np.linalg.norm(a - old)
+
+
+def build_and_train(replicas: int, steps: int, **options):
+    import tensorflow as tf
+
+    return train(tf, build(replicas, **options), steps)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_dropout_from_features_is_that_from_pixels(tf, make, replicas: int) -> None:
+    from trainer import model
+    from trainer.step import Source
+
+    pixels, expected = train(tf, make(1, 5e-5, dropout=0.5), 4)
+    source = Source("block4_pool", tf.identity, tf.identity)
+    loop, network, _ = make(replicas, 5e-5, dropout=0.5, source=source)
+    before = network.get_weights()
+    prefix = model.prefix(network, "block4_pool")
+    data = batches(tf, 4 * BATCH).map(lambda rows, labels: (prefix(rows), labels))
+    with progress(4 * BATCH, "test") as bar:
+        features = loop.train(loop.feed(data), 4, bar=bar)
+    np.testing.assert_allclose(pixels.metrics, features.metrics, rtol=1e-4)
+    for old, a, b in zip(before, expected, network.get_weights(), strict=True):
+        assert np.linalg.norm(a - b) <= 2e-3 * np.linalg.norm(a - old)
+
+
+def test_dropout_by_hand(tf, make) -> None:
+    """The loss of the first step, from the mask that `dropout` draws for it."""
+    _, network, _ = make(1, dropout=0.5)
+    images, labels = examples(BATCH)
+    hidden = keras_layers(network, "pixels", "normalization")(images, training=True)
+    zeroed = masks(1, rate=0.5, seed=3, step=0, units=256) * hidden
+    last = network.get_layer("probabilities")
+    probabilities = last(zeroed).numpy()
+    expected = -np.log(probabilities[np.arange(BATCH), labels]).mean()
+    epoch, _ = train(tf, make(1, dropout=0.5), 1)
+    assert epoch.metrics.loss == pytest.approx(expected, rel=1e-4)
+
+
+def keras_layers(network, first: str, last: str):
+    import keras
+
+    ends = (network.get_layer(name).output for name in (first, last))
+    return keras.Model(*ends)
+
+
+def masks(replicas: int, *, rate: float, seed: int, step: int, units: int = 64):
+    """float32[BATCH, units]: what dropout makes of ones, over all replicas."""
+    import tensorflow as tf
+
+    from trainer.step import dropout
+
+    strategy = strategy_of(replicas)
+
+    def replica() -> object:
+        rows = tf.ones([BATCH // replicas, units])
+        number = tf.constant(step, tf.int64)
+        return dropout(rows, rate, seed=seed, step=number, batch_size=BATCH)
+
+    parts = tf.function(lambda: strategy.run(replica))()
+    return np.concatenate(strategy.experimental_local_results(parts))
+
+
+SEEDS, STEPS = (0, 3, 2**31 - 1), (0, 1, 2, 10**6)
+
+
+def all_masks(replicas: int) -> np.ndarray:
+    """float32[len(SEEDS), len(STEPS), BATCH, 64]"""
+    return np.array(
+        [
+            [masks(replicas, rate=0.5, seed=seed, step=step) for step in STEPS]
+            for seed in SEEDS
+        ]
+    )
+
+
+def test_every_row_has_its_own_mask(tf) -> None:
+    """The same on 1, 2 and 4 replicas; another for every row, step and seed."""
+    one = all_masks(1)
+    assert set(np.unique(one)) == {0, 2}
+    np.testing.assert_array_equal(one, all_masks(2))
+    np.testing.assert_array_equal(one, on_replicas(4, all_masks, 4))
+    rows = one.reshape(-1, one.shape[-1])
+    assert len(np.unique(rows, axis=0)) == len(SEEDS) * len(STEPS) * BATCH
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.8])
+def test_the_masks_are_those_of_philox(tf, rate: float) -> None:
+    """By the published algorithm, so that a GPU has the same; kept ones are scaled."""
+    units = 1000
+    found = masks(2, rate=rate, seed=7, step=11, units=units)
+    drawn = philox(BATCH * units, seed=7, step=11).reshape(BATCH, units)
+    scale = np.float32(1 / (1 - rate))
+    np.testing.assert_array_equal(found, np.where(drawn >= np.float32(rate), scale, 0))
+    # Of 8,000 a share of `rate`, give or take five standard deviations.
+    assert abs((found == 0).mean() - rate) < 5 * np.sqrt(rate * (1 - rate) / found.size)
+
+
+def philox(count: int, *, seed: int, step: int) -> np.ndarray:
+    """float32[count] in [0, 1) of Philox-4x32-10 (Salmon et al., SC 2011)."""
+    low, mask = np.arange(count // 4, dtype=np.uint64), np.uint64(2**32 - 1)
+    counter = [low, low * 0, low * 0 + np.uint64(step), low * 0]  # least first
+    keys = [seed, 0]
+    for _ in range(10):
+        first = np.uint64(0xD2511F53) * counter[0]
+        second = np.uint64(0xCD9E8D57) * counter[2]
+        counter = [
+            (second >> np.uint64(32)) ^ counter[1] ^ np.uint64(keys[0]),
+            second & mask,
+            (first >> np.uint64(32)) ^ counter[3] ^ np.uint64(keys[1]),
+            first & mask,
+        ]
+        keys = [(keys[0] + 0x9E3779B9) % 2**32, (keys[1] + 0xBB67AE85) % 2**32]
+    words = np.stack(counter, axis=1).ravel()
+    # The lower 23 bits are the mantissa of a number in [1, 2).
+    return ((words & np.uint64(2**23 - 1)) / 2**23).astype(np.float32)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_dropout_of_16_bits_has_the_same_masks(tf, dtype: str) -> None:
+    from trainer.step import dropout
+
+    def dropped(kind: str):
+        number = tf.constant(5, tf.int64)
+        return dropout(tf.ones([8, 64], kind), 0.5, seed=3, step=number, batch_size=8)
+
+    exact, rounded = (
+        strategy_of(1).run(lambda kind=kind: dropped(kind))
+        for kind in ("float32", dtype)
+    )
+    assert rounded.dtype == dtype
+    np.testing.assert_array_equal(exact, tf.cast(rounded, tf.float32))
 
 
 @pytest.mark.parametrize("replicas", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
@@ -324,8 +475,9 @@ def test_training_metrics_are_those_of_the_batches(tf, make) -> None:
 @pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize("rows", [1, 8, 9, 15])
 def test_evaluation_counts_every_row_once(tf, make, replicas: int, rows: int) -> None:
-    """The last batch has 1, 8 or 7 rows; with 1, one replica has none."""
-    loop, network, _ = make(replicas)
+    """The last batch has 1, 8 or 7 rows; with 1, one replica has none. Dropout is of
+    training alone."""
+    loop, network, _ = make(replicas, dropout=0.9)
     metrics = loop.evaluate(batches(tf, rows))
     images, labels = examples(rows)
     probabilities = network(images, training=False).numpy()

@@ -30,7 +30,7 @@ def test_split_has_no_kernel_for_pixels(tf) -> None:
     "options",
     [
         {},
-        {"augmentation": FLIPS},
+        {"augmentation": FLIPS, "dropout": 0.5},
         {"augmentation": AUGMENTED},
         {"accumulate": 2},
         {"trainable": "head", "accumulate": 2},
