@@ -1,6 +1,9 @@
 """One step on one and on several replicas: the same mathematics."""
 
 import functools
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -28,41 +31,70 @@ def strategy_of(replicas: int):
     return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
 
 
-@pytest.fixture
-def make(tf):
+def build(
+    replicas: int,
+    learning_rate: float = 2e-3,
+    seed: int = 3,
+    weights=None,
+    source=None,
+    scaling=None,
+    **fields,
+):
     """A Loop on so many logical CPUs, from the same weights every time."""
     import keras
 
-    from trainer import model
+    from trainer import model, optimizer
     from trainer.loop import Loop
 
-    def build(
-        replicas: int,
-        learning_rate: float = 2e-3,
-        seed: int = 3,
-        weights=None,
-        **fields,
-    ):
-        strategy = strategy_of(replicas)
-        recipe = replace(PLAIN, **fields)
-        keras.utils.set_random_seed(1)
-        with strategy.scope():
-            network = model.build(
-                height=HEIGHT, width=WIDTH, classes=6, weights="none", recipe=recipe
-            )
-            model.train_only(network, recipe.trainable)
-            # Not RMSprop: its first step is ±3.2 learning rates for any gradient, so
-            # that rounding decides where a gradient is all but zero.
-            updates = keras.optimizers.SGD(learning_rate)
-            if recipe.precision == "mixed_float16":
-                updates = keras.optimizers.LossScaleOptimizer(updates)
-            updates.build(network.trainable_variables)
-        loop = Loop(
-            network, updates, strategy, recipe, seed=seed, class_weights=weights
+    strategy = strategy_of(replicas)
+    recipe = replace(PLAIN, **fields)
+    keras.utils.set_random_seed(1)
+    with strategy.scope():
+        network = model.build(
+            height=HEIGHT, width=WIDTH, classes=6, weights="none", recipe=recipe
         )
-        return loop, network, updates
+        model.train_only(network, recipe.trainable)
+        # Not RMSprop: its first step is ±3.2 learning rates for any gradient, so that
+        # rounding decides where a gradient is all but zero.
+        updates = keras.optimizers.SGD(learning_rate)
+        if recipe.precision == "mixed_float16":
+            updates = (scaling or optimizer.LossScaleOptimizer)(updates)
+        updates.build(network.trainable_variables)
+    loop = Loop(
+        network,
+        updates,
+        strategy,
+        recipe,
+        seed=seed,
+        class_weights=weights,
+        source=source,
+    )
+    return loop, network, updates
 
+
+@pytest.fixture
+def make(tf):
     return build
+
+
+def on_replicas(replicas: int, function: Callable, *arguments, **options):
+    """What a function returns in a process of its own, with so many logical CPUs.
+
+    In one process all strategies of several replicas must have the same number:
+    TensorFlow remembers the size of a group of devices.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, _split_the_cpu, (replicas,)) as process:
+        return process.submit(function, *arguments, **options).result(timeout=300)
+
+
+def _split_the_cpu(count: int) -> None:
+    import tensorflow as tf
+
+    (processor,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(
+        processor, [tf.config.LogicalDeviceConfiguration()] * count
+    )
 
 
 def examples(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -95,6 +127,8 @@ SAME_MATHEMATICS = [
     {"accumulate": 2, "trainable": "all"},
     {"steps_per_execution": 2},
     {"jit": True},
+    {"dropout": 0.3, "accumulate": 2, "augmentation": AUGMENTED},
+    {"dropout": 0.5, "steps_per_execution": 2, "trainable": "head"},
 ]
 
 
@@ -145,6 +179,206 @@ def test_the_same_epoch(tf, make, options: dict, replicas: int) -> None:
     np.testing.assert_allclose(one.metrics, other.metrics, rtol=1e-4)
     for old, a, b in zip(before, expected, found, strict=True):
         assert np.linalg.norm(a - b) <= 2e-3 * np.linalg.norm(a - old)
+
+
+@pytest.mark.parametrize(
+    "replicas", [2, *(pytest.param(count, marks=pytest.mark.slow) for count in (4, 8))]
+)
+def test_dropout_is_that_of_one_device(tf, make, replicas: int) -> None:
+    """Four steps, each with other masks; see `test_the_same_epoch` for the tolerances.
+
+    Other masks change the loss by a tenth, and weights by as much as they move.
+    """
+    options = {"learning_rate": 5e-5, "dropout": 0.5}
+    before = make(1, **options)[1].get_weights()
+    one, expected = train(tf, make(1, **options), 4)
+    other, found = on_replicas(replicas, build_and_train, replicas, 4, **options)
+    np.testing.assert_allclose(one.metrics, other.metrics, rtol=1e-4)
+    for old, a, b in zip(before, expected, found, strict=True):
+        assert np.linalg.norm(a - b) <= 2e-3 * np.linalg.norm(a - old)
+
+
+def build_and_train(replicas: int, steps: int, **options):
+    import tensorflow as tf
+
+    return train(tf, build(replicas, **options), steps)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_dropout_from_features_is_that_from_pixels(tf, make, replicas: int) -> None:
+    from trainer import model
+    from trainer.step import Source
+
+    pixels, expected = train(tf, make(1, 5e-5, dropout=0.5), 4)
+    source = Source("block4_pool", tf.identity, tf.identity)
+    loop, network, _ = make(replicas, 5e-5, dropout=0.5, source=source)
+    before = network.get_weights()
+    prefix = model.prefix(network, "block4_pool")
+    data = batches(tf, 4 * BATCH).map(lambda rows, labels: (prefix(rows), labels))
+    with progress(4 * BATCH, "test") as bar:
+        features = loop.train(loop.feed(data), 4, bar=bar)
+    np.testing.assert_allclose(pixels.metrics, features.metrics, rtol=1e-4)
+    for old, a, b in zip(before, expected, network.get_weights(), strict=True):
+        assert np.linalg.norm(a - b) <= 2e-3 * np.linalg.norm(a - old)
+
+
+def test_dropout_by_hand(tf, make) -> None:
+    """The loss of the first step, from the mask that `dropout` draws for it."""
+    _, network, _ = make(1, dropout=0.5)
+    images, labels = examples(BATCH)
+    hidden = keras_layers(network, "pixels", "normalization")(images, training=True)
+    zeroed = masks(1, rate=0.5, seed=3, step=0, units=256) * hidden
+    last = network.get_layer("probabilities")
+    probabilities = last(zeroed).numpy()
+    expected = -np.log(probabilities[np.arange(BATCH), labels]).mean()
+    epoch, _ = train(tf, make(1, dropout=0.5), 1)
+    assert epoch.metrics.loss == pytest.approx(expected, rel=1e-4)
+
+
+def keras_layers(network, first: str, last: str):
+    import keras
+
+    ends = (network.get_layer(name).output for name in (first, last))
+    return keras.Model(*ends)
+
+
+def masks(replicas: int, *, rate: float, seed: int, step: int, units: int = 64):
+    """float32[BATCH, units]: what dropout makes of ones, over all replicas."""
+    import tensorflow as tf
+
+    from trainer.step import dropout
+
+    strategy = strategy_of(replicas)
+
+    def replica() -> object:
+        rows = tf.ones([BATCH // replicas, units])
+        number = tf.constant(step, tf.int64)
+        return dropout(rows, rate, seed=seed, step=number, batch_size=BATCH)
+
+    parts = tf.function(lambda: strategy.run(replica))()
+    return np.concatenate(strategy.experimental_local_results(parts))
+
+
+SEEDS, STEPS = (0, 3, 2**31 - 1), (0, 1, 2, 10**6)
+
+
+def all_masks(replicas: int) -> np.ndarray:
+    """float32[len(SEEDS), len(STEPS), BATCH, 64]"""
+    return np.array(
+        [
+            [masks(replicas, rate=0.5, seed=seed, step=step) for step in STEPS]
+            for seed in SEEDS
+        ]
+    )
+
+
+def test_every_row_has_its_own_mask(tf) -> None:
+    """The same on 1, 2 and 4 replicas; another for every row, step and seed."""
+    one = all_masks(1)
+    assert set(np.unique(one)) == {0, 2}
+    np.testing.assert_array_equal(one, all_masks(2))
+    np.testing.assert_array_equal(one, on_replicas(4, all_masks, 4))
+    rows = one.reshape(-1, one.shape[-1])
+    assert len(np.unique(rows, axis=0)) == len(SEEDS) * len(STEPS) * BATCH
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.8])
+def test_the_masks_are_those_of_philox(tf, rate: float) -> None:
+    """By the published algorithm, so that a GPU has the same; kept ones are scaled."""
+    units = 1000
+    found = masks(2, rate=rate, seed=7, step=11, units=units)
+    drawn = philox(BATCH * units, seed=7, step=11).reshape(BATCH, units)
+    scale = np.float32(1 / (1 - rate))
+    np.testing.assert_array_equal(found, np.where(drawn >= np.float32(rate), scale, 0))
+    # Of 8,000 a share of `rate`, give or take five standard deviations.
+    assert abs((found == 0).mean() - rate) < 5 * np.sqrt(rate * (1 - rate) / found.size)
+
+
+def philox(count: int, *, seed: int, step: int) -> np.ndarray:
+    """float32[count] in [0, 1) of Philox-4x32-10 (Salmon et al., SC 2011)."""
+    low, mask = np.arange(count // 4, dtype=np.uint64), np.uint64(2**32 - 1)
+    counter = [low, low * 0, low * 0 + np.uint64(step), low * 0]  # least first
+    keys = [seed, 0]
+    for _ in range(10):
+        first = np.uint64(0xD2511F53) * counter[0]
+        second = np.uint64(0xCD9E8D57) * counter[2]
+        counter = [
+            (second >> np.uint64(32)) ^ counter[1] ^ np.uint64(keys[0]),
+            second & mask,
+            (first >> np.uint64(32)) ^ counter[3] ^ np.uint64(keys[1]),
+            first & mask,
+        ]
+        keys = [(keys[0] + 0x9E3779B9) % 2**32, (keys[1] + 0xBB67AE85) % 2**32]
+    words = np.stack(counter, axis=1).ravel()
+    # The lower 23 bits are the mantissa of a number in [1, 2).
+    return ((words & np.uint64(2**23 - 1)) / 2**23).astype(np.float32)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_dropout_of_16_bits_has_the_same_masks(tf, dtype: str) -> None:
+    from trainer.step import dropout
+
+    def dropped(kind: str):
+        number = tf.constant(5, tf.int64)
+        return dropout(tf.ones([8, 64], kind), 0.5, seed=3, step=number, batch_size=8)
+
+    exact, rounded = (
+        strategy_of(1).run(lambda kind=kind: dropped(kind))
+        for kind in ("float32", dtype)
+    )
+    assert rounded.dtype == dtype
+    np.testing.assert_array_equal(exact, tf.cast(rounded, tf.float32))
+
+
+@pytest.mark.parametrize("replicas", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
+def test_an_infinite_gradient_skips_the_step(tf, replicas: int) -> None:
+    """On every replica, whichever it is of; and training goes on after it."""
+    on_replicas(replicas, skip_steps, replicas)
+
+
+def skip_steps(replicas: int) -> None:
+    import tensorflow as tf
+
+    from trainer import optimizer
+
+    at = tf.Variable(-1)
+
+    class Planted(optimizer.LossScaleOptimizer):
+        """Adds Inf to a gradient of the replica `at`."""
+
+        def apply(self, grads, trainable_variables=None):
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            added = tf.where(replica == at, float("inf"), 0.0)
+            super().apply([grads[0] + added, *grads[1:]], trainable_variables)
+
+    # Without augmentation and dropout no step of these overflows by itself.
+    made = build(replicas, precision="mixed_float16", scaling=Planted)
+    _, network, updates = made
+    state = [updates.dynamic_scale, updates.iterations]
+    scale = 2.0**15
+    for done, replica in enumerate(range(replicas)):
+        before = copies(network.trainable_variables)
+        at.assign(replica)
+        train(tf, made, 1)
+        scale /= 2
+        np.testing.assert_equal(copies(network.trainable_variables), before)
+        np.testing.assert_equal(copies(state), [[scale] * replicas, [done] * replicas])
+        at.assign(-1)
+        train(tf, made, 1)
+        after = [[scale] * replicas, [done + 1] * replicas]
+        np.testing.assert_equal(copies(state), after)
+        for old, new in zip(before, copies(network.trainable_variables), strict=True):
+            assert np.isfinite(new).all()
+            np.testing.assert_array_equal(new[1:], new[:-1])  # on every replica
+            assert not np.array_equal(old, new)
+
+
+def copies(variables) -> list[list]:
+    """The value of each variable on each replica."""
+    return [
+        [part.numpy() for part in getattr(one.value, "values", [one.value])]
+        for one in variables
+    ]
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
@@ -241,8 +475,9 @@ def test_training_metrics_are_those_of_the_batches(tf, make) -> None:
 @pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize("rows", [1, 8, 9, 15])
 def test_evaluation_counts_every_row_once(tf, make, replicas: int, rows: int) -> None:
-    """The last batch has 1, 8 or 7 rows; with 1, one replica has none."""
-    loop, network, _ = make(replicas)
+    """The last batch has 1, 8 or 7 rows; with 1, one replica has none. Dropout is of
+    training alone."""
+    loop, network, _ = make(replicas, dropout=0.9)
     metrics = loop.evaluate(batches(tf, rows))
     images, labels = examples(rows)
     probabilities = network(images, training=False).numpy()

@@ -226,11 +226,16 @@ def test_parts_make_up_the_whole(model, part: str) -> None:
     features = parts.frozen(pixels)
     if parts.convolutions:
         features = parts.convolutions(features)
-    np.testing.assert_array_equal(parts.head(features), made(pixels))
+    hidden = parts.before_dropout(features)
+    np.testing.assert_array_equal(parts.after_dropout(hidden), made(pixels))
     assert (parts.convolutions is None) == (part == "head")
     assert not parts.frozen.trainable_variables
     own = parts.convolutions.trainable_variables if parts.convolutions else []
-    trainable = [*own, *parts.head.trainable_variables]
+    trainable = [
+        *own,
+        *parts.before_dropout.trainable_variables,
+        *parts.after_dropout.trainable_variables,
+    ]
     assert [v.path for v in trainable] == [v.path for v in made.trainable_variables]
 
 

@@ -134,6 +134,55 @@ def test_a_run_in_two_parts_ends_with_the_same_weights(
         assert ours == theirs
 
 
+def test_a_run_with_other_masks_of_dropout_is_refused(
+    run, made_dataset: Path, tmp_path: Path
+) -> None:
+    """As it was before they had a version; without dropout it may go on."""
+    for dropout in (0.5, 0.0):
+        folder = tmp_path / f"model-{dropout}"
+        recipe = replace(RECIPE, dropout=dropout)
+        run(made_dataset, folder, epochs=1, recipe=recipe)
+        (folder / "model.json").unlink()
+        with np.load(folder / "checkpoint" / "state.npz") as file:
+            arrays = dict(file)
+        facts = json.loads(str(arrays.pop("facts")))
+        facts["key"].pop("dropout_masks", None)
+        state = folder / "checkpoint" / "state.npz"
+        np.savez(state, facts=np.array(json.dumps(facts)), **arrays)
+        if dropout:
+            saved = state.read_bytes()
+            with pytest.raises(
+                RunError,
+                match="dropout_masks is None there and by seed, step and row, version",
+            ):
+                run(made_dataset, folder, epochs=2, recipe=recipe)
+            assert state.read_bytes() == saved
+        else:
+            run(made_dataset, folder, epochs=2, recipe=recipe)
+            assert len(history(folder)) == 2
+
+
+def test_half_precision_goes_on_and_loads_alone(
+    run, made_dataset: Path, tmp_path: Path
+) -> None:
+    """The loss scale is restored; MODEL needs Keras alone, and has its Dropout."""
+    recipe = replace(RECIPE, precision="mixed_float16")
+    run(made_dataset, tmp_path / "whole", epochs=2, recipe=recipe)
+    folder = tmp_path / "model"
+    run(made_dataset, folder, epochs=1, recipe=recipe)
+    run(made_dataset, folder, epochs=2, recipe=recipe)
+    for ours, theirs in zip(weights(folder), weights(tmp_path / "whole"), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    script = (
+        "import sys, keras; model = keras.models.load_model('model.keras');"
+        "assert not {'trainer', 'pipeline'} & set(sys.modules);"
+        "print(type(model.get_layer('dropout')).__name__)"
+    )
+    words = [sys.executable, "-I", "-c", script]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == "Dropout"
+
+
 def test_the_cache_may_change_where_the_order_does_not(
     run, trained: Path, made_dataset: Path, tmp_path: Path, monkeypatch
 ) -> None:

@@ -44,9 +44,19 @@ def draws_of_replica(
     seed: int, step: int | tf.Tensor, batch_size: int, rows: int
 ) -> tf.Tensor:
     """Those of `draws` that belong to the rows of this replica, in its context."""
+    return of_replica(draws(seed, step, batch_size), rows)
+
+
+def of_replica(drawn: tf.Tensor, rows: int) -> tf.Tensor:
+    """Takes the rows of this replica, in its context, out of those of a global batch.
+
+    Args:
+        drawn: [batch, …], with a row for each row of the global batch.
+        rows: how many each replica has.
+    """
     replica = tf.distribute.get_replica_context()
     first = rows * replica.replica_id_in_sync_group
-    return draws(seed, step, batch_size)[first : first + rows]
+    return drawn[first : first + rows]
 
 
 def apply(images: tf.Tensor, draws: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:

@@ -55,6 +55,7 @@ def padded(batch: Any, multiple: int) -> Any:
 def _cut(batch: Any, strategy: tf.distribute.Strategy) -> Any:
     """The part of each replica, on its device."""
     replicas = strategy.num_replicas_in_sync
+    # On the CPU: GPUs have no kernel of Split for uint8.
     with tf.device("CPU:0"):
         tensors = [tf.split(each, replicas) for each in tf.nest.flatten(batch)]
     parts = list(zip(*tensors, strict=True))

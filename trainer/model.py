@@ -28,6 +28,7 @@ SCALING = {
 # is the 15th of keras.applications.VGG16.
 _LAST_FROZEN = {"head": "block5_pool", "block5": "block4_pool", "all": "preprocess"}
 _LAST_OF_BASE = "block5_pool"
+_DROPOUT = "dropout"
 
 # Of keras.applications.vgg16.preprocess_input: mean blue, green, red of ImageNet.
 _MEAN = (103.939, 116.779, 123.68)
@@ -79,22 +80,26 @@ def train_only(model: keras.Model, part: str) -> None:
 
 
 class Parts(NamedTuple):
-    """A model as three that follow each other and share its variables.
+    """A model as four that follow each other and share its variables.
+
+    The Dropout layer stands between the last two, and is in neither: see trainer.step.
 
     Attributes:
         frozen: up to the last layer that is not trained; None when nothing comes
             before that.
         convolutions: from there to the end of block5; None when these are frozen.
-        head: from the end of block5 to probabilities.
+        before_dropout: the head, from the end of block5 to the input of dropout.
+        after_dropout: the rest of the head, to probabilities.
     """
 
     frozen: keras.Model | None
     convolutions: keras.Model | None
-    head: keras.Model
+    before_dropout: keras.Model
+    after_dropout: keras.Model
 
 
 def cut(model: keras.Model, *, since: str | None = None) -> Parts:
-    """Cuts a model where its trainable part and where its head begin.
+    """Cuts a model where its trainable part and its head begin, and at dropout.
 
     Args:
         model: some of its first layers are frozen.
@@ -102,11 +107,13 @@ def cut(model: keras.Model, *, since: str | None = None) -> Parts:
     """
     last = [layer for layer in model.layers if not layer.trainable][-1]
     base = model.get_layer(_LAST_OF_BASE)
+    dropout = model.get_layer(_DROPOUT)
     first = model.get_layer(since).output if since else model.input
     return Parts(
         None if last.name == since else keras.Model(first, last.output),
         None if last is base else keras.Model(last.output, base.output),
-        keras.Model(base.output, model.output),
+        keras.Model(base.output, dropout.input),
+        keras.Model(dropout.output, model.output),
     )
 
 
@@ -171,7 +178,7 @@ def _network(
     x = layers.BatchNormalization(
         momentum=recipe.batch_norm_momentum, synchronized=True, name="normalization"
     )(x)
-    x = layers.Dropout(recipe.dropout, name="dropout")(x)
+    x = layers.Dropout(recipe.dropout, name=_DROPOUT)(x)
     outputs = layers.Dense(classes, "softmax", dtype="float32", name="probabilities")(x)
     return keras.Model(pixels, outputs, name="vgg16")
 

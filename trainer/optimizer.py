@@ -1,6 +1,9 @@
 """The optimizers and the learning-rate schedules of the recipes."""
 
+from collections.abc import Sequence
+
 import keras
+import tensorflow as tf
 from keras import ops
 
 from trainer.recipe import Phase, Recipe
@@ -26,6 +29,22 @@ class ClassicRMSprop(keras.optimizers.RMSprop):
         self.assign_sub(variable, step)
 
 
+class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
+    """Loss scaling that skips a step when the gradients of any replica are not finite.
+
+    Keras 3.15 asks `check_finite` before gradients are summed over the replicas, and
+    takes the answer of the first for all: an Inf of another would go into the weights.
+    """
+
+    def check_finite(self, grads: Sequence[tf.Tensor | None]) -> tf.Tensor:
+        """Returns whether all gradients of all replicas are finite, on each replica."""
+        here = super().check_finite(grads)
+        infinite = tf.distribute.get_replica_context().all_reduce(
+            tf.distribute.ReduceOp.SUM, tf.cast(~here, tf.float32)
+        )
+        return infinite == 0
+
+
 def build(recipe: Recipe, phase: Phase, steps_per_epoch: int) -> keras.Optimizer:
     """The optimizer of one phase; its learning rate changes with every update.
 
@@ -42,7 +61,7 @@ def build(recipe: Recipe, phase: Phase, steps_per_epoch: int) -> keras.Optimizer
         made = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
         made.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     if recipe.precision == "mixed_float16":
-        return keras.optimizers.LossScaleOptimizer(made)
+        return LossScaleOptimizer(made)
     return made
 
 

@@ -39,6 +39,7 @@ from trainer.cache import Choice
 from trainer.loop import DivergenceError, Loop, Metrics, Trained
 from trainer.options import CHECKPOINT, Options
 from trainer.recipe import Phase, Recipe
+from trainer.step import DROPOUT_MASKS
 from trainer.stop import Stop
 from trainer.supply import Supply
 from trainer.watchdog import Watchdog
@@ -383,6 +384,7 @@ def _key(
         "recipe": choices,
         "weights": weights,
         "seed": seed,
+        "dropout_masks": DROPOUT_MASKS if recipe.dropout else None,
         **choice.key(),
     }
 
