@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from test_loop import BATCH, batches, build, examples, strategy_of, train
 
-from pipeline import manifest
+from pipeline.dataset import manifest
 from trainer.recipe import RECIPES, Augmentation
 
 FLIPS = Augmentation(flip=True)
@@ -74,7 +74,7 @@ def test_no_extraction_takes_pixels_to_the_cpu(
 
 
 def test_no_prediction_takes_pixels_to_the_cpu(tf) -> None:
-    from predictor.forward import Forward
+    from predictor.forward_pass import Forward
     from predictor.inputs import Batch
 
     _, network, _ = build(1)
