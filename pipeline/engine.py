@@ -10,9 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pipeline.console import RunError
+from pipeline.console import RunError, UnavailableError
 from pipeline.objects import AnyPath
-from pipeline.store import StoreError
 from pipeline.watch import Watch
 from pipeline.work import Work
 
@@ -155,7 +154,8 @@ class _Lookout:
         begun, started = False, time.monotonic()
         seconds = max(_LOOK_SECONDS, self._watch.look_seconds)
         while not self._done.wait(seconds):
-            with contextlib.suppress(StoreError):  # a later look may see more
+            # A later look may see more.
+            with contextlib.suppress(OSError, UnavailableError):
                 self._watch.look()
                 if time.monotonic() - started > self._patience:
                     begun = begun or self._watch.begun()

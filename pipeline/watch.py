@@ -12,11 +12,10 @@ from typing import Any, Self
 from tqdm import tqdm
 
 from pipeline import files
-from pipeline.console import progress
+from pipeline.console import UnavailableError, progress
 from pipeline.manifest import MANIFEST
 from pipeline.objects import AnyPath, ObjectPath
 from pipeline.shard import Note
-from pipeline.store import StoreError
 from pipeline.workfolder import WORK, WorkFolder
 
 _WORKERS = "workers"
@@ -77,7 +76,8 @@ class Watch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with contextlib.suppress(StoreError):  # an error there is has said more
+        # An error that led here has said more.
+        with contextlib.suppress(OSError, UnavailableError):
             self.look()
         self._bar.close()
 
