@@ -46,6 +46,21 @@ def crash(words):
 def full(words):
     raise OSError(28, "No space left on device", "/data/x")
 
+def read(words):
+    raise OSError(5, "Input/output error", "/data/x")
+
+def rename(words):
+    raise OSError(36, "File name too long", "/data/x", None, "/data/y")
+
+def other(words):
+    raise OSError(131, "State not recoverable")
+
+def hungry(words):
+    raise MemoryError
+
+def unknown(words):
+    raise OSError("nothing that the system said")
+
 def count(words):
     with console.progress(30, "shards", done=10) as bar:
         for _ in range(20):
@@ -56,7 +71,8 @@ def nothing(words):
     console.progress(0, "shards").close()
 
 VERBS = {v.__name__: v for v in
-         (work, fail, misuse, alone, interrupt, crash, full, count, nothing)}
+         (work, fail, misuse, alone, interrupt, crash, full, read, rename, other,
+          hungry, unknown, count, nothing)}
 sys.exit(console.main(VERBS, default="work", argv=sys.argv, about="Makes things."))
 """
 USAGE = "--help lists the flags"
@@ -152,10 +168,29 @@ def test_a_defect_shows_where_it_is(command: list[str]) -> None:
     assert result.returncode == 1
 
 
-def test_a_full_disk_is_no_defect(command: list[str]) -> None:
-    result = run(command, "full")
-    assert result.stderr.startswith("error: No space left on device: /data/x. What was")
+@pytest.mark.parametrize(
+    ("verb", "begin", "advice"),
+    [
+        ("full", "No space left on device: /data/x. What", "make room"),
+        ("read", "Input/output error: /data/x. What", "the disk or the file server"),
+        ("rename", "File name too long: /data/y. What", "correct the path"),
+        ("other", "State not recoverable. What", "mend the cause"),
+        ("hungry", "out of memory. What", "fewer --workers"),
+    ],
+)
+def test_an_error_of_the_system_is_no_defect(
+    command: list[str], verb: str, begin: str, advice: str
+) -> None:
+    result = run(command, verb)
+    assert result.stderr.startswith(f"error: {begin}")
+    assert advice in result.stderr
+    assert "run the same command again" in result.stderr
+    assert "Traceback" not in result.stderr
     assert result.returncode == 1
+
+
+def test_what_no_system_said_is_a_defect(command: list[str]) -> None:
+    assert "Traceback" in run(command, "unknown").stderr
 
 
 def test_progress_is_whole_lines_where_there_is_no_terminal(

@@ -136,8 +136,7 @@ def test_a_failing_worker_is_quoted(
     (shard / "file").touch()
     result = program(*words, "--shards=2", "--runner=FnApiRunner")
     assert result.returncode == 1
-    assert "the job failed on FnApiRunner: " in result.stderr
-    assert "Is a directory" in result.stderr
+    assert f"error: Is a directory: {shard}. What was committed is" in result.stderr
 
 
 @pytest.mark.parametrize(

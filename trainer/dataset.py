@@ -326,12 +326,13 @@ def naming_damage(dataset: Dataset) -> Iterator[None]:
 
 
 def _system_error(message: str, dataset: Dataset) -> OSError | None:
-    """Finds what the system said of a shard: `PATH; Input/output error`."""
-    for path in (path for name in dataset.splits for path in dataset.paths(name)):
-        _, found, said = message.partition(f"{path}; ")
-        for number in errno.errorcode if found else ():
-            if said.startswith(os.strerror(number)):
-                return OSError(number, os.strerror(number), str(path))
+    """Finds what the system said of a shard: `PATH.tfrecord; Input/output error`."""
+    for number in errno.errorcode:
+        if f".tfrecord; {os.strerror(number)}" in message:
+            paths = (path for name in dataset.splits for path in dataset.paths(name))
+            # Where none is named, it is a copy that was fetched from a store.
+            path = next((p for p in paths if f"{p}; " in message), dataset.folder)
+            return OSError(number, os.strerror(number), str(path))
     return None
 
 

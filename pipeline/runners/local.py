@@ -37,7 +37,9 @@ from pipeline.system.errors import RunError
 
 _TRIES = 3
 _LOST = "a worker process died"
-_BEAM = re.compile(r"^RuntimeError: | \[while running '.*'\]$")
+# What Beam makes of an error of ours, whose message says it all.
+_OWN = re.compile(r"(?:RuntimeError: )?pipeline\.[\w.]+Error: (.*)")
+_WHERE = re.compile(r" \[while running '.*'\]$")
 _SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -164,6 +166,8 @@ def _run_in_child(job: _Job, watch: Watch, image_timeout: float) -> None:
 
 
 def _failure(dataset: AnyPath, message: str) -> RunError:
+    if own := _OWN.fullmatch(message):
+        return RunError(own[1])
     return RunError(
         f"a shard worker failed: {message}. {log_path(dataset)} has the rest. What was "
         "committed is kept: mend the cause and run the same command again."
@@ -171,9 +175,8 @@ def _failure(dataset: AnyPath, message: str) -> RunError:
 
 
 def _last_line(error: Exception) -> str:
-    """Returns what a worker said at last, without what Beam puts around it."""
-    line = (str(error).strip() or repr(error)).splitlines()[-1]
-    return _BEAM.sub("", line).rstrip(".")
+    """Returns what a worker said at last, without what Beam adds to it."""
+    return _WHERE.sub("", (str(error).strip() or repr(error)).splitlines()[-1])
 
 
 def _end_group(child: multiprocessing.process.BaseProcess) -> None:

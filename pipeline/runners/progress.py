@@ -12,9 +12,9 @@ from pipeline.dataset.manifest import MANIFEST
 from pipeline.dataset.sidecar import Note
 from pipeline.storage import worker_signs
 from pipeline.storage.object_paths import AnyPath, ObjectPath
-from pipeline.storage.object_store import StoreError
 from pipeline.storage.resumable_folder import WorkFolder
 from pipeline.system.console import progress
+from pipeline.system.errors import UnavailableError
 
 
 class Watch:
@@ -63,7 +63,8 @@ class Watch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with contextlib.suppress(StoreError):  # an error there is has said more
+        # An error that led here has said more.
+        with contextlib.suppress(OSError, UnavailableError):
             self.look()
         self._bar.close()
 

@@ -13,8 +13,7 @@ from typing import Any, Self
 from pipeline.beam_job import Work
 from pipeline.runners.progress import Watch
 from pipeline.storage.object_paths import AnyPath
-from pipeline.storage.object_store import StoreError
-from pipeline.system.errors import RunError
+from pipeline.system.errors import RunError, UnavailableError
 
 _LOOK_SECONDS = 2.0
 _PATIENCE_SECONDS = 60.0  # until a worker begins
@@ -157,7 +156,8 @@ class _Lookout:
         begun, started = False, time.monotonic()
         seconds = max(_LOOK_SECONDS, self._watch.look_seconds)
         while not self._done.wait(seconds):
-            with contextlib.suppress(StoreError):  # a later look may see more
+            # A later look may see more.
+            with contextlib.suppress(OSError, UnavailableError):
                 self._watch.look()
                 if time.monotonic() - started > self._patience:
                     begun = begun or self._watch.begun()
