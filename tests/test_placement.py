@@ -75,7 +75,7 @@ def test_no_extraction_takes_pixels_to_the_cpu(
 
 def test_no_prediction_takes_pixels_to_the_cpu(tf) -> None:
     from predictor.forward_pass import Forward
-    from predictor.inputs import Batch
+    from predictor.inputs.inputs import Batch
 
     _, network, _ = build(1)
     forward = Forward(network, strategy_of(1))
