@@ -15,10 +15,10 @@ Refused is what is no image, damaged or too large, and what TensorFlow cannot re
 * JPEGs that are lossless, have junk between their segments, or lack scans;
 * orientations that stand elsewhere than in a plain entry of the EXIF.
 
-JPEGs, GIFs and WebPs have no checksum. Of the damage that `pipeline.image` finds, by a
-warning of its decoders, that is found here which lets a file's bits end too early, and
-not always that which only makes some of them wrong. A PNG whose texts alone are damaged
-is answered, though `pipeline.image` rejects it.
+JPEGs, GIFs and WebPs have no checksum, and TensorFlow passes on no warning of its
+decoders. A JPEG whose bits end too early is refused. Where single bits are wrong in the
+middle of a file, an image may be answered that `pipeline.image` rejects. So is a PNG of
+which only the texts are damaged: its pixels are right.
 """
 
 import contextlib
@@ -54,7 +54,7 @@ _GIF_BLOCKS = (
     rf"|!\xf9\x04[{_EVEN}].{{3}}\x00)*,"
 )
 # Makes a function of a graph that is not copied into its callers. An image then passes
-# through the operations of its own kind only: a fifth of the time of a small JPEG.
+# through the operations of its own kind only: about a tenth of a small JPEG's time.
 _apart = functools.partial(
     tf.function, autograph=False, experimental_attributes={"_noinline": True}
 )
