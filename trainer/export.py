@@ -1,7 +1,6 @@
 """MODEL → MODEL/export: what TensorFlow Serving and LiteRT load."""
 
 import contextlib
-import functools
 import os
 import shutil
 from collections.abc import Iterator
@@ -73,6 +72,9 @@ def _in_float32(network: keras.Model) -> keras.Model:
 def _write_saved_model(network: keras.Model, contract: Contract, path: Path) -> None:
     """Writes both signatures.
 
+    An image that cannot be decoded costs its own row: `valid` is false there and its
+    probabilities are 0.
+
     The class names are string[batch, classes], a row per image: TensorFlow Serving
     cuts every output along the batch when it batches requests, and when it answers
     `instances` over REST; its Classify API has them so, too. A client that knows
@@ -86,10 +88,13 @@ def _write_saved_model(network: keras.Model, contract: Contract, path: Path) -> 
         return {"probabilities": network(pixels, training=False)}
 
     def of_encoded(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        decode = functools.partial(graph_image.pixels_of, image=contract.image)
-        images = tf.map_fn(decode, image_bytes, fn_output_signature=pixels)
-        classes = tf.tile(names, [tf.size(image_bytes), 1])
-        return of_pixels(images) | {"classes": classes}
+        images, valid = graph_image.decode_batch(image_bytes, contract.image)
+        probabilities = of_pixels(images)["probabilities"]
+        return {
+            "probabilities": tf.where(valid[:, tf.newaxis], probabilities, 0),
+            "classes": tf.tile(names, [tf.size(image_bytes), 1]),
+            "valid": valid,
+        }
 
     encoded = tf.TensorSpec((None,), tf.string, name="image_bytes")
     batch = tf.TensorSpec((None, *pixels.shape), tf.float32, name=PIXELS)
@@ -122,6 +127,7 @@ def _manifest(contract: Contract) -> dict[str, Any]:
         "outputs": {
             "probabilities": probabilities,
             "classes": {"dtype": "string", "shape": ["batch", count]},
+            "valid": {"dtype": "bool", "shape": ["batch"]},
         },
     }
     shape = ["batch", height, width, 3]
