@@ -16,7 +16,7 @@ BEAM_VERSION := $(shell sed -n 's/^apache-beam==//p' constraints.txt)
 DEMO ?= demo
 RECIPE ?= article
 SPLIT ?= test
-BENCH ?= bench
+BENCH ?= input
 EVALUATION ?= evaluation
 FLINK ?= .flink
 FAKE_GCS ?= v1.56.1
@@ -53,14 +53,14 @@ $(INSTALLED): setup.py constraints.txt
 
 .PHONY: demo
 demo: install  ## The whole job on painted sample photos: no network, no GPU (DEMO=demo)
-	$(RUN) pipeline samples --images="$(DEMO)/images"
+	$(RUN) benchmarks.demo photos --images="$(DEMO)/images"
 	$(RUN) pipeline shards --images="$(DEMO)/images" --dataset="$(DEMO)/dataset" --height=60 --width=80
 	$(RUN) pipeline verify --dataset="$(DEMO)/dataset"
 	$(RUN) trainer train --dataset="$(DEMO)/dataset" --model="$(DEMO)/model" --recipe=demo --weights=none
 	$(RUN) predictor predict --dataset="$(DEMO)/dataset" --model="$(DEMO)/model" --predictions="$(DEMO)/predictions"
 	$(RUN) predictor verify --dataset="$(DEMO)/dataset" --model="$(DEMO)/model" --predictions="$(DEMO)/predictions"
 	$(RUN) predictor evaluate --dataset="$(DEMO)/dataset" --model="$(DEMO)/model" --split=validation --evaluation="$(DEMO)/evaluation"
-	@$(RUN) predictor summary --dataset="$(DEMO)/dataset" --model="$(DEMO)/model" --predictions="$(DEMO)/predictions"
+	@$(RUN) benchmarks.demo summary --dataset="$(DEMO)/dataset" --model="$(DEMO)/model" --predictions="$(DEMO)/predictions"
 
 .PHONY: shards
 shards: install  ## IMAGES → DATASET, once (IMAGES= DATASET= ARGS= BEAM=)
@@ -87,9 +87,8 @@ train: install  ## DATASET → MODEL (DATASET= MODEL= RECIPE=article ARGS=)
 	$(RUN) trainer train --dataset="$(DATASET)" --model="$(MODEL)" --recipe=$(RECIPE) $(ARGS)
 
 .PHONY: bench
-bench: install  ## How fast this node feeds a model (DATASET= IMAGES= RECIPE=article BENCH=bench ARGS=)
-	$(call given,DATASET)
-	$(RUN) trainer bench --dataset="$(DATASET)" $(if $(IMAGES),--images="$(IMAGES)") --output="$(BENCH)" --recipe=$(RECIPE) $(ARGS)
+bench: install  ## Measure one part of the job (BENCH=input|features|accuracy|shards|predictions DATASET= IMAGES= RECIPE=article ARGS= BEAM=)
+	$(RUN) benchmarks $(BENCH) $(if $(DATASET),--dataset="$(DATASET)") $(if $(IMAGES),--images="$(IMAGES)") --recipe=$(RECIPE) $(ARGS) $(if $(BEAM),-- $(BEAM))
 
 .PHONY: doctor
 doctor: install  ## Whether this node can train (DATASET= MODEL=, both optional)
@@ -157,6 +156,7 @@ check: install  ## Lint, format and types, without writing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 .PHONY: format
 format: install  ## Rewrite the sources as `make check` wants them

@@ -36,6 +36,7 @@ DEV = [
     "flask",  # moto's S3 as a server; `moto[server]` brings 30 packages more
     "flask-cors",  # the same
     "google-cloud-storage",  # tests of gs://
+    "import-linter",  # make check: the arrows between packages and folders
     "moto[s3]",  # an S3 server on this machine
     "mypy",  # make check: types
     "pytest",  # make test

@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -11,7 +10,7 @@ from absl import flags
 from pipeline.dataset.manifest import CHROMAS, RESIZES, ImageContract
 from pipeline.storage import flag_paths
 from pipeline.storage.object_paths import AnyPath
-from pipeline.system import console, errors
+from pipeline.system import console
 
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_string(
@@ -71,14 +70,6 @@ flags.DEFINE_string(
     "runner", "local", "Where the job runs: local, flink, dataflow, any Beam runner."
 )
 flags.DEFINE_bool("overwrite", False, "Remove what another run left in DATASET.")
-flags.DEFINE_integer(
-    "times", 1, "Of samples: as many photos as the demo needs.", lower_bound=1
-)
-flags.DEFINE_integer(
-    "bench_images", 3000, "Of bench: the photos are repeated.", lower_bound=2
-)
-flags.DEFINE_integer("repeats", 3, "Of bench: of every figure.", lower_bound=1)
-flags.DEFINE_string("json", None, "Of bench: where its JSON goes. Default: stdout.")
 
 
 def shards(beam_arguments: Sequence[str]) -> None:
@@ -115,32 +106,6 @@ def verify(passed_on: Sequence[str]) -> None:
     verify.run(flag_paths.path(FLAGS.dataset), workers=FLAGS.workers)
 
 
-def samples(passed_on: Sequence[str]) -> None:
-    """Paints sample photos into IMAGES, for `make demo`."""
-    console.nothing_passed_on(passed_on)
-    console.required(images=FLAGS.images)
-    from pipeline import samples
-
-    samples.write(_single_root(), seed=FLAGS.seed, times=FLAGS.times)
-
-
-def bench(beam_arguments: Sequence[str]) -> None:
-    """Measures `shards` beside other ways, on the photos of IMAGES."""
-    console.required(images=FLAGS.images)
-    from pipeline import bench
-
-    bench.run(
-        _single_root(),
-        contract=_contract(),
-        count=FLAGS.bench_images,
-        workers=FLAGS.workers,
-        repeats=FLAGS.repeats,
-        seed=FLAGS.seed,
-        output=flag_paths.local_path(FLAGS.json, "json") if FLAGS.json else None,
-        beam_arguments=beam_arguments,
-    )
-
-
 def _job(beam_arguments: Sequence[str]) -> dict[str, Any]:
     """What decides the bytes of DATASET, beside IMAGES, and the workers."""
     return {
@@ -160,14 +125,6 @@ def _images() -> list[AnyPath]:
     return flag_paths.paths(FLAGS.images, "images")
 
 
-def _single_root() -> Path:
-    if len(roots := _images()) > 1:
-        raise errors.UsageError(
-            f"--images names {len(roots)} roots; this verb takes one"
-        )
-    return flag_paths.local_path(str(roots[0]), "images")
-
-
 def _contract() -> ImageContract:
     return ImageContract(
         height=FLAGS.height,
@@ -182,9 +139,18 @@ VERBS = {
     "shards": shards,
     "plan": plan,
     "verify": verify,
-    "samples": samples,
-    "bench": bench,
 }
 
 if __name__ == "__main__":
-    sys.exit(console.main(VERBS, default="shards", argv=sys.argv, about=__doc__ or ""))
+    sys.exit(
+        console.main(
+            VERBS,
+            default="shards",
+            argv=sys.argv,
+            about=__doc__ or "",
+            moved={
+                "bench": "python -m benchmarks shards",
+                "samples": "python -m benchmarks.demo photos",
+            },
+        )
+    )

@@ -77,8 +77,6 @@ flags.DEFINE_integer(
     "That it holds at most. Default: a tenth of the free disk.",
     lower_bound=1,
 )
-flags.DEFINE_integer("repeats", 3, "Of bench: of every measurement.", lower_bound=1)
-flags.DEFINE_string("json", None, "Of bench: where its figures go, too.")
 
 
 def predict(passed_on: Sequence[str]) -> None:
@@ -164,36 +162,6 @@ def verify(passed_on: Sequence[str]) -> None:
     )
 
 
-def bench(passed_on: Sequence[str]) -> None:
-    """Measures how fast predictions are written, beside other ways."""
-    console.nothing_passed_on(passed_on)
-    console.required(dataset=FLAGS.dataset)
-    from predictor import bench
-
-    bench.run(
-        flag_paths.path(FLAGS.dataset),
-        split=FLAGS.split,
-        repeats=FLAGS.repeats,
-        output=_local("json"),
-    )
-
-
-def summary(passed_on: Sequence[str]) -> None:
-    """Says in plain words what a finished job did."""
-    console.nothing_passed_on(passed_on)
-    console.required(
-        model=FLAGS.model, dataset=FLAGS.dataset, predictions=FLAGS.predictions
-    )
-    from predictor import summary
-
-    summary.show(
-        flag_paths.path(FLAGS.dataset),
-        flag_paths.local_path(FLAGS.model, "model"),
-        flag_paths.path(FLAGS.predictions),
-        split=FLAGS.split,
-    )
-
-
 def _path(text: str | None) -> AnyPath | None:
     return flag_paths.path(text) if text else None
 
@@ -213,9 +181,18 @@ VERBS = {
     "predict": predict,
     "evaluate": evaluate,
     "verify": verify,
-    "bench": bench,
-    "summary": summary,
 }
 
 if __name__ == "__main__":
-    sys.exit(console.main(VERBS, default="predict", argv=sys.argv, about=__doc__ or ""))
+    sys.exit(
+        console.main(
+            VERBS,
+            default="predict",
+            argv=sys.argv,
+            about=__doc__ or "",
+            moved={
+                "bench": "python -m benchmarks predictions",
+                "summary": "python -m benchmarks.demo summary",
+            },
+        )
+    )

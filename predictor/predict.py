@@ -18,7 +18,7 @@ from predictor.inputs.inputs import Batch
 from predictor.request import Begun, Order
 from predictor.writing.output_shards import Parts
 from predictor.writing.writers import Writers
-from trainer.stop import Stop
+from trainer.training.interruptions import Stop
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -60,9 +60,10 @@ def run(
         if missing := begun.parts.missing():
             # Here: what Begun refuses need not wait for TensorFlow.
             from predictor.forward_pass import Forward, naming_shortage
-            from trainer import devices, model
+            from trainer import model
+            from trainer.training import distribution
 
-            strategy = devices.strategy(virtual_devices=virtual_devices, cpu=cpu)
+            strategy = distribution.strategy(virtual_devices=virtual_devices, cpu=cpu)
             writers = min(writers or _default_writers(strategy), len(missing))
             with _nothing_begun_if_refused(begun):
                 begun.announce(missing, writers=writers)

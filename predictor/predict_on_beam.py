@@ -96,13 +96,14 @@ class _Worker:
         from predictor.forward_pass import (
             Forward,  # here: the launcher needs no TensorFlow
         )
-        from trainer import devices, model
+        from trainer import model
+        from trainer.training import distribution
 
         resources.limit_arenas()
         fetch.cache_at(*shard_cache)
         begin(wanted.folder)
         self.begun = Begun(wanted, alone=False)
-        strategy = devices.strategy()
+        strategy = distribution.strategy()
         with strategy.scope():
             self.forward = Forward(model.load(wanted.model), strategy)
 

@@ -9,9 +9,9 @@ from conftest import CLASSES, PER_CLASS
 
 @pytest.fixture
 def bench(tf):
-    from trainer import accuracy_bench
+    from benchmarks.features import accuracy
 
-    return accuracy_bench
+    return accuracy
 
 
 def test_it_is_the_means_of_the_last_epoch_that_are_judged(bench) -> None:

@@ -11,9 +11,9 @@ ALL = Augmentation(flip=True, crop=0.4, brightness=0.2, contrast=0.3, saturation
 
 @pytest.fixture
 def augment(tf):
-    from trainer import augment
+    from trainer.data import augmentation
 
-    return augment
+    return augmentation
 
 
 def pictures(height: int, width: int, count: int = 5) -> np.ndarray:

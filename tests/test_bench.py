@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from conftest import HEIGHT, WIDTH, Program
 
-from pipeline import bench, quality
-from pipeline.contenders import CONTENDERS, Contender
+from benchmarks.shards import jpeg_quality, shard_job
+from benchmarks.shards.baselines import CONTENDERS, Contender
+from benchmarks.shards.job_timings import Setup
 from pipeline.dataset.manifest import ImageContract
 from pipeline.system.errors import RunError
-from pipeline.timings import Setup
 
 CONTRACT = ImageContract(height=HEIGHT, width=WIDTH)
 SIZE = (f"--height={HEIGHT}", f"--width={WIDTH}")
@@ -27,7 +27,7 @@ def test_slopes_and_start_up_are_apart() -> None:
         "empty Beam job": [9, 9],
         CONTENDERS[1].name: [50, 40],
     }
-    figures = {one.name: one for one in bench.figures(setup, samples)}
+    figures = {one.name: one for one in shard_job.figures(setup, samples)}
     assert figures["shard job, 2 processes"].values == (100, 100)
     assert figures[f"shard job / {CONTENDERS[1].name}"].values == (2, 2.5)
     assert figures["1 → 2 processes"].values == (2, 2)
@@ -44,9 +44,9 @@ def test_a_short_benchmark(
 ) -> None:
     """Everything but TensorFlow, in one process; the JSON says what the table says."""
     monkeypatch.setattr(Contender, "installed", lambda one: one.package == "numpy")
-    monkeypatch.delitem(quality.DECODERS, "tensorflow")
+    monkeypatch.delitem(jpeg_quality.DECODERS, "tensorflow")
     output = tmp_path / "bench.json"
-    bench.run(
+    shard_job.run(
         images,
         contract=CONTRACT,
         count=16,
@@ -64,7 +64,7 @@ def test_a_short_benchmark(
     names = {figure["name"] for figure in value["figures"]}
     assert "shard job / the bare image function" in names
     assert all(name in text for name in names)
-    assert len(value["encodings"]) == len(quality.SETTINGS)
+    assert len(value["encodings"]) == len(jpeg_quality.SETTINGS)
 
 
 @pytest.mark.slow
@@ -84,12 +84,14 @@ def test_photos_are_needed(tmp_path: Path) -> None:
     (tmp_path / "images" / "a").mkdir(parents=True)
     (tmp_path / "images" / "a" / "x.jpg").write_text("no photo")
     with pytest.raises(RunError, match=r"none of 1 files of .* is a JPEG"):
-        bench.run(tmp_path / "images", contract=CONTRACT, count=8, workers=1, repeats=1)
+        shard_job.run(
+            tmp_path / "images", contract=CONTRACT, count=8, workers=1, repeats=1
+        )
 
 
 def test_the_folder_of_the_json_is_there_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is no folder"):
-        bench.run(
+        shard_job.run(
             tmp_path,
             contract=CONTRACT,
             count=8,

@@ -15,13 +15,13 @@ TRAIN = len(CLASSES) * PER_CLASS["train"]  # 24
 
 @pytest.fixture
 def results(tf):
-    from trainer import results
+    from benchmarks.input import results
 
     return results
 
 
 def samples(results, **changed: list[float]) -> dict[str, list[float]]:
-    from trainer import stages
+    from benchmarks.input import stages
 
     names = [
         *(*stages.STAGES, results.ENCODED, results.DECODED, results.MODEL),
@@ -35,7 +35,7 @@ def samples(results, **changed: list[float]) -> dict[str, list[float]]:
 
 
 def test_ratios_are_within_a_repeat(results) -> None:
-    from trainer import stages
+    from benchmarks.input import stages
 
     taken = samples(results, **{stages.DECODE: [300.0, 400.0]})
     figures = {one.name: one for one in results.comparisons(taken, cores=2)}
@@ -64,7 +64,7 @@ def test_memory_is_a_slope_without_the_first_epochs(results) -> None:
 
 
 def test_stages_say_what_they_hand_out(results) -> None:
-    from trainer import stages
+    from benchmarks.input import stages
 
     taken = samples(results, **{stages.READ: [1e5], stages.DECODE: [1e4, 3e4, 2e4]})
     lines = results.stage_table(taken, jpeg=1e4, pixels=9e4)
@@ -76,27 +76,27 @@ def test_stages_say_what_they_hand_out(results) -> None:
 
 
 def test_a_part_is_the_first_shards(dataset: Path, tf) -> None:
-    from trainer import material
+    from benchmarks.input import fixtures
 
     whole = manifest.load(dataset)
     shards = whole.split("train").shards
     for examples, count in ((1, 1), (shards[0].examples, 1), (TRAIN, 2), (999, 2)):
-        part = material.part(whole, examples).split("train")
+        part = fixtures.part(whole, examples).split("train")
         assert part.shards == shards[:count]
         assert part.examples == sum(shard.examples for shard in part.shards)
 
 
 def test_the_same_pictures_as_files(dataset: Path, tmp_path: Path, tf) -> None:
-    from trainer import material
+    from benchmarks.input import fixtures
 
-    records = material.records(manifest.load(dataset))
-    material.as_files(records, tmp_path / "files")
+    records = fixtures.records(manifest.load(dataset))
+    fixtures.as_files(records, tmp_path / "files")
     found = sorted(tmp_path.glob("files/*/*.jpg"))
     assert sorted(path.read_bytes() for path in found) == sorted(
         one.encoded for one in records
     )
     assert {int(path.parent.name) for path in found} == {0, 1, 2}
-    material.as_links(found[:3], tmp_path / "links", 8)
+    fixtures.as_links(found[:3], tmp_path / "links", 8)
     links = list(tmp_path.glob("links/*/*.jpg"))
     assert len(links) == 8
     assert {link.resolve() for link in links} == set(found[:3])
@@ -106,7 +106,7 @@ def test_rates_count_images(tf) -> None:
     """A stream that pauses 10 ms for a batch of 5 gives 500 images/s at most."""
     import time
 
-    from trainer import rates
+    from trainer.doctor import throughput
 
     started = []
 
@@ -116,38 +116,38 @@ def test_rates_count_images(tf) -> None:
             time.sleep(0.01)
             yield None
 
-    rate = rates.of_batches(start, 5)
+    rate = throughput.of_batches(start, 5)
     assert 50 < rate(0.1) < 500
     rate(0.1)
     assert len(started) == 2  # anew each time
 
 
 def test_threads_share_out_the_batches(tf) -> None:
-    from trainer import rates
+    from trainer.doctor import throughput
 
     seen = []
-    rate = rates.in_threads(seen.append, [1, 2, 3, 4, 5], threads=2, batch_size=8)
+    rate = throughput.in_threads(seen.append, [1, 2, 3, 4, 5], threads=2, batch_size=8)
     assert rate(0.01) > 0
     assert set(seen) == {1, 2, 3, 4, 5}
 
 
 def test_one_process_per_core_decodes(dataset: Path, tf) -> None:
-    from trainer import material, turbo
+    from benchmarks.input import decode_limit, fixtures
 
-    jpegs = [one.encoded for one in material.records(manifest.load(dataset))]
-    assert turbo.limit(jpegs, processes=2)(0.05) > 0
+    jpegs = [one.encoded for one in fixtures.records(manifest.load(dataset))]
+    assert decode_limit.limit(jpegs, processes=2)(0.05) > 0
 
 
 def test_the_chart_is_a_picture(results, tmp_path: Path) -> None:
     from PIL import Image
 
-    from pipeline.figures import Figure
-    from trainer import chart
+    from benchmarks.harness.figures import Figure
+    from benchmarks.input import bar_chart
 
     ours = [Figure("ours", "images/s", (100.0, 120.0))]
     others = [Figure(f"other {n}", "images/s", (10.0 * n,)) for n in (1, 2, 3)]
     model = Figure("the model", "images/s", (70.0,))
-    chart.draw(tmp_path / "bars.png", ours, others, model, title="somewhere")
+    bar_chart.draw(tmp_path / "bars.png", ours, others, model, title="somewhere")
     pixels = np.asarray(Image.open(tmp_path / "bars.png").convert("RGB"))
     blue = np.abs(pixels.astype(int) - (0, 0x72, 0xB2)).max(axis=2) < 3
     assert blue.any()

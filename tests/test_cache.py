@@ -8,7 +8,7 @@ import pytest
 from pipeline.dataset import manifest
 from pipeline.system import resources
 from pipeline.system.errors import RunError, UsageError
-from trainer import cache
+from trainer.cache import policy
 from trainer.recipe import RECIPES
 
 GB = 10**9
@@ -45,7 +45,7 @@ def million(made_dataset: Path) -> manifest.Dataset:
 )
 def test_choices(million, monkeypatch, wanted, free, order, kind, on_disk, why) -> None:
     monkeypatch.setattr(resources, "free_memory", lambda: free * GB)
-    choice = cache.choose(wanted, million, earlier=order and {"order": order})
+    choice = policy.choose(wanted, million, earlier=order and {"order": order})
     assert (choice.kind, choice.on_disk) == (kind, on_disk)
     assert why in choice.why
     assert "\n" not in str(choice)
@@ -54,7 +54,7 @@ def test_choices(million, monkeypatch, wanted, free, order, kind, on_disk, why) 
 @pytest.fixture
 def of_million(tf, million):
     """What 1.2 million images make: 133 GB as float16."""
-    from trainer import features
+    from trainer.cache import features
 
     def plan(**changes):
         recipe = dataclasses.replace(RECIPES["article"], **changes)
@@ -82,7 +82,7 @@ def test_features_where_they_fit(
     million, of_million, monkeypatch, wanted, free, disk, earlier, kind, why
 ) -> None:
     monkeypatch.setattr(resources, "free_memory", lambda: free * GB)
-    choice = cache.choose(
+    choice = policy.choose(
         wanted, million, earlier=earlier, features=of_million(), disk=disk * GB
     )
     assert choice.kind == kind
@@ -94,32 +94,32 @@ def test_a_single_epoch_is_not_worth_features(million, of_million, monkeypatch) 
     monkeypatch.setattr(resources, "free_memory", lambda: 500 * GB)
     for epochs, kind in ((1, "decoded"), (2, "features")):
         plan = of_million(epochs=epochs)
-        choice = cache.choose("auto", million, features=plan, disk=500 * GB)
+        choice = policy.choose("auto", million, features=plan, disk=500 * GB)
         assert choice.kind == kind
 
 
 def test_features_that_cannot_be(million) -> None:
     why = "trainable is 'all'"
     with pytest.raises(UsageError, match=f"--cache=features: {why}"):
-        cache.choose("features", million, features=why)
-    assert cache.choose("auto", million, features=why).kind != "features"
+        policy.choose("features", million, features=why)
+    assert policy.choose("auto", million, features=why).kind != "features"
 
 
 def test_jpegs_that_do_not_fit_are_refused(million, monkeypatch) -> None:
     monkeypatch.setattr(resources, "free_memory", lambda: 10 * GB)
     with pytest.raises(RunError, match=r"needs 12 GB of memory, and 7 GB may be used"):
-        cache.choose("encoded", million)
+        policy.choose("encoded", million)
 
 
 @pytest.mark.parametrize(
     ("choice", "words"),
     [
-        (cache.Choice("none", "because"), "cache: none: because"),
-        (cache.Choice("encoded", "so"), "cache: encoded, in memory: so"),
-        (cache.Choice("decoded", "so", on_disk=True), "cache: decoded, on disk: so"),
+        (policy.Choice("none", "because"), "cache: none: because"),
+        (policy.Choice("encoded", "so"), "cache: encoded, in memory: so"),
+        (policy.Choice("decoded", "so", on_disk=True), "cache: decoded, on disk: so"),
     ],
 )
-def test_one_line_says_what_and_why(choice: cache.Choice, words: str) -> None:
+def test_one_line_says_what_and_why(choice: policy.Choice, words: str) -> None:
     assert str(choice) == words
 
 
@@ -127,8 +127,8 @@ def test_one_line_says_what_and_why(choice: cache.Choice, words: str) -> None:
 @pytest.mark.parametrize("on_disk", [True, False])
 def test_stores(tf, made_dataset: Path, tmp_path: Path, kind: str, on_disk) -> None:
     dataset = manifest.load(made_dataset)
-    choice = cache.Choice(kind, "", on_disk=on_disk and kind == "decoded")
-    stores = cache.stores(choice, dataset, tmp_path)
+    choice = policy.Choice(kind, "", on_disk=on_disk and kind == "decoded")
+    stores = policy.stores(choice, dataset, tmp_path)
     counts = {split: store.examples for split, store in stores.items()}
     assert counts == ({} if kind == "none" else {"train": 24, "validation": 9})
     assert (tmp_path / "train" / "pixels.npy").exists() == choice.on_disk
@@ -139,5 +139,5 @@ def test_a_dataset_without_validation(tf, million, made_dataset: Path) -> None:
     made = manifest.load(made_dataset)
     splits = {"train": made.split("train"), "validation": manifest.Split(0, 0, ())}
     dataset = dataclasses.replace(made, splits=splits)
-    stores = cache.stores(cache.Choice("encoded", ""), dataset, Path("unused"))
+    stores = policy.stores(policy.Choice("encoded", ""), dataset, Path("unused"))
     assert set(stores) == {"train"}

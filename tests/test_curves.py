@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from pipeline.system.errors import RunError
-from trainer import curves, history
+from trainer import curves
+from trainer.training import history
 
 LOSSES = (2.0, 1.5, 1.2, 1.4, 1.5)
 

@@ -29,9 +29,9 @@ TRAIN = len(CLASSES) * PER_CLASS["train"]  # 24
 
 @pytest.fixture
 def data(tf):
-    from trainer import dataset
+    from trainer.data import input_pipeline
 
-    return dataset
+    return input_pipeline
 
 
 def digests(images: np.ndarray) -> list[bytes]:
@@ -115,8 +115,9 @@ from itertools import islice
 from pathlib import Path
 os.sched_setaffinity(0, set(list(os.sched_getaffinity(0))[: int(sys.argv[2])]))
 from pipeline.dataset import manifest
-from trainer import dataset
-chain = dataset.for_training(manifest.load(Path(sys.argv[1])), batch_size=5, seed=3)
+from trainer.data import input_pipeline
+dataset = manifest.load(Path(sys.argv[1]))
+chain = input_pipeline.for_training(dataset, batch_size=5, seed=3)
 for images, labels in islice(chain.as_numpy_iterator(), 9):
     print(hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest())
 """

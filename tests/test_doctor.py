@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 from conftest import Program
 
-from trainer.replicas import ChildError
+from trainer.doctor.replica_test import ChildError
 
 GPUS = "GPU 0: NVIDIA H100 (UUID: x)\nGPU 1: NVIDIA H100 (UUID: y)"
 
 
 @pytest.fixture
 def doctor(tf):
-    from trainer import doctor
+    from trainer.doctor import checks
 
-    return doctor
+    return checks
 
 
 def hang() -> tuple[int, float]:

@@ -189,7 +189,7 @@ def test_what_the_model_says_is_what_counts(
     """Judged by Keras alone, on the images of the records."""
     import keras
 
-    from trainer import dataset as data
+    from trainer.data import input_pipeline as data
 
     dataset = manifest.load(made_dataset)
     shards = dataset.split("validation").shards

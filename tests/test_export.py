@@ -16,7 +16,7 @@ import pytest
 from conftest import CLASSES, HEIGHT, WIDTH, jpeg, photo, tree
 from PIL import Image
 
-from pipeline import samples
+from benchmarks.demo import sample_photos as samples
 from pipeline.dataset import manifest
 from pipeline.dataset.manifest import RESIZES, ImageContract
 from pipeline.images import conversion
@@ -85,7 +85,7 @@ def make_model(
 @pytest.fixture(scope="module")
 def made_model(tf, tmp_path_factory: pytest.TempPathFactory, made_dataset: Path):
     """MODEL with its export, by resize rule; not to be changed."""
-    from trainer import export
+    from trainer.export import export_model
 
     made = {}
 
@@ -93,7 +93,7 @@ def made_model(tf, tmp_path_factory: pytest.TempPathFactory, made_dataset: Path)
         if rule not in made:
             parent = tmp_path_factory.mktemp(rule)
             made[rule] = make_model(parent / "model", made_dataset, rule=rule)
-            export.run(made[rule])
+            export_model.run(made[rule])
         return made[rule]
 
     return make
@@ -137,10 +137,10 @@ def by_pipeline(data: bytes, contract: ImageContract) -> np.ndarray:
 def graph_of(contract: ImageContract):
     import tensorflow as tf
 
-    from trainer import graph_image
+    from trainer.export import image_decoding
 
     return tf.function(
-        lambda data: graph_image.decode_batch(data, contract.pixels()),
+        lambda data: image_decoding.decode_batch(data, contract.pixels()),
         input_signature=[tf.TensorSpec((None,), tf.string)],
     )
 
@@ -616,13 +616,13 @@ def by_lite(folder: Path, batch: np.ndarray) -> np.ndarray:
 
 def test_mixed_precision(tf, made_dataset: Path, tmp_path: Path) -> None:
     """Exported in float32: LiteRT has no convolutions of 16 bits."""
-    from trainer import export
+    from trainer.export import export_model
 
     recipe = replace(RECIPES["finetune"], precision="mixed_bfloat16")
     folder = make_model(tmp_path / "model", made_dataset, recipe=recipe)
     recipe = replace(recipe, precision="float32")
     plain = make_model(tmp_path / "plain", made_dataset, recipe=recipe)
-    export.run(folder)
+    export_model.run(folder)
     expected = by_keras(plain, OF_SIZE)
     assert np.abs(expected - by_keras(folder, OF_SIZE)).max() > 0.01
     batch = np.stack(OF_SIZE).astype(np.float32)
@@ -646,7 +646,7 @@ def test_a_second_run_replaces_the_first(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also after a run that was killed while it wrote."""
-    from trainer import export
+    from trainer.export import export_model
 
     before = tree(finished)
     (finished / "export" / "classes.txt").write_text("stale")
@@ -654,7 +654,7 @@ def test_a_second_run_replaces_the_first(
     (finished / ".export-work" / "former" / "saved_model").mkdir(parents=True)
     (finished / ".export-work" / "unfinished").mkdir()
     (finished / ".export-work" / "unfinished" / "model.tflite").write_text("half")
-    export.run(finished)
+    export_model.run(finished)
     assert set(tree(finished)) == set(before)
     assert tree(finished)["export/classes.txt"] == before["export/classes.txt"]
     lines = capsys.readouterr().out.splitlines()
@@ -668,26 +668,26 @@ def test_a_second_run_replaces_the_first(
 def test_a_run_that_fails_leaves_the_former(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trainer import export
+    from trainer.export import export_model
 
     def full_disk(folder: Path) -> bytes:
         raise OSError(28, "No space left on device")
 
     before = tree(finished)
-    monkeypatch.setattr(export, "_to_lite", full_disk)
+    monkeypatch.setattr(export_model, "_to_lite", full_disk)
     with pytest.raises(OSError, match="No space"):
-        export.run(finished)
+        export_model.run(finished)
     assert tree(finished) == before
     assert not list(finished.glob(".*"))
 
 
 def test_a_folder_that_is_no_export_is_kept(finished: Path) -> None:
-    from trainer import export
+    from trainer.export import export_model
 
     (finished / "export" / "export.json").unlink()
     before = tree(finished)
     with pytest.raises(RunError, match=r"is no export: it has no export\.json"):
-        export.run(finished)
+        export_model.run(finished)
     assert tree(finished) == before
 
 
@@ -715,10 +715,10 @@ def damage(folder: Path, how: str) -> None:
 def test_a_model_that_is_not_whole_is_refused(
     finished: Path, how: str, message: str
 ) -> None:
-    from trainer import export
+    from trainer.export import export_model
 
     damage(finished, how)
     before = tree(finished)
     with pytest.raises(RunError, match=message):
-        export.run(finished)
+        export_model.run(finished)
     assert tree(finished) == before

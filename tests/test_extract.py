@@ -42,7 +42,7 @@ def network(tf):
 
 @pytest.fixture
 def keep(tf, network, dataset, tmp_path: Path):
-    from trainer import extract, features
+    from trainer.cache import feature_extraction, features
 
     def run(
         split: str = "train",
@@ -57,7 +57,7 @@ def keep(tf, network, dataset, tmp_path: Path):
         strategy = strategy_of(replicas)
         with strategy.scope():
             built = network(recipe, seed)
-        return extract.keep(
+        return feature_extraction.keep(
             built,
             strategy,
             dataset,
@@ -71,7 +71,7 @@ def keep(tf, network, dataset, tmp_path: Path):
 
 
 def pictures(dataset, split: str) -> tuple[np.ndarray, np.ndarray]:
-    from trainer import dataset as data
+    from trainer.data import input_pipeline as data
 
     shards = dataset.split(split).shards
     (batch,) = data.for_inference(dataset, shards, batch_size=100)
@@ -91,9 +91,9 @@ def test_every_image_in_order(
     keep, network, dataset, monkeypatch, split: str, replicas: int, batch_size: int
 ) -> None:
     """In parts that end inside the split, with a last batch that is short."""
-    from trainer import extract
+    from trainer.cache import feature_extraction
 
-    monkeypatch.setattr(extract, "_PART_ROWS", 3)
+    monkeypatch.setattr(feature_extraction, "_PART_ROWS", 3)
     recipe = replace(ARTICLE, batch_size=batch_size)
     rows = keep(split, recipe, replicas=replicas)
     images, labels = pictures(dataset, split)
@@ -108,7 +108,7 @@ def test_every_image_in_order(
     ("dtype", "cosine"), [("float16", 0.999999), ("uint8", 0.9999)]
 )
 def test_fewer_bits(keep, network, dataset, dtype: str, cosine: float) -> None:
-    from trainer import features
+    from trainer.cache import features
 
     rows = keep(dtype=dtype).columns
     found = np.reshape(features.restore(rows, "float32"), [24, -1])
@@ -149,12 +149,12 @@ def test_it_goes_on_where_it_was_stopped(
     keep, monkeypatch, tmp_path: Path, capsys, views: int
 ) -> None:
     """After every part: the same bytes, and no part is computed twice."""
-    from trainer import extract
+    from trainer.cache import feature_extraction
 
-    monkeypatch.setattr(extract, "_PART_ROWS", 8)
+    monkeypatch.setattr(feature_extraction, "_PART_ROWS", 8)
     recipe = CROPS if views > 1 else ARTICLE
     whole = keep(recipe=recipe, views=views, folder="whole").columns["features"]
-    make, made = extract._Extraction._make, []
+    make, made = feature_extraction._Extraction._make, []
 
     def one_part(self, first: int):
         for part in itertools.islice(make(self, first), 1):
@@ -162,7 +162,7 @@ def test_it_goes_on_where_it_was_stopped(
             yield part
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(extract._Extraction, "_make", one_part)
+    monkeypatch.setattr(feature_extraction._Extraction, "_make", one_part)
     for _ in range(3 * views):
         with pytest.raises(KeyboardInterrupt):
             keep(recipe=recipe, views=views)

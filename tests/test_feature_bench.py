@@ -9,7 +9,7 @@ from conftest import CLASSES, PER_CLASS
 
 @pytest.fixture
 def results(tf):
-    from trainer import feature_results
+    from benchmarks.features import feature_results
 
     return feature_results
 
@@ -75,15 +75,15 @@ def test_differences_are_of_the_first_epochs(results) -> None:
 
 
 def test_a_recipe_that_trains_all_layers_is_refused(tf, dataset: Path) -> None:
+    from benchmarks.features import feature_training
     from pipeline.system.errors import UsageError
-    from trainer import feature_bench
     from trainer.recipe import Recipe
 
     recipe = Recipe(
         name="small", epochs=1, batch_size=8, learning_rate=1e-6, trainable="all"
     )
     with pytest.raises(UsageError, match="no features to measure: trainable is 'all'"):
-        feature_bench.run(dataset, dataset.parent / "bench", recipe=recipe)
+        feature_training.run(dataset, dataset.parent / "bench", recipe=recipe)
 
 
 def test_it_runs(
@@ -93,14 +93,17 @@ def test_it_runs(
 
     Memory is measured in a process for each dtype; here, of none of them.
     """
-    from trainer import feature_bench, pinned
+    from benchmarks.features import feature_training
+    from benchmarks.harness import isolated
     from trainer.recipe import Recipe
 
-    monkeypatch.setattr(pinned, "training", lambda *_, **__: pinned.Resident(1, 2, 3))
-    monkeypatch.setattr(feature_bench, "_EPOCHS", 3)
-    monkeypatch.setattr(feature_bench, "_FORWARD_SECONDS", 0.1)
+    monkeypatch.setattr(
+        isolated, "training", lambda *_, **__: isolated.Resident(1, 2, 3)
+    )
+    monkeypatch.setattr(feature_training, "_EPOCHS", 3)
+    monkeypatch.setattr(feature_training, "_FORWARD_SECONDS", 0.1)
     recipe = Recipe(name="small", epochs=1, batch_size=8, hidden=8, learning_rate=1e-6)
-    feature_bench.run(
+    feature_training.run(
         dataset, tmp_path / "bench", recipe=recipe, repeats=1, virtual_devices=1
     )
     found = json.loads((tmp_path / "bench" / "features.json").read_text())
@@ -124,12 +127,12 @@ def test_it_runs(
 
 
 def test_memory_is_that_of_a_process_that_trains(tf, dataset: Path) -> None:
+    from benchmarks.harness import isolated
     from pipeline.dataset import manifest
-    from trainer import pinned
     from trainer.recipe import Recipe
 
     recipe = Recipe(name="small", epochs=1, batch_size=8, hidden=8, learning_rate=1e-6)
-    memory = pinned.training(
+    memory = isolated.training(
         manifest.load(dataset),
         recipe,
         features=None,

@@ -16,7 +16,7 @@ IMAGE = ImageContract(height=150, width=200)
 
 @pytest.fixture
 def features(tf):
-    from trainer import features
+    from trainer.cache import features
 
     return features
 

@@ -9,7 +9,7 @@ import pytest
 @pytest.fixture
 def feed(tf):
     """`to_replicas` on so many logical CPUs, with the strategy."""
-    from trainer.feed import to_replicas
+    from trainer.training.device_feed import to_replicas
 
     def start(batches, replicas: int):
         devices = [f"CPU:{index}" for index in range(replicas)]

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from pipeline.figures import Figure, divide, table
+from benchmarks.harness.figures import Figure, divide, table
 
 NAN = math.nan
 

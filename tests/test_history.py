@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from trainer import history
+from trainer.training import history
 
 ROW = dict.fromkeys(history.COLUMNS, 0.5)
 

@@ -255,7 +255,7 @@ from pathlib import Path
 from pipeline.system import io_errors
 from pipeline.dataset import manifest
 from pipeline.system.console import RunError
-from trainer import dataset as data
+from trainer.data import input_pipeline as data
 
 io_errors._FIRST_WAIT = 0.01
 
@@ -289,12 +289,12 @@ import sys
 from pathlib import Path
 from pipeline.system import io_errors
 from pipeline.system.console import RunError
-from trainer import state
+from trainer.training import checkpoint
 
 io_errors._FIRST_WAIT = 0.01
 
 try:
-    state.read(Path(sys.argv[1]))
+    checkpoint.read(Path(sys.argv[1]))
 except RunError as error:
     print(f"{type(error).__name__}: {error}")
 """
@@ -327,7 +327,7 @@ from pathlib import Path
 import numpy as np
 from pipeline.system import io_errors
 from pipeline.system.console import RunError
-from trainer import spill
+from trainer.cache import on_disk
 
 io_errors._FIRST_WAIT = 0.01
 
@@ -336,9 +336,9 @@ def make(first):
     yield from [{"rows": np.arange(12)}][first:]
 
 columns = {"rows": (np.int64, ())}
-content = spill.Content(what="rows", key={}, columns=columns, parts=[12], make=make)
+content = on_disk.Content(what="rows", key={}, columns=columns, parts=[12], make=make)
 try:
-    print(spill.on_disk(content, Path(sys.argv[1]))["rows"].sum())
+    print(on_disk.on_disk(content, Path(sys.argv[1]))["rows"].sum())
 except RunError as error:
     print(f"{type(error).__name__}: {error}")
 """

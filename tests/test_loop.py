@@ -43,8 +43,9 @@ def build(
     """A Loop on so many logical CPUs, from the same weights every time."""
     import keras
 
-    from trainer import model, optimizer
-    from trainer.loop import Loop
+    from trainer import model
+    from trainer.training import optimizer
+    from trainer.training.loop import Loop
 
     strategy = strategy_of(replicas)
     recipe = replace(PLAIN, **fields)
@@ -207,7 +208,7 @@ def build_and_train(replicas: int, steps: int, **options):
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_dropout_from_features_is_that_from_pixels(tf, make, replicas: int) -> None:
     from trainer import model
-    from trainer.step import Source
+    from trainer.training.step import Source
 
     pixels, expected = train(tf, make(1, 5e-5, dropout=0.5), 4)
     source = Source("block4_pool", tf.identity, tf.identity)
@@ -246,7 +247,7 @@ def masks(replicas: int, *, rate: float, seed: int, step: int, units: int = 64):
     """float32[BATCH, units]: what dropout makes of ones, over all replicas."""
     import tensorflow as tf
 
-    from trainer.step import dropout
+    from trainer.training.step import dropout
 
     strategy = strategy_of(replicas)
 
@@ -316,7 +317,7 @@ def philox(count: int, *, seed: int, step: int) -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_dropout_of_16_bits_has_the_same_masks(tf, dtype: str) -> None:
-    from trainer.step import dropout
+    from trainer.training.step import dropout
 
     def dropped(kind: str):
         number = tf.constant(5, tf.int64)
@@ -339,7 +340,7 @@ def test_an_infinite_gradient_skips_the_step(tf, replicas: int) -> None:
 def skip_steps(replicas: int) -> None:
     import tensorflow as tf
 
-    from trainer import optimizer
+    from trainer.training import optimizer
 
     at = tf.Variable(-1)
 
@@ -489,7 +490,7 @@ def test_evaluation_counts_every_row_once(tf, make, replicas: int, rows: int) ->
 
 
 def test_divergence_stops_at_once(tf, make) -> None:
-    from trainer.loop import DivergenceError
+    from trainer.training.loop import DivergenceError
 
     made = make(1, learning_rate=1e20)
     with pytest.raises(DivergenceError) as diverged:

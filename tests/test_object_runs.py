@@ -359,7 +359,7 @@ def cache(tmp_path: Path) -> Iterator[Path]:
 def test_training_reads_what_was_fetched(
     tf, made_dataset: Path, bucket: ObjectPath, cache: Path
 ) -> None:
-    from trainer import dataset as data
+    from trainer.data import input_pipeline as data
 
     local = manifest.load(made_dataset)
     remote = manifest.load(put_tree(made_dataset, bucket / "dataset"))
@@ -377,7 +377,7 @@ def test_training_reads_what_was_fetched(
 def test_training_says_what_the_store_does(
     tf, made_dataset: Path, bucket: ObjectPath, cache: Path, proxy: Proxy
 ) -> None:
-    from trainer import dataset as data
+    from trainer.data import input_pipeline as data
 
     remote = manifest.load(put_tree(made_dataset, bucket / "dataset"))
     batches = data.for_training(remote, batch_size=4, seed=1)

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from trainer import optimizer
 from trainer.recipe import RECIPES
+from trainer.training import optimizer
 
 
 @pytest.mark.parametrize("magnitude", [1e-2, 1e-4, 1e-6])

@@ -14,9 +14,9 @@ GOLDEN = (
 
 @pytest.fixture
 def order(tf):
-    from trainer import order
+    from trainer.data import permutation
 
-    return order
+    return permutation
 
 
 def positions(order, count: int, batch_size: int, batches: int, **options) -> list[int]:

@@ -52,13 +52,13 @@ def test_no_step_takes_pixels_to_the_cpu(tf, options: dict[str, Any]) -> None:
 def test_no_extraction_takes_pixels_to_the_cpu(
     tf, made_dataset: Path, tmp_path: Path, accumulate: int
 ) -> None:
-    from trainer import extract, features
+    from trainer.cache import feature_extraction, features
 
     dataset = manifest.load(made_dataset)
     recipe = replace(RECIPES["article"], batch_size=BATCH, accumulate=accumulate)
     _, network, _ = build(1, accumulate=accumulate)
     graphs = recorded(
-        lambda: extract.keep(
+        lambda: feature_extraction.keep(
             network,
             strategy_of(1),
             dataset,

@@ -65,7 +65,7 @@ def test_one_bad_number_is_enough(
     """Of the brightest image alone; a shard before it is kept."""
     import keras
 
-    from trainer import dataset as data
+    from trainer.data import input_pipeline as data
 
     dataset = manifest.load(made_dataset)
     shards = dataset.split("test").shards

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import HEIGHT, WIDTH, jpeg, photo
 
-from pipeline import quality
+from benchmarks.shards import jpeg_quality
 from pipeline.dataset.manifest import ImageContract
 
 CONTRACT = ImageContract(height=HEIGHT, width=WIDTH)
@@ -17,14 +17,14 @@ def noise(seed: int, height: int, width: int) -> bytes:
 
 def test_psnr() -> None:
     black = np.zeros((2, 2, 3), np.uint8)
-    assert quality.psnr(black, black) == quality.MAX_PSNR
-    assert quality.psnr(black, black + 255) == pytest.approx(0)
-    assert quality.psnr(black, black + 1) == pytest.approx(48.13, abs=0.01)
+    assert jpeg_quality.psnr(black, black) == jpeg_quality.MAX_PSNR
+    assert jpeg_quality.psnr(black, black + 255) == pytest.approx(0)
+    assert jpeg_quality.psnr(black, black + 1) == pytest.approx(48.13, abs=0.01)
 
 
 def test_scaled_decoding_loses_what_it_leaves_out() -> None:
     """Nothing where it decodes in full, little in a smooth photo, more in noise."""
-    full, smooth, grainy = quality.scaled_decoding(
+    full, smooth, grainy = jpeg_quality.scaled_decoding(
         [
             jpeg(photo(0, 1)),
             jpeg(photo(0, 1, height=4 * HEIGHT, width=4 * WIDTH)),
@@ -37,10 +37,10 @@ def test_scaled_decoding_loses_what_it_leaves_out() -> None:
 
 
 def test_encodings_trade_loss_for_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(quality.DECODERS, "tensorflow")
+    monkeypatch.delitem(jpeg_quality.DECODERS, "tensorflow")
     data = [jpeg(photo(channel, channel)) for channel in range(3)]
-    found = quality.encodings(data, CONTRACT, decodes=4, repeats=2)
-    assert [(one.quality, one.chroma) for one in found] == list(quality.SETTINGS)
+    found = jpeg_quality.encodings(data, CONTRACT, decodes=4, repeats=2)
+    assert [(one.quality, one.chroma) for one in found] == list(jpeg_quality.SETTINGS)
     assert all(len(one.rates["simplejpeg"]) == 2 for one in found)
     for chroma in ("420", "444"):
         rows = [one for one in found if one.chroma == chroma]
@@ -50,6 +50,6 @@ def test_encodings_trade_loss_for_bytes(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_tensorflow_decodes_what_simplejpeg_does(tf) -> None:
     data = [jpeg(photo(channel, 5, HEIGHT, WIDTH)) for channel in range(3)]
-    ours = quality.DECODERS["simplejpeg"](CONTRACT)(data)
-    theirs = quality.DECODERS["tensorflow"](CONTRACT)(data)
+    ours = jpeg_quality.DECODERS["simplejpeg"](CONTRACT)(data)
+    theirs = jpeg_quality.DECODERS["tensorflow"](CONTRACT)(data)
     np.testing.assert_array_equal(ours, theirs)

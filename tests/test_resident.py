@@ -18,8 +18,8 @@ SHAPE = (2, 1, 512)
 @pytest.fixture(params=["float32", "float16", "uint8"])
 def kept(request: pytest.FixtureRequest, tf):
     """Rows, whose numbers say which row and which view they are."""
-    from trainer import features
-    from trainer.stores import Rows, allocate
+    from trainer.cache import features
+    from trainer.cache.in_memory import Rows, allocate
 
     def make(views: int, parts: int):
         count = EXAMPLES * views
@@ -53,13 +53,13 @@ def network(tf):
 
 def steps(tf, dataset, source, strategy, count: int) -> list[tuple]:
     """What a step sees of each batch: features and labels, of all replicas."""
-    from trainer import feed
+    from trainer.training import device_feed
 
     see = tf.function(lambda rows: strategy.run(source.train, (rows,)))
     local = strategy.experimental_local_results
     return [
         tuple(np.concatenate(local(each)) for each in (see(rows), labels))
-        for rows, labels in islice(feed.to_replicas(dataset, strategy), count)
+        for rows, labels in islice(device_feed.to_replicas(dataset, strategy), count)
     ]
 
 
@@ -69,8 +69,9 @@ def steps(tf, dataset, source, strategy, count: int) -> list[tuple]:
 def test_the_same_as_from_the_host(
     tf, kept, network, replicas: int, views: int, first: int
 ) -> None:
-    from trainer import dataset as data
-    from trainer import features, resident
+    from trainer import resident
+    from trainer.cache import features
+    from trainer.data import input_pipeline as data
 
     strategy = strategy_of(replicas)
     rows, plan = kept(views, replicas)
@@ -88,12 +89,12 @@ def test_the_same_as_from_the_host(
 
 @pytest.mark.parametrize("parts", [1, 2, 5])
 def test_every_part_is_permuted_for_itself(tf, parts: int) -> None:
-    from trainer import order
+    from trainer.data import permutation
 
-    bounds = order.cut(EXAMPLES, parts)
+    bounds = permutation.cut(EXAMPLES, parts)
     assert bounds[0] == 0
     assert bounds[-1] == EXAMPLES
-    batches = order.batches(EXAMPLES, 2 * parts, seed=3, parts=parts)
+    batches = permutation.batches(EXAMPLES, 2 * parts, seed=3, parts=parts)
     found = np.array(list(islice(batches.as_numpy_iterator(), 2 * EXAMPLES)))
     for part in range(parts):
         first, end = bounds[part : part + 2]
@@ -106,25 +107,25 @@ def test_every_part_is_permuted_for_itself(tf, parts: int) -> None:
 
 
 def test_views_are_uniform_and_start_anywhere(tf) -> None:
-    from trainer import order
+    from trainer.data import permutation
 
-    drawn = order.views(1000, 4, seed=3)
+    drawn = permutation.views(1000, 4, seed=3)
     whole = list(islice(drawn.as_numpy_iterator(), 6))
     counts = np.bincount(np.concatenate(whole), minlength=4)
     assert (np.abs(counts - 1500) < 150).all()
-    later = list(islice(order.views(1000, 4, seed=3, first_batch=4), 2))
+    later = list(islice(permutation.views(1000, 4, seed=3, first_batch=4), 2))
     np.testing.assert_array_equal(later, whole[4:])
     assert (whole[0] != whole[1]).any()
 
 
 def test_ids_of_a_batch_in_parts(tf, made_dataset: Path) -> None:
-    from trainer import dataset as data
-    from trainer import order
+    from trainer.data import input_pipeline as data
+    from trainer.data import permutation
 
     dataset = manifest.load(made_dataset)
     how = {"batch_size": 4, "seed": 3, "parts": 2}
     found = data.ids_of_batch(dataset, permuted=True, number=3, **how)
-    batches = order.batches(24, 4, seed=3, parts=2)
+    batches = permutation.batches(24, 4, seed=3, parts=2)
     positions = list(islice(batches.as_numpy_iterator(), 4))[3]
     shards = dataset.split("train").shards
     (batch,) = data.for_inference(dataset, shards, batch_size=24)

@@ -20,9 +20,9 @@ TRAIN = len(CLASSES) * PER_CLASS["train"]  # 24
 
 @pytest.fixture
 def stores(tf):
-    from trainer import stores
+    from trainer.cache import in_memory
 
-    return stores
+    return in_memory
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def filled(stores, dataset: manifest.Dataset, tmp_path: Path) -> Path:
 
 
 def test_it_holds_what_memory_would(stores, dataset, tmp_path: Path) -> None:
-    from trainer import dataset as data
+    from trainer.data import input_pipeline as data
 
     store = stores.on_disk(dataset, "train", tmp_path / "cache")
     expected = stores.in_memory(dataset, "train")
@@ -119,9 +119,9 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 from pipeline.dataset import manifest
-from trainer import stores
+from trainer.cache import in_memory
 
-original = stores._decoded
+original = in_memory._decoded
 
 def slow(dataset, split, *, first=0):
     for element in original(dataset, split, first=first):
@@ -129,9 +129,9 @@ def slow(dataset, split, *, first=0):
         yield element
         time.sleep(float(sys.argv[3]))
 
-stores._decoded = slow
-stores._FILL_BATCH, stores._PART_ROWS = 4, 8
-store = stores.on_disk(manifest.load(Path(sys.argv[1])), "train", Path(sys.argv[2]))
+in_memory._decoded = slow
+in_memory._FILL_BATCH, in_memory._PART_ROWS = 4, 8
+store = in_memory.on_disk(manifest.load(Path(sys.argv[1])), "train", Path(sys.argv[2]))
 print("filled", flush=True)
 time.sleep(60)
 """

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from trainer.stop import Stop
+from trainer.training.interruptions import Stop
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -18,16 +18,16 @@ TRAIN = len(CLASSES) * PER_CLASS["train"]  # 24
 
 @pytest.fixture
 def stores(tf):
-    from trainer import stores
+    from trainer.cache import in_memory
 
-    return stores
+    return in_memory
 
 
 @pytest.fixture
 def data(tf):
-    from trainer import dataset
+    from trainer.data import input_pipeline
 
-    return dataset
+    return input_pipeline
 
 
 @pytest.fixture(params=["Encoded", "in_memory"])
@@ -87,7 +87,7 @@ def test_every_epoch_is_a_full_permutation(data, store, batch_size: int) -> None
 
 
 def test_both_stores_serve_the_same_stream(data, stores, made_dataset: Path) -> None:
-    """A run may go on with the other one; and they are those of trainer.order."""
+    """A run may go on with the other one; and they are those of permutation."""
     dataset = manifest.load(made_dataset)
     options = {"batch_size": 7, "seed": 3}
     first = keys(data, stores.Encoded(dataset, "train"), 11, **options)
@@ -95,12 +95,12 @@ def test_both_stores_serve_the_same_stream(data, stores, made_dataset: Path) -> 
 
 
 def test_the_order_is_that_of_the_permutation(data, store, made_dataset: Path) -> None:
-    from trainer import order
+    from trainer.data import permutation
 
     images, labels = from_shards(data, made_dataset)
     whole = [i.tobytes() + bytes([k]) for i, k in zip(images, labels, strict=True)]
     found = keys(data, store, TRAIN, batch_size=1, seed=3)
-    assert found == [whole[i] for i in order.permutation(3, 0, TRAIN)]
+    assert found == [whole[i] for i in permutation.permutation(3, 0, TRAIN)]
 
 
 @pytest.mark.parametrize("start", [1, 4, 7, 1000])
@@ -130,18 +130,19 @@ def test_pictures_are_not_copied(tf, data, stores) -> None:
 SCRIPT = """
 import resource
 import numpy as np, tensorflow as tf
-from trainer import dataset, stores
+from trainer.data import input_pipeline
+from trainer.cache import in_memory
 if {deterministic}:
     tf.config.experimental.enable_op_determinism()
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-small = stores.Rows(stores.allocate((100, 100, 100, 3)), np.zeros(100, np.int64))
-next(iter(dataset.from_store(small, batch_size=8, seed=1)))
-images = stores.allocate((20_000, 100, 100, 3))
+small = in_memory.Rows(in_memory.allocate((100, 100, 100, 3)), np.zeros(100, np.int64))
+next(iter(input_pipeline.from_store(small, batch_size=8, seed=1)))
+images = in_memory.allocate((20_000, 100, 100, 3))
 images[:] = 1
-store = stores.Rows(images, np.zeros(20_000, np.int64))
+store = in_memory.Rows(images, np.zeros(20_000, np.int64))
 before = peak()
-batches = iter(dataset.from_store(store, batch_size=8, seed=1))
+batches = iter(input_pipeline.from_store(store, batch_size=8, seed=1))
 for _ in range(20):
     next(batches)
 print(peak() - before)

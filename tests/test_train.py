@@ -54,7 +54,7 @@ def snapshots(folder: Path) -> list[str]:
 
 
 def history(folder: Path) -> list[dict]:
-    from trainer import history
+    from trainer.training import history
 
     return history.read(folder / "history.csv")
 
@@ -85,7 +85,7 @@ def test_the_saved_model_is_the_one_that_was_validated(
     """Loss and accuracy by hand, from the reloaded model and the shards."""
     import keras
 
-    from trainer import dataset as data
+    from trainer.data import input_pipeline as data
 
     dataset = manifest.load(made_dataset)
     shards = dataset.split("validation").shards
@@ -375,7 +375,7 @@ def test_an_incomplete_dataset_is_refused(run, dataset: Path, tmp_path: Path) ->
 
 
 def test_the_batch_must_divide_by_the_replicas() -> None:
-    from trainer.devices import check_batch_size
+    from trainer.training.distribution import check_batch_size
 
     check_batch_size(64, 4)
     with pytest.raises(UsageError, match="nearest that do: 60 and 66"):
@@ -445,8 +445,8 @@ def test_a_divergence_names_its_images_and_saves_nothing(
 def test_ids_of_a_batch(tf, made_dataset: Path, permuted: bool) -> None:
     """The pictures that the stream has there, by their bytes."""
     from pipeline.dataset import record
-    from trainer import dataset as data
-    from trainer.stores import in_memory
+    from trainer.cache.in_memory import in_memory
+    from trainer.data import input_pipeline as data
 
     dataset = manifest.load(made_dataset)
     how = {"batch_size": 5, "seed": 4}

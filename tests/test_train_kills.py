@@ -81,7 +81,7 @@ def outcome(tf, folder: Path) -> dict[str, Any]:
     """Everything that a run leaves, but for times."""
     import keras
 
-    from trainer import history
+    from trainer.training import history
 
     rows = history.read(folder / "history.csv")
     events = [

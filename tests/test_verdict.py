@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from trainer.verdict import Rates, in_words
+from benchmarks.input.bottleneck import Rates, in_words
 
 
 def judged(**changed: Any) -> str:

@@ -7,7 +7,7 @@ from conftest import REPOSITORY
 
 SCRIPT = """
 import time
-from trainer.watchdog import Watchdog
+from trainer.training.hang_detection import Watchdog
 with Watchdog(minutes={minutes}) as watchdog:
     for _ in range(10):
         time.sleep(0.1)

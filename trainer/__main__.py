@@ -12,7 +12,7 @@ from pipeline.dataset import shard_cache
 from pipeline.storage import flag_paths, folder_lock
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system import console, errors
-from trainer import cache
+from trainer.cache import policy
 from trainer.options import CHECKPOINT, Options
 from trainer.recipe import CHOICES, RECIPES, Recipe
 
@@ -56,7 +56,7 @@ flags.DEFINE_integer(
 flags.DEFINE_enum(
     "cache",
     "auto",
-    cache.KINDS,
+    policy.KINDS,
     "Kept from epoch to epoch: JPEGs (encoded), pixels (decoded), or what the frozen "
     "layers make of them (features); auto: what fits and pays.",
 )
@@ -67,7 +67,7 @@ flags.DEFINE_string(
     "memory cannot hold. Without it MODEL/cache, removed when the run is complete.",
 )
 flags.DEFINE_enum(
-    "feature_dtype", "float16", cache.FEATURE_DTYPES, "Of --cache=features."
+    "feature_dtype", "float16", policy.FEATURE_DTYPES, "Of --cache=features."
 )
 flags.DEFINE_integer(
     "feature_views",
@@ -96,13 +96,6 @@ flags.DEFINE_integer(
     "keep_snapshots", None, "How many, the best; without it all.", lower_bound=1
 )
 flags.DEFINE_float("hang_minutes", 30, "Without a step, until the run is ended.")
-flags.DEFINE_enum(
-    "bench",
-    "input",
-    ("input", "features", "accuracy"),
-    "What bench measures: the input, or what --cache=features saves, or costs.",
-)
-flags.DEFINE_string("images", None, "Of bench: originals, as people read them.")
 flags.DEFINE_string(
     "shard_cache",
     None,
@@ -115,8 +108,6 @@ flags.DEFINE_integer(
     "That it holds at most. Default: a tenth of the free disk.",
     lower_bound=1,
 )
-flags.DEFINE_string("output", "bench", "Of bench: folder for its results.")
-flags.DEFINE_integer("repeats", 5, "Of bench: of every measurement.", lower_bound=1)
 
 
 def train(passed_on: Sequence[str]) -> None:
@@ -153,9 +144,9 @@ def train(passed_on: Sequence[str]) -> None:
 def doctor(passed_on: Sequence[str]) -> None:
     """Tries out whether this node can train."""
     console.nothing_passed_on(passed_on)
-    from trainer import doctor
+    from trainer.doctor import checks
 
-    doctor.run(
+    checks.run(
         _dataset() if FLAGS.dataset else None,
         _local("model"),
     )
@@ -174,31 +165,9 @@ def export(passed_on: Sequence[str]) -> None:
     """Writes MODEL for TensorFlow Serving and for LiteRT."""
     console.nothing_passed_on(passed_on)
     console.required(model=FLAGS.model)
-    from trainer import export
+    from trainer.export import export_model
 
-    export.run(flag_paths.local_path(FLAGS.model, "model"))
-
-
-def bench(passed_on: Sequence[str]) -> None:
-    """Measures how fast this node feeds a model, or what features do for it."""
-    console.nothing_passed_on(passed_on)
-    console.required(dataset=FLAGS.dataset)
-    options: dict[str, Any] = {
-        "recipe": _recipe(),
-        "repeats": FLAGS.repeats,
-        "virtual_devices": FLAGS.virtual_devices,
-        "cpu": FLAGS.cpu,
-    }
-    dataset, output = _dataset(), flag_paths.local_path(FLAGS.output, "output")
-    from trainer import accuracy_bench, benchmark, feature_bench
-
-    if FLAGS.bench == "features":
-        feature_bench.run(dataset, output, **options)
-        return
-    if FLAGS.bench == "accuracy":
-        accuracy_bench.run(dataset, output, **options)
-        return
-    benchmark.run(dataset, output, images=_local("images"), **options)
+    export_model.run(flag_paths.local_path(FLAGS.model, "model"))
 
 
 def _dataset() -> AnyPath:
@@ -225,11 +194,18 @@ def _recipe() -> Recipe:
 
 VERBS = {
     "train": train,
-    "bench": bench,
     "curves": curves,
     "export": export,
     "doctor": doctor,
 }
 
 if __name__ == "__main__":
-    sys.exit(console.main(VERBS, default="train", argv=sys.argv, about=__doc__ or ""))
+    sys.exit(
+        console.main(
+            VERBS,
+            default="train",
+            argv=sys.argv,
+            about=__doc__ or "",
+            moved={"bench": "python -m benchmarks input|features|accuracy"},
+        )
+    )

@@ -10,8 +10,8 @@ from matplotlib.ticker import MaxNLocator
 
 from pipeline.storage import atomic
 from pipeline.system.errors import RunError
-from trainer import history
-from trainer.history import Row
+from trainer.training import history
+from trainer.training.history import Row
 
 FILE = "curves.png"
 

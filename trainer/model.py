@@ -82,7 +82,7 @@ def train_only(model: keras.Model, part: str) -> None:
 class Parts(NamedTuple):
     """A model as four that follow each other and share its variables.
 
-    The Dropout layer stands between the last two, and is in neither: see trainer.step.
+    The Dropout layer stands between the last two, and is in neither: see training.step.
 
     Attributes:
         frozen: up to the last layer that is not trained; None when nothing comes

@@ -6,11 +6,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer import dataset as data
-from trainer import order
-from trainer.features import Features, restore, source
-from trainer.step import Source
-from trainer.stores import Rows
+from trainer.cache.features import Features, restore, source
+from trainer.cache.in_memory import Rows
+from trainer.data import input_pipeline as data
+from trainer.data import permutation
+from trainer.training.step import Source
 
 
 class OnDevices:
@@ -28,7 +28,7 @@ class OnDevices:
         self._features = features
         self._examples = rows.examples // features.views
         self._labels = rows.labels
-        self._bounds = order.cut(self._examples, features.parts)
+        self._bounds = permutation.cut(self._examples, features.parts)
         assert isinstance(rows.columns, Mapping)
         columns = rows.columns
         self._tables = []
@@ -44,16 +44,16 @@ class OnDevices:
     def batches(
         self, *, batch_size: int, seed: int, first_batch: int
     ) -> tf.data.Dataset:
-        """As trainer.dataset.from_store, but for the rows: int64[batch_size], the
+        """As trainer.data.input_pipeline.from_store, but for the rows: int64[batch_size], the
         position of each in the table of its device."""
-        positions = order.batches(
+        positions = permutation.batches(
             self._examples,
             batch_size,
             seed=seed,
             first_example=first_batch * batch_size,
             parts=self._features.parts,
         )
-        views = order.views(
+        views = permutation.views(
             batch_size, self._features.views, seed=seed, first_batch=first_batch
         )
         each = batch_size // self._features.parts

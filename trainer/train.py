@@ -22,27 +22,26 @@ from pipeline.storage.resumable_folder import difference
 from pipeline.system import resources
 from pipeline.system.console import progress
 from pipeline.system.errors import RunError
-from trainer import (
-    cache,
-    devices,
-    divergence,
-    history,
-    model,
-    optimizer,
-    snapshots,
-    state,
-    supply,
-    tensorboard,
-)
-from trainer import dataset as data
-from trainer.cache import Choice
-from trainer.loop import DivergenceError, Loop, Metrics, Trained
+from trainer import model
+from trainer.cache import policy, training_inputs
+from trainer.cache.policy import Choice
+from trainer.cache.training_inputs import Supply
+from trainer.data import input_pipeline as data
 from trainer.options import CHECKPOINT, Options
 from trainer.recipe import Phase, Recipe
-from trainer.step import DROPOUT_MASKS
-from trainer.stop import Stop
-from trainer.supply import Supply
-from trainer.watchdog import Watchdog
+from trainer.training import checkpoint as state
+from trainer.training import (
+    distribution,
+    divergence,
+    history,
+    optimizer,
+    snapshots,
+    tensorboard_log,
+)
+from trainer.training.hang_detection import Watchdog
+from trainer.training.interruptions import Stop
+from trainer.training.loop import DivergenceError, Loop, Metrics, Trained
+from trainer.training.step import DROPOUT_MASKS
 
 
 def run(
@@ -73,7 +72,7 @@ def run(
         data.steps_per_epoch(dataset, recipe.batch_size)
         checkpoint = _checkpoint(folder)
         earlier = state.read(checkpoint)[0]
-        choice = supply.choose(
+        choice = training_inputs.choose(
             dataset,
             recipe,
             options,
@@ -89,12 +88,12 @@ def run(
         if options.seed is not None:
             keras.utils.set_random_seed(options.seed)
             tf.config.experimental.enable_op_determinism()
-        strategy = devices.strategy(
+        strategy = distribution.strategy(
             virtual_devices=options.virtual_devices,
             cpu=options.cpu,
             all_reduce=options.all_reduce,
         )
-        devices.check_batch_size(
+        distribution.check_batch_size(
             recipe.batch_size, strategy.num_replicas_in_sync * recipe.accumulate
         )
         for part in (folder, folder / CHECKPOINT, folder / snapshots.FOLDER):
@@ -154,10 +153,10 @@ class _Run:
             self._save_state()  # from here on the folder is known to be this run's
         snapshots.forget_after(self._folder, done)
         history.forget_after(self._folder / history.FILE, done)
-        self._board = tensorboard.Board(
+        self._board = tensorboard_log.Board(
             self._folder / "tensorboard", history.read(self._folder / history.FILE)
         )
-        if not supply.has_validation(self._dataset):
+        if not training_inputs.has_validation(self._dataset):
             print("no validation split: no snapshots, and empty val_ columns")
         with self._watchdog, self._saying_where():
             while self._progress.epoch < self._recipe.epochs:
@@ -192,7 +191,7 @@ class _Run:
     def _supplied(self, phase: Phase, choice: Choice) -> Supply:
         """What a phase trains on; where all layers are trained, features are none."""
         if choice.features and phase.trainable == "all":
-            choice = cache.choose(
+            choice = policy.choose(
                 "auto", self._dataset, earlier={"order": choice.order}
             )
             print(choice)
@@ -201,7 +200,7 @@ class _Run:
         self._supply = None  # its memory is free before more is taken
         folder = _cache_folder(self._folder, self._options)
         if choice.features:
-            self._supply = supply.of_features(
+            self._supply = training_inputs.of_features(
                 choice,
                 self._dataset,
                 folder,
@@ -213,7 +212,7 @@ class _Run:
                 alive=self._watchdog.alive,
             )
         else:
-            self._supply = supply.of_pixels(
+            self._supply = training_inputs.of_pixels(
                 choice,
                 self._dataset,
                 folder,
@@ -315,7 +314,7 @@ class _Run:
             number = self._progress.epoch * self._steps + error.step
             ids = data.ids_of_batch(
                 self._dataset,
-                permuted=choice.order == cache.PERMUTATION,
+                permuted=choice.order == policy.PERMUTATION,
                 batch_size=self._recipe.batch_size,
                 seed=self._progress.stream,
                 number=number,

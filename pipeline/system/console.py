@@ -20,7 +20,12 @@ Verb = Callable[[Sequence[str]], None]
 
 
 def main(
-    verbs: Mapping[str, Verb], *, default: str, argv: Sequence[str], about: str
+    verbs: Mapping[str, Verb],
+    *,
+    default: str,
+    argv: Sequence[str],
+    about: str,
+    moved: Mapping[str, str] | None = None,
 ) -> int:
     """Runs `[verb] --flags [-- passed on]` and returns the exit code.
 
@@ -29,6 +34,7 @@ def main(
         default: the verb of a command line without one.
         argv: the command line, program first, as `sys.argv`.
         about: printed by `--help`, above the flags.
+        moved: verbs of earlier releases, and the commands that took their place.
     """
     words = list(argv[1:])
     cut = words.index("--") if "--" in words else len(words)
@@ -37,7 +43,7 @@ def main(
         if "--help" in own or "-h" in own:
             print(about.strip(), flags.FLAGS.main_module_help(), sep="\n")
             return DONE
-        verb = _parse([argv[0], *own], verbs, default)
+        verb = _parse([argv[0], *own], verbs, default, moved or {})
         verbs[verb](passed_on)
     except UsageError as error:
         return _complain(f"{error} (--help lists the flags)", MISUSED)
@@ -56,8 +62,16 @@ def main(
     return DONE
 
 
-def _parse(argv: Sequence[str], verbs: Mapping[str, Verb], default: str) -> str:
+def _parse(
+    argv: Sequence[str],
+    verbs: Mapping[str, Verb],
+    default: str,
+    moved: Mapping[str, str],
+) -> str:
     """Parses the flags and returns the verb."""
+    # Before the flags: those of a verb that has moved are unknown here.
+    if command := moved.get("".join(argv[1:2])):
+        raise UsageError(f"the verb {argv[1]!r} has moved: use `{command}`")
     flags.FLAGS.set_gnu_getopt(True)  # the verb may stand before the flags
     try:
         words = flags.FLAGS(argv)[1:]

@@ -136,16 +136,18 @@ class Subject:
     def _predict(self, batch_size: int, options: dict[str, Any]) -> Iterator[Rows]:
         from predictor.forward_pass import Forward  # here: see _contract
         from predictor.inputs.inputs import FromDataset
-        from trainer import dataset, devices, model
+        from trainer import model
+        from trainer.data import input_pipeline
+        from trainer.training import distribution
 
         folder, data = self.given
         images = FromDataset(data, self.split)
-        strategy = devices.strategy(**options)
+        strategy = distribution.strategy(**options)
         with strategy.scope():
             forward = Forward(model.load(folder), strategy)
         shards = range(len(images.sizes))
         batches = images.batches(shards, batch_size=batch_size, at_once=1)
-        with dataset.naming_damage(data):
+        with input_pipeline.naming_damage(data):
             for batch, probabilities in forward.stream(x for x in batches if x.ids):
                 yield Rows(batch.ids, None, probabilities)
 

@@ -113,7 +113,9 @@ class FromDataset:
         self, shards: Sequence[int], *, batch_size: int, at_once: int
     ) -> Generator[Batch, None, None]:
         """See Input."""
-        from trainer import dataset as data  # here: TensorFlow takes seconds
+        from trainer.data import (
+            input_pipeline as data,  # here: TensorFlow takes seconds
+        )
 
         image = self._dataset.image
         nothing = np.empty((0, image.height, image.width, 3), np.uint8)

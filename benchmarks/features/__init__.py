@@ -1,0 +1,1 @@
+"""Training from features beside training from pixels."""

@@ -1,0 +1,1 @@
+"""The shard job beside other ways."""

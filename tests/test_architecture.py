@@ -1,0 +1,89 @@
+"""Rules of the house that import-linter (`make check`) cannot say."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+PACKAGES = ("pipeline", "trainer", "predictor", "benchmarks")
+MODULES = sorted(
+    path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py")
+)
+LARGEST_FOLDER = 12
+
+
+def test_only_main_modules_define_flags() -> None:
+    defining = {path for path in MODULES if "flags.DEFINE" in path.read_text()}
+    programs = {REPOSITORY / package / "__main__.py" for package in PACKAGES}
+    assert programs <= defining
+    assert {path.name for path in defining} == {"__main__.py"}
+
+
+def test_no_folder_has_more_modules_than_a_reader_can_survey() -> None:
+    folders = {path.parent for path in MODULES}
+    assert len(folders) > 20
+    crowded = {
+        str(folder.relative_to(REPOSITORY)): count
+        for folder in folders
+        if (count := len({*folder.glob("*.py")} - {folder / "__init__.py"}))
+        > LARGEST_FOLDER
+    }
+    assert crowded == {}
+
+
+# What the program imports, and what must not come along: TensorFlow costs 480 MB and 5 s.
+LIGHT = {
+    "a process that writes a shard": (
+        "import pipeline.shards.isolated_process",
+        ("tensorflow", "keras", "apache_beam", "pandas"),
+    ),
+    "a Beam worker": (
+        "import pipeline.beam_job, pipeline.runners.options, "
+        "pipeline.shards.shard_writer, pipeline.shards.finalize",
+        ("tensorflow", "keras"),
+    ),
+    "a training program that parses its flags": (
+        "import runpy; runpy.run_module('trainer.__main__', run_name='flags')",
+        ("tensorflow", "keras", "apache_beam"),
+    ),
+    "a prediction that parses its flags": (
+        "import runpy; runpy.run_module('predictor.__main__', run_name='flags')",
+        ("tensorflow", "keras", "apache_beam"),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", LIGHT)
+def test_heavy_packages_stay_out_of(what: str) -> None:
+    statement, heavy = LIGHT[what]
+    script = f"{statement}\nimport sys\nprint(*sorted({set(heavy)} & {{*sys.modules}}))"
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        check=True,
+    )
+    assert result.stdout.split() == []
+
+
+def test_a_heavy_package_would_be_seen() -> None:
+    script = "import trainer.model, sys; print('keras' in sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        check=True,
+    )
+    assert result.stdout.split() == ["True"]
+
+
+def test_every_folder_of_modules_is_a_package() -> None:
+    """find_packages leaves out folders without __init__.py, with all that is in them."""
+    missing = {
+        path.parent for path in MODULES if not Path(path.parent, "__init__.py").is_file()
+    }
+    assert missing == set()

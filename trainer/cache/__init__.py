@@ -1,0 +1,1 @@
+"""What is kept from epoch to epoch: JPEGs, pixels, or features."""

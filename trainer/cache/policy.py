@@ -1,0 +1,172 @@
+"""--cache: what is kept of a dataset from epoch to epoch, where, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.dataset.manifest import Dataset
+from pipeline.system import resources
+from pipeline.system.console import in_bytes
+from pipeline.system.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    from trainer.cache.features import Features
+    from trainer.data.input_pipeline import Store
+
+KINDS = ("auto", "none", "encoded", "decoded", "features")
+FEATURE_DTYPES = ("float16", "float32", "uint8")
+
+# How an epoch is ordered: a shuffle of a window of records, or a full permutation.
+WINDOW, PERMUTATION = "window", "permutation"
+
+_SPLITS = ("train", "validation")  # every epoch reads both
+_SHARE = 0.7  # of the free memory; the rest is for the model and its batches
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was decided.
+
+    Attributes:
+        kind: `none`, `encoded` (JPEGs), `decoded` (pixels) or `features` (of the frozen
+            layers).
+        why: in words.
+        on_disk: in a file that is mapped into memory, instead of memory.
+        features: of that kind, what is kept.
+    """
+
+    kind: str
+    why: str
+    on_disk: bool = False
+    features: Features | None = None
+
+    @property
+    def order(self) -> str:
+        """How epochs are ordered."""
+        return WINDOW if self.kind == "none" else PERMUTATION
+
+    def key(self) -> dict[str, Any]:
+        """What of it decides the numbers of a run."""
+        features = self.features.key() if self.features else None
+        return {"order": self.order, "features": features}
+
+    def __str__(self) -> str:
+        where = ", on disk" if self.on_disk else ", in memory"
+        return f"cache: {self.kind}{'' if self.kind == 'none' else where}: {self.why}"
+
+
+def choose(
+    wanted: str,
+    dataset: Dataset,
+    *,
+    earlier: Mapping[str, Any] | None = None,
+    features: Features | str = "",
+    disk: int = 0,
+) -> Choice:
+    """Decides by the sizes of the dataset, and by the memory that is free now.
+
+    Args:
+        wanted: one of KINDS.
+        dataset: its train and validation splits count.
+        earlier: the `Choice.key` of the run that this one goes on with: `auto` keeps
+            to it.
+        features: what could be kept of the frozen layers, or why nothing can.
+        disk: bytes that are free for features.
+
+    Raises:
+        RunError: `encoded` does not fit into memory.
+        UsageError: there are no features to keep.
+    """
+    earlier = earlier or {}
+    room = int(_SHARE * resources.free_memory())
+    jpegs, pixels = _sizes(dataset)
+    sizes = f"pixels take {in_bytes(pixels)}, JPEGs {in_bytes(jpegs)}"
+    free = f"{in_bytes(room)} of memory may be used"
+    if wanted == "none":
+        return Choice("none", "as asked for")
+    if wanted == "decoded":
+        return Choice("decoded", f"{sizes}; {free}", on_disk=pixels > room)
+    if wanted == "encoded":
+        if jpegs > room:
+            raise RunError(
+                f"--cache=encoded needs {in_bytes(jpegs)} of memory, and "
+                f"{in_bytes(room)} may be used ({_SHARE:.0%} of what is free). Use "
+                "--cache=none, or --cache=decoded, which takes local disk where "
+                "memory is short."
+            )
+        return Choice("encoded", f"{sizes}; {free}")
+    if kept := _features(wanted, dataset, earlier, features, min(room, disk)):
+        return kept
+    if earlier.get("order") == WINDOW:
+        return Choice("none", "as this run began")
+    for kind, needed in (("decoded", pixels), ("encoded", jpegs)):
+        if needed <= room:
+            return Choice(kind, f"{sizes}; {free}")
+    if earlier.get("order") == PERMUTATION:
+        return Choice("decoded", f"as this run began; {sizes}; {free}", on_disk=True)
+    return Choice("none", f"{sizes}; {free}. --cache=decoded would take local disk")
+
+
+def _features(
+    wanted: str,
+    dataset: Dataset,
+    earlier: Mapping[str, Any],
+    features: Features | str,
+    room: int,
+) -> Choice | None:
+    """The choice of features, if it is that.
+
+    What an epoch saves is what a view costs: all images once through the frozen layers.
+    """
+    if isinstance(features, str):
+        if wanted == "features":
+            raise UsageError(f"--cache=features: {features}")
+        return None
+    needed = features.bytes(dataset)
+    pays = features.epochs > features.views and needed <= room
+    begun = bool(earlier.get("features"))
+    if wanted == "auto" and not begun and (earlier or not pays):
+        return None
+    words = f"{features.layer} as {features.dtype}, {in_bytes(needed)}"
+    if features.views > 1:
+        words += f", {features.views} views of each image"
+    words += f"; ahead from epoch {features.views + 1} on"
+    if begun:
+        words += "; as this run began"
+    return Choice("features", words, on_disk=True, features=features)
+
+
+def stores(choice: Choice, dataset: Dataset, folder: Path) -> Mapping[str, Store]:
+    """Fills the cache: a store for each split that every epoch reads, or none.
+
+    Args:
+        choice: of `choose`.
+        dataset: what to keep.
+        folder: for what is kept on disk.
+    """
+    if choice.kind == "none":
+        return {}
+    # Here: the flags take KINDS from this module, and --help need not wait.
+    from trainer.cache.in_memory import Encoded, in_memory, on_disk
+
+    made: dict[str, Store] = {}
+    for split in _SPLITS:
+        if split in dataset.splits and dataset.splits[split].examples:
+            if choice.kind == "encoded":
+                made[split] = Encoded(dataset, split)
+            elif choice.on_disk:
+                made[split] = on_disk(dataset, split, folder / split)
+            else:
+                made[split] = in_memory(dataset, split)
+    return made
+
+
+def _sizes(dataset: Dataset) -> tuple[int, int]:
+    """Bytes of all records, and of all pixels."""
+    splits = [dataset.splits[name] for name in _SPLITS if name in dataset.splits]
+    jpegs = sum(shard.bytes for split in splits for shard in split.shards)
+    each = dataset.image.height * dataset.image.width * 3
+    return jpegs, sum(split.examples for split in splits) * each

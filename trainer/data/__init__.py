@@ -1,0 +1,1 @@
+"""Training data: input pipeline, permutation, augmentation."""

@@ -1,0 +1,435 @@
+"""tf.data over the shards: chains for training and for inference.
+
+For training, either from the shards themselves, or from a store: a whole split in
+memory (trainer.cache.policy), whose epochs are full permutations.
+"""
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from pipeline.dataset import manifest, record, shard_cache
+from pipeline.dataset.manifest import Dataset, Shard
+from pipeline.storage.object_paths import ObjectPath
+from pipeline.system import io_errors, resources
+from pipeline.system.errors import RunError
+from trainer.data import permutation
+
+SHUFFLE_BYTES = 256 << 20  # of serialized records, whatever the machine has
+READERS = 16  # shards that are mixed; part of the order, so no function of the machine
+READ_BYTES = 1 << 20
+AHEAD_BYTES = 64 << 20  # of serialized records: decoding goes on while a shuffle fills
+
+# Decoded in one call. More of them no longer pay, and take longer to build: a graph
+# has a node for each, and a batch of 1,024 at once would start 0.6 s later.
+DECODED_TOGETHER = 64
+
+_FETCHES = 4  # at once
+
+# Why a shard could not be used, by the fingerprint of its dataset: out of a graph comes
+# an error of TensorFlow's.
+_PROBLEMS: dict[str, RunError] = {}
+
+
+class Store(Protocol):
+    """All examples of a split, at hand by their position.
+
+    Attributes:
+        examples: how many.
+    """
+
+    examples: int
+
+    def serve(
+        self, positions: Callable[[int], tf.data.Dataset], batch_size: int
+    ) -> tf.data.Dataset:
+        """The examples at given positions, in the order of these.
+
+        Args:
+            positions: from a batch size to int64[batch], endless full batches or the
+                whole split with a short last one.
+            batch_size: of the result.
+
+        Returns:
+            Elements (uint8[batch, height, width, 3], int64[batch]).
+        """
+
+
+def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
+    """Full batches in the train split; what is left over opens the next epoch.
+
+    Raises:
+        RunError: there is no train split, or it is smaller than a batch.
+    """
+    examples = dataset.split("train").examples
+    if examples < batch_size:
+        raise RunError(
+            f"the train split of {dataset.folder} has {examples} examples, fewer than "
+            f"a batch of {batch_size}. Use a smaller --batch_size."
+        )
+    return examples // batch_size
+
+
+def for_training(
+    dataset: Dataset, *, batch_size: int, seed: int, first_batch: int = 0
+) -> tf.data.Dataset:
+    """An endless stream of permutations of the train split, in full batches.
+
+    What a permutation leaves over opens the next batch, so that every image is seen
+    once before any is seen again.
+
+    Args:
+        dataset: its `train` split is read.
+        batch_size: global, over all replicas.
+        seed: of the permutations; the stream is the same on every machine.
+        first_batch: where to start. The epochs before are not read; of its own epoch,
+            what comes before is read but not decoded.
+
+    Returns:
+        Elements (uint8[batch_size, height, width, 3], int64[batch_size]).
+
+    Raises:
+        RunError: the split is smaller than a batch.
+        tf.errors.OpError (when iterated): a shard is damaged, or has other records
+            than promised; see `naming_damage`.
+    """
+    steps_per_epoch(dataset, batch_size)
+    together = min(batch_size, DECODED_TOGETHER)
+    ahead = AHEAD_BYTES // (_record_bytes(dataset) * together)
+    decoded = (
+        records(dataset, seed=seed, first_example=first_batch * batch_size)
+        .batch(together, drop_remainder=True)
+        .prefetch(max(1, ahead))
+        .map(_examples(dataset), num_parallel_calls=resources.cores() + 1)
+    )
+    if together < batch_size:
+        decoded = decoded.rebatch(batch_size, drop_remainder=True)
+    return decoded.prefetch(2).with_options(options())
+
+
+def from_store(
+    store: Store,
+    *,
+    batch_size: int,
+    seed: int,
+    first_batch: int = 0,
+    views: int = 1,
+    parts: int = 1,
+) -> tf.data.Dataset:
+    """As `for_training`, from memory: every epoch a full permutation of the store.
+
+    The stream is a function of seed and position; starting anywhere costs nothing.
+
+    Args:
+        store: of images, or of all views of them, one view after the other.
+        batch_size, seed, first_batch: see `for_training`.
+        views: of each image, one of which is drawn whenever its turn comes.
+        parts: see order.batches.
+    """
+    images = store.examples // views
+
+    def positions(size: int) -> tf.data.Dataset:
+        first = first_batch * batch_size
+        found = permutation.batches(
+            images, size, seed=seed, first_example=first, parts=parts
+        )
+        if views == 1:
+            return found
+        drawn = permutation.views(size, views, seed=seed, first_batch=first_batch)
+        return tf.data.Dataset.zip(found, drawn).map(
+            lambda at, view: at + view * images
+        )
+
+    return store.serve(positions, batch_size).prefetch(2).with_options(options())
+
+
+def in_order(store: Store, *, batch_size: int) -> tf.data.Dataset:
+    """All of a store once, in the order of the shards; the last batch may be short.
+
+    Returns:
+        Elements (uint8[batch, height, width, 3], int64[batch]).
+    """
+
+    def positions(size: int) -> tf.data.Dataset:
+        return tf.data.Dataset.range(store.examples).batch(size)
+
+    return store.serve(positions, batch_size).prefetch(2).with_options(options())
+
+
+def for_inference(
+    dataset: Dataset, shards: Sequence[Shard], *, batch_size: int, first: int = 0
+) -> tf.data.Dataset:
+    """Every record of some shards once, in their order; the last batch may be short.
+
+    Args:
+        dataset: where the shards are.
+        shards: of one split, or a part of them.
+        batch_size: global, over all replicas.
+        first: how many records to leave out; they are read, but not decoded.
+
+    Returns:
+        Elements record.Batch(ids, images, labels).
+
+    Raises:
+        tf.errors.OpError (when iterated): a shard is damaged, or has other records
+            than promised; see `naming_damage`.
+    """
+    return (
+        in_shard_order(dataset, shards)
+        .skip(first)
+        .batch(batch_size)
+        .map(_parser(dataset), num_parallel_calls=resources.cores() + 1)
+        .prefetch(2)
+        .with_options(options())
+    )
+
+
+def by_shard(
+    dataset: Dataset, shards: Sequence[Shard], *, batch_size: int, at_once: int
+) -> tf.data.Dataset:
+    """Every record of some shards once, in batches that are of one shard each.
+
+    Args:
+        dataset: where the shards are.
+        shards: of one split, or a part of them.
+        batch_size: the last batch of a shard may be short.
+        at_once: shards that are read side by side, a batch of each in turn.
+
+    Returns:
+        Elements (int64[], record.Batch): the position of the shard in `shards`.
+
+    Raises:
+        as `for_inference`.
+    """
+    verified, parse = _verified(dataset, shards), _parser(dataset)
+    examples = tf.constant([shard.examples for shard in shards], tf.int64)
+
+    def batches(position: tf.Tensor) -> tf.data.Dataset:
+        whole = tf.data.experimental.assert_cardinality(examples[position])
+        batches = _read(verified(position)).apply(whole).batch(batch_size)
+        return batches.map(lambda serialized: (position, serialized))
+
+    return (
+        tf.data.Dataset.range(len(shards))
+        .interleave(batches, cycle_length=at_once)
+        .map(
+            lambda position, serialized: (position, parse(serialized)),
+            num_parallel_calls=resources.cores() + 1,
+        )
+        .prefetch(2)
+        .with_options(options())
+    )
+
+
+def in_shard_order(dataset: Dataset, shards: Sequence[Shard]) -> tf.data.Dataset:
+    """Every record of some shards once, serialized: elements string[]."""
+    paths = tf.data.Dataset.range(len(shards)).map(
+        _verified(dataset, shards), num_parallel_calls=_fetched_together(dataset)
+    )
+    examples = sum(shard.examples for shard in shards)
+    return tf.data.TFRecordDataset(paths, buffer_size=READ_BYTES).apply(
+        tf.data.experimental.assert_cardinality(examples)
+    )
+
+
+def records(dataset: Dataset, *, seed: int, first_example: int = 0) -> tf.data.Dataset:
+    """Endless permutations of the train split, serialized: elements string[].
+
+    Every epoch has its own order of shards and its own shuffle, both functions of seed
+    and epoch, so that a stream that starts late need not read the epochs before.
+    """
+    split = dataset.split("train")
+    window = min(SHUFFLE_BYTES // _record_bytes(dataset), split.examples)
+    verified = _verified(dataset, split.shards)
+
+    def shards(epoch: np.int64) -> np.ndarray:
+        return permutation.permutation(seed, int(epoch), len(split.shards))
+
+    def permuted(epoch: tf.Tensor) -> tf.data.Dataset:
+        positions = tf.numpy_function(shards, [epoch], tf.int64, stateful=False)
+        epoch_records = (
+            tf.data.Dataset.from_tensor_slices(positions)
+            .map(verified, num_parallel_calls=_fetched_together(dataset))
+            .interleave(
+                _read,
+                cycle_length=min(READERS, len(split.shards)),
+                num_parallel_calls=min(READERS, len(split.shards), resources.cores()),
+                deterministic=True,
+            )
+            # Before anything that could hide a short shard.
+            .apply(tf.data.experimental.assert_cardinality(split.examples))
+        )
+        # Serialized records: decoded ones take nine times the memory.
+        return _shuffled(epoch_records, window, seed, epoch)
+
+    first_epoch, skipped = divmod(first_example, split.examples)
+    return tf.data.Dataset.counter(first_epoch).flat_map(permuted).skip(skipped)
+
+
+def ids_of_batch(
+    dataset: Dataset,
+    *,
+    permuted: bool,
+    batch_size: int,
+    seed: int,
+    number: int,
+    parts: int = 1,
+) -> list[str]:
+    """The ids of a batch of training, found again by its number.
+
+    Args:
+        dataset: whose train split was fed.
+        permuted: by `from_store`; else by `for_training`.
+        batch_size, seed: of the stream.
+        number: of the batch, from 0.
+        parts: see order.batches.
+    """
+    first, shards = number * batch_size, dataset.split("train").shards
+    if permuted:
+        examples = dataset.split("train").examples
+        batches = permutation.batches(
+            examples, batch_size, seed=seed, first_example=first, parts=parts
+        )
+        positions = next(iter(batches)).numpy().tolist()
+        stored = enumerate(in_shard_order(dataset, shards).as_numpy_iterator())
+        by_position = {at: one for at, one in stored if at in positions}
+        batch = [by_position[at] for at in positions]
+    else:
+        shuffled = records(dataset, seed=seed, first_example=first)
+        batch = list(shuffled.take(batch_size).as_numpy_iterator())
+    return [id.decode() for id in record.fields(batch)[record.FILENAME].numpy()]
+
+
+@contextlib.contextmanager
+def naming_damage(dataset: Dataset) -> Iterator[None]:
+    """Turns TensorFlow's error of a shard into one that names the shard.
+
+    Raises:
+        UnavailableError: a shard could not be read, which says nothing about it.
+        RunError: a shard is damaged.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if problem := _PROBLEMS.pop(dataset.fingerprint, None):
+            raise problem from error
+        damaged = manifest.find_damage(dataset)
+        reason = error.message.splitlines()[0]
+        if damaged:
+            raise RunError(f"{damaged} (TensorFlow: {reason})") from error
+        if found := _system_error(error.message, dataset):
+            raise io_errors.failure(found) from error
+        raise
+
+
+def _system_error(message: str, dataset: Dataset) -> OSError | None:
+    """Finds what the system said of a shard: `PATH.tfrecord; Input/output error`."""
+    for number in errno.errorcode:
+        if f".tfrecord; {os.strerror(number)}" in message:
+            paths = (path for name in dataset.splits for path in dataset.paths(name))
+            # Where none is named, it is a copy that was fetched from a store.
+            path = next((p for p in paths if f"{p}; " in message), dataset.folder)
+            return OSError(number, os.strerror(number), str(path))
+    return None
+
+
+def options() -> tf.data.Options:
+    """Of every chain.
+
+    As many threads as this process has cores, which TensorFlow does not know of in a
+    container; buffers and parallel calls have their sizes, so nothing is tuned, and no
+    graph rewritten.
+    """
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = resources.cores()
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
+    return options
+
+
+def _verified(dataset: Dataset, shards: Sequence[Shard]) -> Callable:
+    """A graph from the position of a shard, int64[], to its path, string[].
+
+    A shard is compared with its checksum when it is opened for the first time: 9 µs
+    per record, once in a run. Nothing less tells a shard of another dataset, with
+    other labels, from the one that was written. One of a store is fetched first.
+    """
+    whole: set[str] = set()
+
+    def verify(position: np.int64) -> bytes:
+        shard = shards[int(position)]
+        with _keeping_problem(dataset), io_errors.explained(dataset.folder):
+            if isinstance(dataset.folder, ObjectPath):
+                return str(shard_cache.shard_file(dataset, shard)).encode()
+            if shard.file not in whole:
+                if damage := manifest.damage_of(dataset, shard):
+                    raise RunError(damage)
+                whole.add(shard.file)
+            return str(dataset.folder / shard.file).encode()
+
+    def graph(position: tf.Tensor) -> tf.Tensor:
+        path = tf.numpy_function(verify, [position], tf.string, stateful=False)
+        return tf.ensure_shape(path, [])
+
+    return graph
+
+
+def _fetched_together(dataset: Dataset) -> int | None:
+    """Shards of a store that are fetched while others are read; their order stays."""
+    return _FETCHES if isinstance(dataset.folder, ObjectPath) else None
+
+
+@contextlib.contextmanager
+def _keeping_problem(dataset: Dataset) -> Iterator[None]:
+    """Keeps why a shard cannot be used, for `naming_damage`."""
+    try:
+        yield
+    except RunError as error:
+        _PROBLEMS[dataset.fingerprint] = error
+        raise
+
+
+def _read(path: tf.Tensor) -> tf.data.Dataset:
+    return tf.data.TFRecordDataset(path, buffer_size=READ_BYTES)
+
+
+def _shuffled(
+    records: tf.data.Dataset, window: int, seed: int, epoch: tf.Tensor
+) -> tf.data.Dataset:
+    """`Dataset.shuffle`, as a function of its seeds alone.
+
+    That method mixes in the global seed, and adds an op with a state, because of which
+    a deterministic run would lose all parallelism of the chain.
+    """
+    variant = tf.raw_ops.ShuffleDataset(
+        input_dataset=tf.data.experimental.to_variant(records),
+        buffer_size=window,
+        seed=seed + 1,  # zero for both would mean: any
+        seed2=epoch,
+        reshuffle_each_iteration=False,
+        output_types=[tf.string],
+        output_shapes=[[]],
+    )
+    return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
+
+
+def _record_bytes(dataset: Dataset) -> int:
+    """The mean length of a framed record of the train split."""
+    split = dataset.split("train")
+    return max(1, sum(shard.bytes for shard in split.shards) // split.examples)
+
+
+def _parser(dataset: Dataset) -> Callable[[tf.Tensor], record.Batch]:
+    height, width = dataset.image.height, dataset.image.width
+    return lambda serialized: record.parse(serialized, height=height, width=width)
+
+
+def _examples(dataset: Dataset) -> Callable:
+    """From string[batch] to (images, labels)."""
+    parse = _parser(dataset)
+    return lambda serialized: parse(serialized)[1:]

@@ -1,0 +1,1 @@
+"""Checks of whether this node can train."""

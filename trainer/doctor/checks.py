@@ -1,0 +1,222 @@
+"""Whether this node can train: what is there, whether it works, whether it suffices."""
+
+import itertools
+import os
+import platform
+import resource
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from pipeline.dataset import manifest, record
+from pipeline.dataset.manifest import Dataset
+from pipeline.storage.object_paths import AnyPath
+from pipeline.system import resources
+from pipeline.system.console import in_bytes
+from pipeline.system.errors import RunError
+from trainer.cache import policy
+from trainer.doctor import decode_rate, replica_test
+from trainer.doctor.replica_test import ChildError
+from trainer.training import distribution
+
+OK, ADVICE, PROBLEM = "ok", "advice", "problem"
+
+_TIMEOUT = 120  # seconds, for two replicas to start and to agree
+_TOLERANCE = 1e-3  # of parity, in float32
+_FILES = 4096  # open at once: shards, caches, event files
+_SHARDS = 256 << 20  # bytes to read for a rate
+_SECONDS = 1.0  # that decoding is measured
+# VGG16 without its top has 14.7 M parameters, the head 3.1 M and its classes; training
+# keeps them, two averages of most, and one more copy while a state replaces another.
+_STATE_BYTES = 4 * 18_000_000 * 3 * 2
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line.
+
+    Attributes:
+        level: OK, ADVICE or PROBLEM.
+        text: what was found, and what to do about it.
+    """
+
+    level: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.level:<8} {self.text}"
+
+
+def run(dataset: AnyPath | None, model: Path | None) -> None:
+    """Prints a line for each finding.
+
+    Args:
+        dataset: DATASET that is to be trained on, if there is one.
+        model: MODEL that is to be made, or its folder's.
+
+    Raises:
+        RunError: there are problems; how many.
+    """
+    problems = 0
+    for finding in findings(dataset, model):
+        print(finding, flush=True)
+        problems += finding.level == PROBLEM
+    if problems:
+        raise RunError(f"{problems} problems, see above; training may not work here.")
+    print("this node can train")
+
+
+def findings(dataset: AnyPath | None, model: Path | None) -> Iterator[Finding]:
+    """All of them, each as soon as it is known."""
+    yield _versions()
+    yield from gpus(
+        len(tf.config.list_physical_devices("GPU")), distribution.in_machine()
+    )
+    yield all_reduce(replica_test.all_reduce)
+    yield parity(replica_test.parity)
+    loaded = manifest.load(dataset) if dataset else None
+    yield _limits()
+    if loaded:
+        yield _reading(loaded)
+        yield _decoding(loaded)
+        yield _memory(loaded)
+    folder = model or Path.cwd()
+    yield disk(folder, resources.free_disk(folder))
+
+
+def gpus(seen: int, listed: str) -> Iterator[Finding]:
+    """What TensorFlow sees of what the driver lists, and the libraries between them."""
+    built = tf.sysconfig.get_build_info()
+    libraries = [
+        f"{name.removeprefix('nvidia-')} {version}"
+        for name, version in _nvidia_wheels()
+    ]
+    yield Finding(
+        OK,
+        f"TensorFlow was built for CUDA {built.get('cuda_version', 'none')}, cuDNN "
+        f"{built.get('cudnn_version', 'none')}; installed: "
+        f"{', '.join(libraries) or 'no library of NVIDIA'}",
+    )
+    count = len(listed.splitlines())
+    if count > seen:
+        yield Finding(
+            PROBLEM,
+            f"the driver lists {count} GPUs, TensorFlow sees {seen}: `make install` "
+            "again where nvidia-smi works, or train with --cpu",
+        )
+    elif not seen:
+        yield Finding(ADVICE, "no GPU: training works, some hundred times slower")
+    for gpu in tf.config.list_physical_devices("GPU"):
+        details = tf.config.experimental.get_device_details(gpu)
+        yield Finding(OK, f"{gpu.name}: {details.get('device_name', 'a GPU')}")
+    for line in listed.splitlines():
+        yield Finding(OK, f"the driver: {line}")
+
+
+def all_reduce(
+    attempt: Callable[[], tuple[int, float]], *, timeout: float = _TIMEOUT
+) -> Finding:
+    """Whether two replicas can sum."""
+    try:
+        count, rate = replica_test.in_child(attempt, timeout=timeout)
+    except ChildError as error:
+        return Finding(
+            PROBLEM,
+            f"a sum over 2 replicas: {error}. Look at NCCL_DEBUG=INFO; "
+            "NCCL_P2P_DISABLE=1 or --all_reduce=hierarchical_copy go around NCCL's "
+            "links",
+        )
+    return Finding(OK, f"a sum over {count} replicas: {in_bytes(rate)}/s and replica")
+
+
+def parity(attempt: Callable[[], float], *, timeout: float = _TIMEOUT) -> Finding:
+    """Whether two replicas train as one does."""
+    try:
+        apart = replica_test.in_child(attempt, timeout=timeout)
+    except ChildError as error:
+        return Finding(PROBLEM, f"2 replicas and 1: {error}")
+    text = f"2 replicas and 1 end {apart:.1e} of their way apart"
+    if apart <= _TOLERANCE:
+        return Finding(OK, f"{text} ({_TOLERANCE:g} allowed)")
+    return Finding(
+        PROBLEM,
+        f"{text}, more than {_TOLERANCE:g}: train with one GPU "
+        "(CUDA_VISIBLE_DEVICES=0), and report it",
+    )
+
+
+def disk(folder: Path, free: int) -> Finding:
+    """Whether a state fits."""
+    text = (
+        f"the disk of {folder} has {in_bytes(free)} free; a training state takes up "
+        f"to {in_bytes(_STATE_BYTES)}, a snapshot some {in_bytes(_STATE_BYTES / 6)}"
+    )
+    if free > 2 * _STATE_BYTES:
+        return Finding(OK, text)
+    return Finding(PROBLEM, f"{text}: free some, or name a MODEL elsewhere")
+
+
+def _versions() -> Finding:
+    return Finding(
+        OK,
+        f"Python {platform.python_version()}, TensorFlow {tf.__version__}, Keras "
+        f"{keras.__version__}; {resources.cores()} cores",
+    )
+
+
+def _nvidia_wheels() -> list[tuple[str, str]]:
+    found = {(one.name, one.version) for one in metadata.distributions()}
+    return sorted(pair for pair in found if pair[0].startswith("nvidia-"))
+
+
+def _decoding(dataset: Dataset) -> Finding:
+    """Images per second of all cores."""
+    stored = record.read(dataset.paths("train")[0])
+    jpegs = [one.record.encoded for one in itertools.islice(stored, 256)]
+    cores = resources.cores()
+    size = max(1, min(32, len(jpegs) // cores))
+    rate = decode_rate.decode_jpeg(jpegs * cores, batch_size=size, threads=cores)(
+        _SECONDS
+    )
+    return Finding(OK, f"decoding DATASET: {rate:,.0f} images/s on {cores} cores")
+
+
+def _reading(dataset: Dataset) -> Finding:
+    """The rate of the disk, as far as the system lets go of what it remembers.
+
+    Of a store, that of one connection.
+    """
+    taken, started = 0, time.perf_counter()
+    for path in dataset.paths("train"):
+        with path.open("rb") as file:
+            if isinstance(path, Path):
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            while data := file.read(1 << 20):
+                taken += len(data)
+        if taken > _SHARDS:
+            break
+    rate = taken / (time.perf_counter() - started)
+    split = dataset.split("train")
+    each = sum(shard.bytes for shard in split.shards) / split.examples
+    return Finding(
+        OK, f"reading DATASET: {in_bytes(rate)}/s, or {rate / each:,.0f} images/s"
+    )
+
+
+def _memory(dataset: Dataset) -> Finding:
+    choice = policy.choose("auto", dataset)
+    level = ADVICE if choice.kind == "none" else OK
+    return Finding(level, str(choice))
+
+
+def _limits() -> Finding:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    text = f"{soft} files may be open at once"
+    if soft >= _FILES or soft == resource.RLIM_INFINITY:
+        return Finding(OK, text)
+    return Finding(ADVICE, f"{text}: with many shards, `ulimit -n {_FILES}` before")

@@ -1,0 +1,160 @@
+"""Two replicas tried out, each time in a process of its own: it may hang."""
+
+import faulthandler
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from pipeline.system.process_pool import end_with_the_parent
+
+_BYTES = 64 << 20  # of what is summed
+_REPEATS = 5
+_SIZE, _CLASSES, _BATCH, _STEPS = 32, 3, 8, 2
+
+
+class ChildError(Exception):
+    """The process hung, or failed."""
+
+
+def all_reduce() -> tuple[int, float]:
+    """Sums 64 MB of both replicas, and checks the sum.
+
+    Returns:
+        The number of replicas, and bytes per second and replica.
+
+    Raises:
+        ChildError: the sum is wrong.
+    """
+    import tensorflow as tf
+
+    strategy = tf.distribute.MirroredStrategy(_two_devices())
+    replicas = strategy.num_replicas_in_sync
+
+    @tf.function
+    def summed() -> Any:
+        def replica() -> tf.Tensor:
+            context = tf.distribute.get_replica_context()
+            mine = tf.cast(context.replica_id_in_sync_group + 1, tf.float32)
+            values = tf.fill([_BYTES // 4], mine)
+            return tf.reduce_max(context.all_reduce("SUM", values))
+
+        return strategy.run(replica)
+
+    expected = replicas * (replicas + 1) / 2
+    started = time.perf_counter()
+    for repeat in range(_REPEATS + 1):
+        found = [float(one) for one in strategy.experimental_local_results(summed())]
+        if found != [expected] * replicas:
+            raise ChildError(f"1 + … + {replicas} was summed to {found}")
+        if not repeat:
+            started = time.perf_counter()  # the graph is made
+    return replicas, _REPEATS * _BYTES / (time.perf_counter() - started)
+
+
+def parity() -> float:
+    """Trains one device and two on the same batches, in float32 without dropout.
+
+    Returns:
+        How far the weights are apart in the end, as a share of how far they moved.
+    """
+    import tensorflow as tf
+
+    from pipeline.system.console import progress
+    from trainer import model
+    from trainer.recipe import RECIPES
+    from trainer.training.loop import Loop
+
+    recipe = replace(RECIPES["demo"], dropout=0.0, batch_size=_BATCH, hidden=16)
+    rng = np.random.default_rng(0)
+    count = _BATCH * _STEPS
+    images = rng.integers(0, 256, (count, _SIZE, _SIZE, 3), np.uint8)
+    labels = rng.integers(0, _CLASSES, count)
+    batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(_BATCH)
+    both = _two_devices()
+    ends = []
+    for used in (both[:1], both):
+        strategy = tf.distribute.MirroredStrategy(used)
+        tf.keras.utils.set_random_seed(1)
+        with strategy.scope():
+            network = model.build(
+                height=_SIZE,
+                width=_SIZE,
+                classes=_CLASSES,
+                weights="none",
+                recipe=recipe,
+            )
+            model.train_only(network, "block5")
+            # RMSprop's first steps are signs: rounding would decide them.
+            updates = tf.keras.optimizers.SGD(1e-3)
+            updates.build(network.trainable_variables)
+        start = _flat(network)
+        loop = Loop(network, updates, strategy, recipe)
+        with progress(count, "parity") as bar:
+            loop.train(loop.feed(batches), _STEPS, bar=bar)
+        ends.append(_flat(network))
+    one, two = ends
+    return float(np.linalg.norm(two - one) / np.linalg.norm(one - start))
+
+
+def in_child(function: Callable[[], Any], *, timeout: float) -> Any:
+    """What a function returns in a fresh process with two logical CPUs.
+
+    Raises:
+        ChildError: it takes longer than `timeout` seconds, or fails; why, and its last
+            words.
+    """
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    child = context.Process(target=_run, args=(function, there, timeout))
+    child.start()
+    there.close()
+    try:
+        if not here.poll(timeout):
+            raise ChildError(f"hung for {timeout:g} s")
+        result, error = here.recv()
+    except EOFError:
+        child.join()
+        raise ChildError(f"its process ended with exit code {child.exitcode}") from None
+    finally:
+        child.kill()
+        child.join()
+    if error:
+        raise ChildError(error)
+    return result
+
+
+def _run(function: Callable[[], Any], answer: Connection, timeout: float) -> None:
+    end_with_the_parent()
+    # TensorFlow's notes, which nothing else stops.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    faulthandler.enable()
+    import tensorflow as tf
+
+    (processor,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(
+        processor, [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+    try:
+        answer.send((function(), None))
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
+        answer.send((None, " ".join(f"{type(error).__name__}: {error}".split())[:300]))
+
+
+def _two_devices() -> list[str]:
+    """Two GPUs; or, with fewer, two logical CPUs."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    kind = "GPU" if len(gpus) > 1 else "CPU"
+    return [f"{kind}:0", f"{kind}:1"]
+
+
+def _flat(network: Any) -> np.ndarray:
+    return np.concatenate([weight.ravel() for weight in network.get_weights()])

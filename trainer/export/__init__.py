@@ -1,0 +1,1 @@
+"""MODEL for servers and phones: SavedModel and LiteRT."""

@@ -1,0 +1,212 @@
+"""One epoch of training, and one evaluation, over all replicas.
+
+Every number is a sum over examples, divided once at the end: it does not depend on
+how many replicas there are, nor on the size of the last batch.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+from tqdm import tqdm
+
+from trainer.recipe import Recipe
+from trainer.training import device_feed
+from trainer.training.step import Source, Step
+
+_LOOK_EVERY = 10  # steps between two looks at the sums; a look waits for the device
+
+
+class Metrics(NamedTuple):
+    """Means over examples."""
+
+    loss: float
+    accuracy: float
+    top5_accuracy: float
+
+
+class Trained(NamedTuple):
+    """An epoch of training, or as much of it as is done.
+
+    Attributes:
+        steps: taken.
+        sums: of loss, top-1 hits, top-5 hits and examples.
+        seconds: from the first batch asked for to the last step done.
+        waited: of these, for the next batch.
+    """
+
+    steps: int = 0
+    sums: tuple[float, ...] = (0.0,) * 4
+    seconds: float = 0.0
+    waited: float = 0.0
+
+    @property
+    def metrics(self) -> Metrics:
+        """Of the batches as they were trained on."""
+        return _means(self.sums)
+
+    @property
+    def input_wait(self) -> float:
+        """Share of the seconds."""
+        return self.waited / self.seconds
+
+
+class DivergenceError(Exception):
+    """The loss is no finite number any more.
+
+    Attributes:
+        step: of the epoch, from 0: the first whose loss is not.
+        loss: of that step.
+    """
+
+    def __init__(self, step: int, loss: float) -> None:
+        super().__init__(step, loss)
+        self.step, self.loss = step, loss
+
+
+class Loop:
+    """The compiled steps of a model under a strategy.
+
+    Args:
+        model: from pixels to probabilities.
+        optimizer: of its trainable variables.
+        strategy: that both were made under.
+        recipe: of the steps.
+        class_weights: float32[classes] of the loss; without them, 1.
+        seed: of the augmentations.
+        first_step: of the optimizer, in the run; augmentations go by it.
+        alive: is called after every step, of training and of evaluation.
+        source: of what batches bring instead of images.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizer: keras.Optimizer,
+        strategy: tf.distribute.Strategy,
+        recipe: Recipe,
+        *,
+        class_weights: Sequence[float] | None = None,
+        seed: int = 0,
+        first_step: int = 0,
+        alive: Callable[[], None] = lambda: None,
+        source: Source | None = None,
+    ) -> None:
+        self._strategy = strategy
+        self._batch_size = recipe.batch_size
+        self._together = recipe.steps_per_execution
+        self._alive = alive
+        self._step = Step(
+            model,
+            optimizer,
+            recipe,
+            class_weights=class_weights,
+            seed=seed,
+            first_step=first_step,
+            source=source,
+        )
+        self._train_steps = tf.function(self._train_eagerly)
+        self._test_step = tf.function(self._test_eagerly)
+
+    def feed(self, batches: tf.data.Dataset) -> Generator[Any, None, None]:
+        """Full global batches, on their devices; to be taken by `train`."""
+        return device_feed.to_replicas(batches, self._strategy)
+
+    def train(
+        self,
+        batches: Iterator[Any],
+        steps: int,
+        *,
+        bar: tqdm,
+        since: Trained | None = None,
+        pause: Callable[[], bool] = lambda: False,
+    ) -> Trained:
+        """Takes the rest of `steps` optimizer steps on fed (rows, labels) batches.
+
+        Args:
+            batches: from `feed`; its first is the first that is taken.
+            steps: of the epoch.
+            bar: counts images.
+            since: what is done of the epoch.
+            pause: asked after every call of TensorFlow; when it says so, `train`
+                returns with fewer than `steps`.
+
+        Raises:
+            DivergenceError: the loss is no finite number any more.
+        """
+        done = since or Trained()
+        recent: list[tf.Tensor] = []  # sums of each step since the last look
+        step, waited, started = done.steps, 0.0, time.perf_counter()
+        while step < steps:
+            asked = time.perf_counter()
+            together = min(self._together, steps - step)
+            group = tuple(itertools.islice(batches, together))
+            waited += time.perf_counter() - asked
+            recent.append(self._train_steps(group))
+            step += together
+            self._alive()
+            paused = pause()
+            if len(recent) * self._together >= _LOOK_EVERY or step == steps or paused:
+                taken = tf.concat(recent, axis=0).numpy()
+                recent.clear()
+                _refuse_divergence(taken, first_step=step - len(taken))
+                seconds = done.seconds + time.perf_counter() - started
+                sums = tuple(float(value) for value in done.sums + taken.sum(axis=0))
+                done = Trained(step, sums, seconds, done.waited + waited)
+                waited, started = 0.0, time.perf_counter()
+                bar.set_postfix_str(_in_words(done), refresh=False)
+            bar.update(self._batch_size * together)
+            if paused:
+                break
+        return done
+
+    def evaluate(self, batches: tf.data.Dataset) -> Metrics:
+        """The metrics over a finite dataset of (rows, labels); each row counts once.
+
+        Dropout and the moving statistics are those of inference. The last batch is
+        filled up with rows that do not count: no replica may be left without one.
+        """
+        sums = tf.zeros([4], tf.float64)
+        for batch in self.feed(batches.map(self._pad)):
+            sums += self._test_step(*batch)
+            self._alive()
+        return _means(sums.numpy())
+
+    def _pad(self, rows: Any, labels: tf.Tensor) -> tuple[Any, tf.Tensor, tf.Tensor]:
+        """Fills up to a full batch, and adds the weight of every row: 1 or 0."""
+        weights = tf.ones_like(labels)
+        return device_feed.padded((rows, labels, weights), self._batch_size)
+
+    def _train_eagerly(self, group: Sequence[Any]) -> tf.Tensor:
+        """float64[len(group), 4]: the sums of each step, one after the other."""
+        return tf.stack([self._sum(self._step.train, *batch) for batch in group])
+
+    def _test_eagerly(self, rows: Any, labels: Any, weights: Any) -> tf.Tensor:
+        return self._sum(self._step.test, rows, labels, weights)
+
+    def _sum(self, replica: Callable[..., tf.Tensor], *batch: Any) -> tf.Tensor:
+        parts = self._strategy.run(replica, batch)
+        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, parts, axis=None)
+
+
+def _means(sums: Sequence[float]) -> Metrics:
+    loss, top1, top5, examples = (float(value) for value in sums)
+    return Metrics(loss / examples, top1 / examples, top5 / examples)
+
+
+def _refuse_divergence(taken: Any, *, first_step: int) -> None:
+    """Looks at float64[steps, 4]."""
+    for number, sums in enumerate(taken):
+        if not -float("inf") < sums[0] < float("inf"):
+            raise DivergenceError(first_step + number, sums[0] / sums[3])
+
+
+def _in_words(done: Trained) -> str:
+    metrics = done.metrics
+    return (
+        f"loss {metrics.loss:.4f}, accuracy {metrics.accuracy:.4f}, "
+        f"input wait {done.input_wait:.0%}"
+    )
