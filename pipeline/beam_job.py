@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import apache_beam
 
 
-class Work(NamedTuple):
+class Job(NamedTuple):
     """Parts to make; all of it can be pickled, by reference to our modules.
 
     Attributes:
@@ -25,7 +25,7 @@ class Work(NamedTuple):
     complete: Callable[[], None]
 
 
-def build(pipeline: apache_beam.Pipeline, work: Work) -> None:
+def build(pipeline: apache_beam.Pipeline, work: Job) -> None:
     """Adds the job to a pipeline."""
     import apache_beam as beam  # here: the launcher need not wait 3 s for it
 

@@ -18,7 +18,7 @@ from pipeline.sources import layout
 from pipeline.sources.hashing import order_key
 from pipeline.sources.listing import ImageRef, Listing
 from pipeline.storage.object_paths import AnyPath, ObjectPath
-from pipeline.storage.resumable_folder import WorkFolder
+from pipeline.storage.resumable_folder import ResumableFolder
 from pipeline.system import parallel_timing
 from pipeline.system.console import in_bytes, in_time
 from pipeline.system.errors import RunError
@@ -62,7 +62,7 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Estimate:
     """What `make shards` would do.
 
     Attributes:
@@ -141,7 +141,7 @@ def predict(
     *,
     startup: float,
     workers: int,
-) -> Prediction:
+) -> Estimate:
     """Extrapolates from a sample.
 
     Args:
@@ -164,7 +164,7 @@ def predict(
     images, most = sum(parts), -(-len(parts) // workers)  # shards of one worker
     per_worker = images * most / len(parts)
     seconds = _range(chunks, [chunk.seconds for chunk in chunks])
-    return Prediction(
+    return Estimate(
         seconds=seconds.times(per_worker).plus(startup),
         startup=startup,
         bytes=_range(chunks, [chunk.bytes for chunk in chunks]).times(images),
@@ -200,7 +200,7 @@ def _chunks(
     slices = {"sample": [refs[index::count] for index in range(count)]}
     with tempfile.TemporaryDirectory(prefix="plan-") as name:
         folder = Path(name)
-        WorkFolder(folder, manifest=MANIFEST).start({})
+        ResumableFolder(folder, manifest=MANIFEST).start({})
         planned = plan.write_plan(folder, slices, listing.classes)
         names = list(planned)
         tasks = [
@@ -232,7 +232,7 @@ def _chunk(folder: Path, name: str, images: int, seconds: float) -> Chunk:
 
 
 def _report(
-    images: str, listing: Listing, prediction: Prediction, workers: int
+    images: str, listing: Listing, prediction: Estimate, workers: int
 ) -> list[str]:
     seconds, size = prediction.seconds, prediction.bytes
     each = size.expected / len(listing.refs) / 1e3
@@ -252,7 +252,7 @@ def _report(
     ]
 
 
-def _rejects(listing: Listing, prediction: Prediction) -> str:
+def _rejects(listing: Listing, prediction: Estimate) -> str:
     known = Counter(reject.reason for reject in listing.rejects)
     words = [f"{known.total()} already ({_in_words(known)})"] if known else []
     found = prediction.reasons.total()

@@ -11,16 +11,16 @@ from typing import Any
 from pipeline.dataset import closing_summary, manifest
 from pipeline.dataset.manifest import SPLITS, ImageContract
 from pipeline.images import conversion
-from pipeline.runners.local import Crew
-from pipeline.runners.remote_shards import Fleet
+from pipeline.runners.local import LocalRunner
+from pipeline.runners.remote_shards import RemoteShardRunner
 from pipeline.shards import finalize, plan
 from pipeline.sources import layout
 from pipeline.sources.listing import Listing
 from pipeline.storage import folder_lock
 from pipeline.storage.atomic import log_path
-from pipeline.storage.noted_error import with_verdict
+from pipeline.storage.noted_error import raising_noted_error
 from pipeline.storage.object_paths import AnyPath
-from pipeline.storage.resumable_folder import WORK, WorkFolder
+from pipeline.storage.resumable_folder import WORK, ResumableFolder
 from pipeline.system.errors import RunError
 
 
@@ -73,9 +73,9 @@ def run(
     ):  # before the listing, which may take minutes
         folders = {"images": roots, "dataset": [dataset]}
         make = (
-            Crew
+            LocalRunner
             if runner == "local"
-            else functools.partial(Fleet, runner, folders=folders)
+            else functools.partial(RemoteShardRunner, runner, folders=folders)
         )
         workforce = make(
             workers=workers, image_timeout=image_timeout, beam_arguments=beam_arguments
@@ -93,7 +93,7 @@ def run(
             print(f"ignored: {len(listing.ignored)} files or folders, such as {named}")
         slices = plan.cut_slices(listing, count=shards, seed=seed)
         key = _key(listing, slices, contract, validation_fraction, seed)
-        folder = WorkFolder(dataset, manifest=manifest.MANIFEST)
+        folder = ResumableFolder(dataset, manifest=manifest.MANIFEST)
         parts = sum(len(refs) for refs in slices.values())
         if overwrite and not folder.resumes(key, parts=parts):
             folder.clear(manifest.SHARD_PATTERN, manifest.CLASSES, manifest.REJECTS)
@@ -106,7 +106,7 @@ def run(
             dataset, listing, planned, max_reject_fraction=max_reject_fraction
         )
         complete = True
-        with with_verdict(folder):
+        with raising_noted_error(folder):
             complete = workforce.write(dataset, planned, contract)
         if complete:
             _report(dataset, time.monotonic() - started)

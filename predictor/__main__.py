@@ -90,9 +90,9 @@ def predict(passed_on: Sequence[str]) -> None:
         raise UsageError("--sample_submission goes with --format=submission")
     from predictor import predict  # here: --help need not wait for its imports
     from predictor.format.file_format import Format
-    from predictor.request import Order
+    from predictor.request import PredictionRequest
 
-    order = Order(
+    order = PredictionRequest(
         model=flag_paths.path(FLAGS.model),
         folder=flag_paths.path(FLAGS.predictions),
         format=Format(

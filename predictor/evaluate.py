@@ -14,10 +14,10 @@ from pipeline.system.errors import RunError
 from predictor.evaluation import labels as truth
 from predictor.evaluation import results, source, tables
 from predictor.evaluation.label_join import match
-from predictor.evaluation.labels import Numbers, Truth
+from predictor.evaluation.labels import ClassIndex, Labels
 from predictor.evaluation.results import Evaluation
-from predictor.evaluation.source import Subject
-from predictor.format.row_batch import Rows
+from predictor.evaluation.source import EvaluationSource
+from predictor.format.row_batch import RowBatch
 from predictor.page import evaluation_page, thumbnails
 
 _ODD = ("distractors", "without_prediction", "without_label", "unknown_class")
@@ -65,7 +65,7 @@ def run(
             labelled=bool(labels),
         )
         classes = given.classes()
-        numbers = Numbers(classes)
+        numbers = ClassIndex(classes)
         told = _truth(given, labels, numbers)
         rows = given.rows(
             batch_size=batch_size, virtual_devices=virtual_devices, cpu=cpu
@@ -88,14 +88,16 @@ def run(
         print(_in_words(found, output))
 
 
-def _truth(given: Subject, labels: AnyPath | None, numbers: Numbers) -> Truth:
+def _truth(
+    given: EvaluationSource, labels: AnyPath | None, numbers: ClassIndex
+) -> Labels:
     if labels:
         return truth.of_csv(labels, numbers)
     assert given.dataset
     return truth.of_split(given.dataset, given.split, numbers)
 
 
-def _counted(rows: Iterator[Rows], bar: tqdm) -> Iterator[Rows]:
+def _counted(rows: Iterator[RowBatch], bar: tqdm) -> Iterator[RowBatch]:
     for part in rows:
         yield part
         bar.update(len(part.ids))
@@ -118,7 +120,7 @@ def _refuse_other_classes(found: Evaluation) -> None:
         )
 
 
-def _pictures(given: Subject, found: Evaluation) -> dict[str, bytes]:
+def _pictures(given: EvaluationSource, found: Evaluation) -> dict[str, bytes]:
     """Of the worst mistakes."""
     if not given.predicted:
         return {}

@@ -15,7 +15,7 @@ from predictor.inputs.inputs import Batch
 _TOLD = 10  # ids in a message
 
 
-class Forward:
+class ForwardPass:
     """A model that is asked for probabilities, and nothing else.
 
     Args:

@@ -15,8 +15,8 @@ from pipeline.system import console, resources
 from pipeline.system.errors import RunError
 from predictor import request
 from predictor.inputs.inputs import Batch
-from predictor.request import Begun, Order
-from predictor.writing.output_shards import Parts
+from predictor.request import PredictionRequest, StartedRun
+from predictor.writing.output_shards import OutputShards
 from predictor.writing.writers import Writers
 from trainer.training.interruptions import Stop
 
@@ -28,7 +28,7 @@ _WRITERS_PER_GPU = 2
 
 
 def run(
-    wanted: Order,
+    wanted: PredictionRequest,
     *,
     batch_size: int = 64,
     writers: int | None = None,
@@ -53,13 +53,13 @@ def run(
     started = time.monotonic()
     resources.limit_arenas()
     with folder_lock.held(wanted.folder, notes=WORK):
-        begun = Begun(wanted)
+        begun = StartedRun(wanted)
         if begun.complete:
             print(f"PREDICTIONS {wanted.folder} is complete already; nothing to do.")
             return
         if missing := begun.parts.missing():
             # Here: what Begun refuses need not wait for TensorFlow.
-            from predictor.forward_pass import Forward, naming_shortage
+            from predictor.forward_pass import ForwardPass, naming_shortage
             from trainer import model
             from trainer.training import distribution
 
@@ -70,7 +70,7 @@ def run(
             # TensorFlow would make errors of its own of what interrupts it.
             with Stop() as stop, stop.put_off():
                 with strategy.scope():
-                    forward = Forward(model.load(wanted.model), strategy)
+                    forward = ForwardPass(model.load(wanted.model), strategy)
                 batches = begun.source.batches(
                     missing, batch_size=batch_size, at_once=writers
                 )
@@ -92,7 +92,7 @@ def run(
 
 
 @contextlib.contextmanager
-def _nothing_begun_if_refused(begun: Begun) -> Iterator[None]:
+def _nothing_begun_if_refused(begun: StartedRun) -> Iterator[None]:
     """Another format may take a folder in which nothing was committed yet."""
     try:
         yield
@@ -110,7 +110,7 @@ def _default_writers(strategy: "tf.distribute.Strategy") -> int:
 def _write(
     predicted: Iterator[tuple[Batch, np.ndarray]],
     writing: Writers,
-    parts: Parts,
+    parts: OutputShards,
     stop: Stop,
 ) -> None:
     """Hands every batch to the writers, and waits until all is committed."""

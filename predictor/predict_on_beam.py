@@ -11,21 +11,21 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.beam_job import Work
+from pipeline.beam_job import Job
 from pipeline.dataset import shard_cache as fetch
 from pipeline.dataset.ledger import Reject
-from pipeline.runners.progress import Watch
-from pipeline.runners.remote import Engine
+from pipeline.runners.progress import JobProgress
+from pipeline.runners.remote import RemoteRunner
 from pipeline.storage import folder_lock
 from pipeline.storage.atomic import log_path
-from pipeline.storage.noted_error import noting_verdict, with_verdict
+from pipeline.storage.noted_error import noting_error, raising_noted_error
 from pipeline.storage.object_paths import AnyPath
-from pipeline.storage.resumable_folder import WORK, WorkFolder
-from pipeline.storage.worker_signs import begin
+from pipeline.storage.resumable_folder import WORK, ResumableFolder
+from pipeline.storage.worker_signs import announce_worker
 from pipeline.system import io_errors, resources
 from predictor import request
 from predictor.format.predictions_manifest import MANIFEST
-from predictor.request import Begun, Order
+from predictor.request import PredictionRequest, StartedRun
 from predictor.writing import writers
 
 _Cache = tuple[Path | None, int | None]  # see fetch.cache_at
@@ -34,7 +34,7 @@ _TURN = threading.Lock()  # of the threads of a worker
 
 
 def run(
-    wanted: Order,
+    wanted: PredictionRequest,
     *,
     runner: str,
     workers: int,
@@ -64,10 +64,10 @@ def run(
         **({"images": [wanted.images]} if wanted.images else {}),
     }
     with folder_lock.held(wanted.folder, notes=WORK):
-        engine = Engine(
+        engine = RemoteRunner(
             runner, workers=workers, folders=folders, beam_arguments=beam_arguments
         )
-        begun = Begun(wanted)
+        begun = StartedRun(wanted)
         if begun.complete:
             print(f"PREDICTIONS {wanted.folder} is complete already; nothing to do.")
             return
@@ -78,10 +78,12 @@ def run(
         )
         complete = functools.partial(_complete, wanted)
         with (
-            with_verdict(begun.output),
-            Watch(begun.output, begun.parts.work, planned, what="predict") as watch,
+            raising_noted_error(begun.output),
+            JobProgress(
+                begun.output, begun.parts.work, planned, what="predict"
+            ) as watch,
         ):
-            work = Work(functools.partial(list, watch.missing), make, complete)
+            work = Job(functools.partial(list, watch.missing), make, complete)
             if not watch.missing:
                 begun.finish()
             elif not engine.run(work, watch, log_path(wanted.folder)):
@@ -92,32 +94,32 @@ def run(
 class _Worker:
     """What a worker process keeps from shard to shard."""
 
-    def __init__(self, wanted: Order, shard_cache: _Cache) -> None:
-        from predictor.forward_pass import (
-            Forward,  # here: the launcher needs no TensorFlow
-        )
+    def __init__(self, wanted: PredictionRequest, shard_cache: _Cache) -> None:
+        from predictor.forward_pass import ForwardPass
         from trainer import model
         from trainer.training import distribution
 
         resources.limit_arenas()
         fetch.cache_at(*shard_cache)
-        begin(wanted.folder)
-        self.begun = Begun(wanted, alone=False)
+        announce_worker(wanted.folder)
+        self.begun = StartedRun(wanted, alone=False)
         strategy = distribution.strategy()
         with strategy.scope():
-            self.forward = Forward(model.load(wanted.model), strategy)
+            self.forward = ForwardPass(model.load(wanted.model), strategy)
 
 
 _worker = functools.cache(_Worker)
 
 
-def _make(name: str, *, wanted: Order, batch_size: int, shard_cache: _Cache) -> None:
+def _make(
+    name: str, *, wanted: PredictionRequest, batch_size: int, shard_cache: _Cache
+) -> None:
     """Predicts one input shard, and commits the output shard of this name."""
     from predictor.forward_pass import naming_shortage, refuse_infinite
 
     folder = wanted.folder
-    with _TURN, noting_verdict(folder), io_errors.explained(folder / name):
-        if WorkFolder(wanted.folder, manifest=MANIFEST).complete():
+    with _TURN, noting_error(folder), io_errors.explained(folder / name):
+        if ResumableFolder(wanted.folder, manifest=MANIFEST).complete():
             return  # a runner tries a part again after the last step
         worker = _worker(wanted, shard_cache)
         parts, source = worker.begun.parts, worker.begun.source
@@ -138,9 +140,9 @@ def _make(name: str, *, wanted: Order, batch_size: int, shard_cache: _Cache) -> 
             file.commit(rejects)
 
 
-def _complete(wanted: Order) -> None:
+def _complete(wanted: PredictionRequest) -> None:
     """The last step of the job; again does nothing."""
-    with noting_verdict(wanted.folder):
-        begun = Begun(wanted, alone=False)
+    with noting_error(wanted.folder):
+        begun = StartedRun(wanted, alone=False)
         if not begun.complete:
             begun.finish()

@@ -10,21 +10,21 @@ from pipeline.dataset.ledger import Reject
 from pipeline.dataset.manifest import ImageContract
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
-from pipeline.storage.resumable_folder import WorkFolder
+from pipeline.storage.resumable_folder import ResumableFolder
 from pipeline.system.console import in_bytes
 from pipeline.system.errors import RunError
 from predictor.format import predictions_manifest, submission
 from predictor.format.file_format import Format
 from predictor.inputs.inputs import FromDataset, FromImages, Input
 from predictor.writing import size_estimate
-from predictor.writing.output_shards import Parts
+from predictor.writing.output_shards import OutputShards
 from trainer.contract import Contract, read_contract
 
 _LAST_STEP = ("sample_submission", "compression")  # in the key of a submission
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class PredictionRequest:
     """What a run is asked for.
 
     Attributes:
@@ -48,7 +48,7 @@ class Order:
     max_reject_fraction: float = 0.01
 
 
-class Begun:
+class StartedRun:
     """PREDICTIONS of an order, begun or gone on with.
 
     Args:
@@ -68,7 +68,7 @@ class Begun:
         UsageError: the model has fewer classes than the format asks for.
     """
 
-    def __init__(self, order: Order, *, alone: bool = True) -> None:
+    def __init__(self, order: PredictionRequest, *, alone: bool = True) -> None:
         self.contract = read_contract(order.model)
         _refuse_repeated(self.contract.classes, order.format)
         order.format.check(self.contract.classes)
@@ -77,7 +77,9 @@ class Begun:
         self.source = _source(self.contract, order)
         self._key = _key(self.contract, self.source, order)
         self._max_reject_fraction = order.max_reject_fraction
-        self.output = WorkFolder(order.folder, manifest=predictions_manifest.MANIFEST)
+        self.output = ResumableFolder(
+            order.folder, manifest=predictions_manifest.MANIFEST
+        )
         _refuse_other_version(self.output)
         finished = self.output.manifest.is_file()
         if alone and not finished:
@@ -88,7 +90,7 @@ class Begun:
         if self.complete:
             _refuse_missing(order.folder)
         else:
-            self.parts = Parts(
+            self.parts = OutputShards(
                 self.output, key, order.format, self.source.sizes, alone=alone
             )
 
@@ -218,7 +220,7 @@ def _refuse_repeated(classes: Sequence[str], format: Format) -> None:
         )
 
 
-def _refuse_other_version(output: WorkFolder) -> None:
+def _refuse_other_version(output: ResumableFolder) -> None:
     """The key of another release would differ in more than its version."""
     version = {"version": predictions_manifest.VERSION}
     if output.manifest.is_file() and (different := output.other(version)):
@@ -228,7 +230,7 @@ def _refuse_other_version(output: WorkFolder) -> None:
         )
 
 
-def _source(contract: Contract, order: Order) -> Input:
+def _source(contract: Contract, order: PredictionRequest) -> Input:
     """What is predicted, held to what the model takes."""
     if order.images:
         image = ImageContract(**contract.image)
@@ -239,7 +241,7 @@ def _source(contract: Contract, order: Order) -> Input:
     return FromDataset(dataset, order.split)
 
 
-def _key(contract: Contract, source: Input, order: Order) -> dict[str, Any]:
+def _key(contract: Contract, source: Input, order: PredictionRequest) -> dict[str, Any]:
     """Everything that decides the content; part of predictions.json."""
     sample = order.sample_submission
     return {

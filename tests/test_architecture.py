@@ -33,7 +33,7 @@ def test_no_folder_has_more_modules_than_a_reader_can_survey() -> None:
     assert crowded == {}
 
 
-# What the program imports, and what must not come along: TensorFlow costs 480 MB and 5 s.
+# What a program imports, and what must not come along (TensorFlow: 480 MB, 5 s).
 LIGHT = {
     "a process that writes a shard": (
         "import pipeline.shards.isolated_process",
@@ -84,6 +84,8 @@ def test_a_heavy_package_would_be_seen() -> None:
 def test_every_folder_of_modules_is_a_package() -> None:
     """find_packages leaves out folders without __init__.py, with all that is in them."""
     missing = {
-        path.parent for path in MODULES if not Path(path.parent, "__init__.py").is_file()
+        path.parent
+        for path in MODULES
+        if not Path(path.parent, "__init__.py").is_file()
     }
     assert missing == set()

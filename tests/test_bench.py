@@ -7,7 +7,7 @@ import pytest
 from conftest import HEIGHT, WIDTH, Program
 
 from benchmarks.shards import jpeg_quality, shard_job
-from benchmarks.shards.baselines import CONTENDERS, Contender
+from benchmarks.shards.baselines import BASELINES, Baseline
 from benchmarks.shards.job_timings import Setup
 from pipeline.dataset.manifest import ImageContract
 from pipeline.system.errors import RunError
@@ -25,11 +25,11 @@ def test_slopes_and_start_up_are_apart() -> None:
         "small job, one worker": [13.5, 13.5],
         "large job, one worker": [41.5, 41.5],
         "empty Beam job": [9, 9],
-        CONTENDERS[1].name: [50, 40],
+        BASELINES[1].name: [50, 40],
     }
     figures = {one.name: one for one in shard_job.figures(setup, samples)}
     assert figures["shard job, 2 processes"].values == (100, 100)
-    assert figures[f"shard job / {CONTENDERS[1].name}"].values == (2, 2.5)
+    assert figures[f"shard job / {BASELINES[1].name}"].values == (2, 2.5)
     assert figures["1 → 2 processes"].values == (2, 2)
     assert figures["1 → 2 processes"].at_least == 1.9
     assert figures["start-up of the shard job"].values == (10, 10.5)
@@ -43,7 +43,7 @@ def test_a_short_benchmark(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Everything but TensorFlow, in one process; the JSON says what the table says."""
-    monkeypatch.setattr(Contender, "installed", lambda one: one.package == "numpy")
+    monkeypatch.setattr(Baseline, "installed", lambda one: one.package == "numpy")
     monkeypatch.delitem(jpeg_quality.DECODERS, "tensorflow")
     output = tmp_path / "bench.json"
     shard_job.run(

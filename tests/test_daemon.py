@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.flink_cluster.background import Daemon
+from pipeline.flink_cluster.background import BackgroundProcess
 
 SLEEP = ("sleep", "600")
 
 
 @pytest.fixture
 def daemon(tmp_path):
-    daemon = Daemon("sleeper", tmp_path / "run")
+    daemon = BackgroundProcess("sleeper", tmp_path / "run")
     yield daemon
     daemon.stop()
 
@@ -33,10 +33,10 @@ def until(condition) -> None:
         time.sleep(0.02)
 
 
-def test_a_daemon_is_known_to_another_launcher(daemon: Daemon) -> None:
+def test_a_daemon_is_known_to_another_launcher(daemon: BackgroundProcess) -> None:
     assert daemon.pid is None
     daemon.start(SLEEP, os.environ)
-    assert daemon.pid == Daemon(daemon.name, daemon.folder).pid is not None
+    assert daemon.pid == BackgroundProcess(daemon.name, daemon.folder).pid is not None
     assert os.getpgid(daemon.pid) == daemon.pid != os.getpgid(0)
     pid = daemon.pid
     assert daemon.stop()
@@ -44,7 +44,7 @@ def test_a_daemon_is_known_to_another_launcher(daemon: Daemon) -> None:
     assert not daemon.stop()
 
 
-def test_children_end_with_it(daemon: Daemon, tmp_path: Path) -> None:
+def test_children_end_with_it(daemon: BackgroundProcess, tmp_path: Path) -> None:
     note = tmp_path / "child"
     script = f"sleep 600 & echo $! > {note}.part; mv {note}.part {note}; wait"
     daemon.start(["bash", "-c", script], os.environ)
@@ -55,7 +55,9 @@ def test_children_end_with_it(daemon: Daemon, tmp_path: Path) -> None:
     until(lambda: not alive(child))
 
 
-def test_children_of_one_that_was_killed_end_too(daemon: Daemon, tmp_path: Path):
+def test_children_of_one_that_was_killed_end_too(
+    daemon: BackgroundProcess, tmp_path: Path
+):
     note = tmp_path / "child"
     script = f"sleep 600 & echo $! > {note}.part; mv {note}.part {note}; wait"
     daemon.start(["bash", "-c", script], os.environ)
@@ -68,7 +70,9 @@ def test_children_of_one_that_was_killed_end_too(daemon: Daemon, tmp_path: Path)
     until(lambda: not alive(child))
 
 
-def test_one_that_ignores_sigterm_is_killed(daemon: Daemon, monkeypatch, tmp_path):
+def test_one_that_ignores_sigterm_is_killed(
+    daemon: BackgroundProcess, monkeypatch, tmp_path
+):
     monkeypatch.setattr("pipeline.flink_cluster.background._PATIENCE", 0.2)
     note = tmp_path / "deaf"
     script = f"trap '' TERM; touch {note}; while true; do sleep 0.1; done"
@@ -79,7 +83,9 @@ def test_one_that_ignores_sigterm_is_killed(daemon: Daemon, monkeypatch, tmp_pat
     until(lambda: not alive(pid))
 
 
-def test_a_number_that_belongs_to_somebody_else_is_left_alone(daemon: Daemon) -> None:
+def test_a_number_that_belongs_to_somebody_else_is_left_alone(
+    daemon: BackgroundProcess,
+) -> None:
     bystander = subprocess.Popen(SLEEP, start_new_session=True)
     try:
         daemon.folder.mkdir()
@@ -93,14 +99,14 @@ def test_a_number_that_belongs_to_somebody_else_is_left_alone(daemon: Daemon) ->
 
 
 @pytest.mark.parametrize("text", ["", "12", "12 x", "12 34 56", "twelve 34"])
-def test_a_damaged_file_is_no_process(daemon: Daemon, text: str) -> None:
+def test_a_damaged_file_is_no_process(daemon: BackgroundProcess, text: str) -> None:
     daemon.folder.mkdir()
     (daemon.folder / "sleeper.pid").write_text(text)
     assert daemon.pid is None
     assert not daemon.stop()
 
 
-def test_its_last_words(daemon: Daemon) -> None:
+def test_its_last_words(daemon: BackgroundProcess) -> None:
     assert daemon.last_words() == ""
     daemon.start([sys.executable, "-c", "raise SystemExit('no room\\n')"], os.environ)
     until(lambda: daemon.pid is None)

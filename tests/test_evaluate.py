@@ -167,11 +167,11 @@ def test_a_model_and_its_predictions_are_the_same(
     form: Format,
 ) -> None:
     from predictor import predict
-    from predictor.request import Order
+    from predictor.request import PredictionRequest
 
     folder = tmp_path / "predictions"
     source = {"dataset": made_dataset, "split": "validation"}
-    order = Order(model=model, folder=folder, format=form, **source)
+    order = PredictionRequest(model=model, folder=folder, format=form, **source)
     predict.run(order, batch_size=4, cpu=True)
     found = run(dataset=made_dataset, predictions=folder)
     expected = json.loads((of_model / "evaluation.json").read_text())

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from conftest import CLASSES, PER_CLASS
 
+from benchmarks.harness import isolated
+
 
 @pytest.fixture
 def results(tf):
@@ -94,11 +96,10 @@ def test_it_runs(
     Memory is measured in a process for each dtype; here, of none of them.
     """
     from benchmarks.features import feature_training
-    from benchmarks.harness import isolated
     from trainer.recipe import Recipe
 
     monkeypatch.setattr(
-        isolated, "training", lambda *_, **__: isolated.Resident(1, 2, 3)
+        isolated, "training", lambda *_, **__: isolated.MemoryUse(1, 2, 3)
     )
     monkeypatch.setattr(feature_training, "_EPOCHS", 3)
     monkeypatch.setattr(feature_training, "_FORWARD_SECONDS", 0.1)
@@ -127,7 +128,6 @@ def test_it_runs(
 
 
 def test_memory_is_that_of_a_process_that_trains(tf, dataset: Path) -> None:
-    from benchmarks.harness import isolated
     from pipeline.dataset import manifest
     from trainer.recipe import Recipe
 

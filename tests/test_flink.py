@@ -23,7 +23,7 @@ from pipeline.dataset.manifest import ImageContract
 from pipeline.flink_cluster import __main__ as flink
 from pipeline.flink_cluster import distribution
 from pipeline.flink_cluster.__main__ import Cluster
-from pipeline.flink_cluster.background import Daemon
+from pipeline.flink_cluster.background import BackgroundProcess
 from pipeline.runners import flink_rest, preflight
 from pipeline.shards import finalize
 from pipeline.system.errors import RunError
@@ -87,7 +87,7 @@ def pids(cluster: Cluster) -> dict[str, int | None]:
 
 
 def kill_task_manager(cluster: Cluster, number: int) -> None:
-    pid = Daemon(f"taskmanager-{number}", cluster.log_folder).pid
+    pid = BackgroundProcess(f"taskmanager-{number}", cluster.log_folder).pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
 

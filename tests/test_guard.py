@@ -19,7 +19,7 @@ from pipeline.shards import image_in_progress, isolated_process, plan, shard_wri
 from pipeline.sources.listing import ImageRef
 from pipeline.storage import atomic, worker_signs
 from pipeline.storage.object_paths import AnyPath, ObjectPath
-from pipeline.storage.resumable_folder import WORK, WorkFolder
+from pipeline.storage.resumable_folder import WORK, ResumableFolder
 
 CONTRACT = ImageContract(height=HEIGHT, width=WIDTH)
 
@@ -34,7 +34,9 @@ def planned(tmp_path: Path) -> tuple[Path, str]:
 def start_dataset(folder: AnyPath, path: Path) -> str:
     """Starts a dataset of one shard with one photo, and returns its name."""
     path.write_bytes(jpeg(photo(0, 0)))
-    WorkFolder(folder, manifest=MANIFEST).start({"versions": conversion.versions()})
+    ResumableFolder(folder, manifest=MANIFEST).start(
+        {"versions": conversion.versions()}
+    )
     refs = [ImageRef("photo.jpg", str(path), "a", "train")]
     (name,) = plan.write_plan(folder, {"train": [refs]}, ["a"])
     return name
@@ -68,7 +70,7 @@ def test_what_is_committed_is_not_made_again(planned: tuple[Path, str]) -> None:
 def test_a_dataset_that_is_complete_is_left_alone(planned: tuple[Path, str]) -> None:
     """As where a runner tries a part again, after the last step."""
     folder, name = planned
-    WorkFolder(folder, manifest=MANIFEST).finish({})
+    ResumableFolder(folder, manifest=MANIFEST).finish({})
     write(folder, name)
     assert [path.name for path in folder.iterdir()] == [MANIFEST]
 
@@ -133,7 +135,7 @@ def test_a_slow_uplink_is_no_image_that_hangs(
     """Its first uploads get no answer for two seconds each."""
     name = start_dataset(bucket / "dataset", tmp_path / "photo.jpg")
     monkeypatch.setattr(isolated_process, "_TRIES", 1)
-    worker_signs.begin(bucket / "dataset")
+    worker_signs.announce_worker(bucket / "dataset")
     with proxy.failing("slow", times=3, method="P") as fault:  # PUT, POST
         write(bucket / "dataset", name, seconds=3)
     assert fault.seen == 3
@@ -147,15 +149,15 @@ def test_what_another_machine_is_at_is_not_watched_here(
     folder, name = planned
     with monkeypatch.context() as patch:
         patch.setattr(platform, "node", lambda: "elsewhere")
-        there = image_in_progress.Flight(folder, name)
+        there = image_in_progress.ImageInProgress(folder, name)
         there.__enter__().at(0)
     assert (
         image_in_progress.suspects(folder)
         == image_in_progress.suspects(folder, only=name)
         == []
     )
-    with image_in_progress.Flight(folder, name) as here:
+    with image_in_progress.ImageInProgress(folder, name) as here:
         here.at(0)
-        image_in_progress.land(folder)
+        image_in_progress.clear(folder)
         there.at(0)
         assert image_in_progress.suspects(folder) == []

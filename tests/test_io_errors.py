@@ -21,8 +21,8 @@ from pipeline.images import conversion, image_bytes
 from pipeline.images.conversion import BadImage
 from pipeline.shards import isolated_process, plan
 from pipeline.sources.listing import ImageRef
-from pipeline.storage.noted_error import with_verdict
-from pipeline.storage.resumable_folder import WorkFolder
+from pipeline.storage.noted_error import raising_noted_error
+from pipeline.storage.resumable_folder import ResumableFolder
 from pipeline.system import io_errors
 from pipeline.system.errors import RunError, UnavailableError
 from pipeline.system.io_errors import Action
@@ -189,7 +189,7 @@ def test_a_worker_elsewhere_leaves_its_message(
 ) -> None:
     """Whatever a runner makes of the error of a worker, the launcher has its text."""
     photo, folder = images / "train" / "blue" / "03.jpg", tmp_path / "dataset"
-    output = WorkFolder(folder, manifest=MANIFEST)
+    output = ResumableFolder(folder, manifest=MANIFEST)
     output.start({"versions": conversion.versions()})
     refs = [ImageRef("03.jpg", str(photo), "blue", "train")]
     (name,) = plan.write_plan(folder, {"train": [refs]}, ["blue"])
@@ -197,7 +197,7 @@ def test_a_worker_elsewhere_leaves_its_message(
     contract = ImageContract(height=HEIGHT, width=WIDTH)
 
     def run() -> None:
-        with with_verdict(output):
+        with raising_noted_error(output):
             try:
                 isolated_process.write(
                     name, folder=str(folder), contract=contract, image_timeout=60

@@ -11,7 +11,7 @@ import pytest
 from pipeline.dataset import ledger
 from pipeline.dataset.ledger import Listed, Reject
 from pipeline.dataset.manifest import Shard
-from pipeline.dataset.sidecar import Note, Tally
+from pipeline.dataset.sidecar import ShardCounts, ShardResult
 from pipeline.sources.listing import ImageRef, Listing
 from pipeline.storage import atomic
 from pipeline.system.errors import RunError
@@ -36,10 +36,10 @@ def ref(split: str, image_id: str) -> ImageRef:
     return ImageRef(image_id, f"/images/{split}/{image_id}", label, split)
 
 
-def note(index: int, written: dict[str, int], *rejects: list[str]) -> Note:
+def note(index: int, written: dict[str, int], *rejects: list[str]) -> ShardResult:
     examples = sum(written.values())
     shard = Shard(f"{index}.tfrecord", examples, 1000 * examples, "0" * 64)
-    return Note(shard, Tally(written, list(rejects), bytes_read=10))
+    return ShardResult(shard, ShardCounts(written, list(rejects), bytes_read=10))
 
 
 def listed() -> Listed:
@@ -55,7 +55,7 @@ def listed() -> Listed:
     return listing.listed()
 
 
-def notes() -> dict[str, list[Note]]:
+def notes() -> dict[str, list[ShardResult]]:
     return {
         "train": [
             note(0, {"a": 1, "c": 1}, ["b/1", "b", "damaged", "cut"]),
@@ -137,7 +137,9 @@ def test_what_was_listed_reads_back() -> None:
         ),
     ],
 )
-def test_an_imbalance_is_named(split: str, parts: list[Note], message: str) -> None:
+def test_an_imbalance_is_named(
+    split: str, parts: list[ShardResult], message: str
+) -> None:
     with pytest.raises(RunError, match=f"does not balance: .*{message}"):
         ledger.balance(listed(), notes() | {split: parts})
 

@@ -18,7 +18,7 @@ from conftest import REPOSITORY
 
 from pipeline.storage import atomic, folder_lock
 from pipeline.storage.object_paths import ObjectPath
-from pipeline.storage.resumable_folder import WORK, WorkFolder
+from pipeline.storage.resumable_folder import WORK, ResumableFolder
 from pipeline.system.errors import RunError
 
 # Holds the folder of its argument until it is told to end, or is killed.
@@ -155,7 +155,7 @@ def test_within_it_a_second_time_is_none(tmp_path: Path) -> None:
 
 
 def test_a_complete_folder_is_the_same_afterwards(tmp_path: Path) -> None:
-    output = WorkFolder(tmp_path / "made", manifest="m.json")
+    output = ResumableFolder(tmp_path / "made", manifest="m.json")
     with folder_lock.held(output.folder, notes=WORK):
         output.start({"a": 1})
         output.finish({"a": 1})
@@ -168,7 +168,7 @@ def test_a_complete_folder_is_the_same_afterwards(tmp_path: Path) -> None:
 def test_the_holder_is_noted_again_when_an_earlier_run_was_removed(
     tmp_path: Path,
 ) -> None:
-    output = WorkFolder(tmp_path / "made", manifest="m.json")
+    output = ResumableFolder(tmp_path / "made", manifest="m.json")
     with folder_lock.held(output.folder, notes=WORK):
         output.start({"a": 1})
         output.clear()

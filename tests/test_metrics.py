@@ -11,10 +11,10 @@ import pytest
 from pipeline.system.errors import RunError
 from predictor.evaluation import metrics, per_image
 from predictor.evaluation.label_join import match
-from predictor.evaluation.labels import Numbers, Truth
-from predictor.evaluation.per_image import NONE, Outcomes
+from predictor.evaluation.labels import ClassIndex, Labels
+from predictor.evaluation.per_image import NONE, PerImageResults
 from predictor.format import top_classes
-from predictor.format.row_batch import Rows
+from predictor.format.row_batch import RowBatch
 
 SEEDS = range(20)
 
@@ -36,7 +36,7 @@ def random_case(seed: int) -> tuple[list[str], np.ndarray, np.ndarray]:
     return ids, labels, softmax(rng, rows, classes)
 
 
-def found(seed: int, missing: int = 0) -> Outcomes:
+def found(seed: int, missing: int = 0) -> PerImageResults:
     ids, labels, probabilities = random_case(seed)
     lost = [f"lost {number}" for number in range(missing)]
     return per_image.join(
@@ -47,7 +47,7 @@ def found(seed: int, missing: int = 0) -> Outcomes:
     )
 
 
-def of_confidences(pairs: list[tuple[float, bool | None]]) -> Outcomes:
+def of_confidences(pairs: list[tuple[float, bool | None]]) -> PerImageResults:
     """Images in the order of their ids: confidence, and right, wrong or distractor."""
     labels = [NONE if right is None else 0 if right else 1 for _, right in pairs]
     return per_image.of_ranked(
@@ -328,16 +328,16 @@ def test_memory_is_that_of_a_part() -> None:
     """80 parts of 4 MB; numpy tells tracemalloc what it allocates."""
     part, classes = 200, 5000
 
-    def parts() -> Iterator[Rows]:
+    def parts() -> Iterator[RowBatch]:
         rng = np.random.default_rng(0)
         for number in range(80):
             values = rng.random((part, classes), np.float32)
-            yield Rows([f"{number} {row}" for row in range(part)], None, values)
+            yield RowBatch([f"{number} {row}" for row in range(part)], None, values)
 
     labels = {f"{number} {row}": row for number in range(80) for row in range(part)}
-    numbers = Numbers(tuple(map(str, range(classes))))
+    numbers = ClassIndex(tuple(map(str, range(classes))))
     tracemalloc.start()
-    made = match(parts(), Truth(labels, stems=False), numbers)
+    made = match(parts(), Labels(labels, stems=False), numbers)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(made.outcomes.ids) == 80 * part

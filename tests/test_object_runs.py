@@ -24,7 +24,7 @@ from pipeline.shards import image_in_progress, isolated_process, plan
 from pipeline.sources.listing import ImageRef
 from pipeline.storage import atomic, object_paths
 from pipeline.storage.object_paths import AnyPath, ObjectPath
-from pipeline.storage.resumable_folder import WorkFolder
+from pipeline.storage.resumable_folder import ResumableFolder
 from pipeline.system.errors import RunError
 
 SIZE = (f"--height={HEIGHT}", f"--width={WIDTH}", "--shards=2")
@@ -248,14 +248,14 @@ def test_photos_of_a_store_are_predicted(
 ) -> None:
     from predictor import predict
     from predictor.format.file_format import Format
-    from predictor.request import Order
+    from predictor.request import PredictionRequest
 
     remote = put_tree(images / "test", bucket / "photos")
     for source, out in (
         (remote, bucket / "predictions"),
         (images / "test", tmp_path / "predictions"),
     ):
-        order = Order(
+        order = PredictionRequest(
             model=model,
             folder=out,
             images=source,
@@ -265,7 +265,7 @@ def test_photos_of_a_store_are_predicted(
         predict.run(order, cpu=True)
     copy = get_tree(bucket / "predictions", tmp_path / "copy")
     assert tree(copy) == tree(tmp_path / "predictions")
-    order = Order(
+    order = PredictionRequest(
         model=model, folder=bucket / "predictions", images=remote, format=Format()
     )
     predict.run(order, cpu=True)
@@ -393,7 +393,7 @@ def test_one_listing_tells_which_shards_are_done(
     made_dataset: Path, bucket: ObjectPath, proxy: Proxy
 ) -> None:
     names = [f"train-{index:05d}-of-00040.tfrecord" for index in range(40)]
-    output = WorkFolder(bucket, manifest="m")
+    output = ResumableFolder(bucket, manifest="m")
     assert output.start({"version": 1}) is False
     for name in names[:2]:
         with output.commit(name) as file:
@@ -410,7 +410,7 @@ def test_one_listing_tells_which_shards_are_done(
 
 
 def test_a_folder_of_a_store_is_started_and_ended(bucket: ObjectPath) -> None:
-    output = WorkFolder(bucket / "out", manifest="m.json")
+    output = ResumableFolder(bucket / "out", manifest="m.json")
     assert output.start({"version": 1}) is False
     with pytest.raises(RunError, match=f"{bucket}/out belongs to another run: version"):
         output.start({"version": 2})
@@ -439,7 +439,7 @@ def test_a_crash_of_a_guarded_process_costs_an_image(
             file.write(jpeg(photo(0, index)) + more)
         refs.append(ImageRef(path.name, str(path), "a", "train"))
     dataset = bucket / "dataset"
-    folder = WorkFolder(dataset, manifest=manifest.MANIFEST)
+    folder = ResumableFolder(dataset, manifest=manifest.MANIFEST)
     folder.start({"versions": conversion.versions()})
     (name,) = plan.write_plan(dataset, {"train": [refs]}, ["a"])
     contract = ImageContract(height=HEIGHT, width=WIDTH)
@@ -459,14 +459,14 @@ def test_flights_of_a_store_are_noted_here(
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
-    with image_in_progress.Flight(bucket, "shard-1") as one:
+    with image_in_progress.ImageInProgress(bucket, "shard-1") as one:
         one.at(7)
         (suspect,) = image_in_progress.suspects(bucket)
         assert (suspect.shard, suspect.position) == ("shard-1", 7)
         assert image_in_progress.suspects(bucket / "another") == []
-        image_in_progress.condemn(bucket, suspect, "timeout", "late")
+        image_in_progress.quarantine(bucket, suspect, "timeout", "late")
         assert one.condemned() == {7: ["timeout", "late"]}
-        image_in_progress.land(bucket)
+        image_in_progress.clear(bucket)
         assert image_in_progress.suspects(bucket) == []
     assert list(scratch.iterdir()) == []
 

@@ -74,11 +74,11 @@ def test_no_extraction_takes_pixels_to_the_cpu(
 
 
 def test_no_prediction_takes_pixels_to_the_cpu(tf) -> None:
-    from predictor.forward_pass import Forward
+    from predictor.forward_pass import ForwardPass
     from predictor.inputs.inputs import Batch
 
     _, network, _ = build(1)
-    forward = Forward(network, strategy_of(1))
+    forward = ForwardPass(network, strategy_of(1))
     images, _ = examples(BATCH)
     ids = [str(number) for number in range(BATCH)]
     batch = Batch(shard=0, ids=ids, images=images, rejects=[], last=True)

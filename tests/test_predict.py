@@ -46,13 +46,13 @@ def make_model(parent: Path, dataset_folder: Path, *, seed: int) -> Path:
 def run_fixture(tf, model: Path):
     from predictor import predict
     from predictor.format.file_format import Format
-    from predictor.request import Order
+    from predictor.request import PredictionRequest
 
     def run(dataset: Path | None, folder: Path, **options: object) -> pd.DataFrame:
         how = {"batch_size", "writers", "virtual_devices", "cpu"}
         settings = {"cpu": True, "model": model, "format": Format(), **options}
         wanted = {name: settings.pop(name) for name in settings.keys() - how}
-        order = Order(folder=folder, dataset=dataset, **wanted)
+        order = PredictionRequest(folder=folder, dataset=dataset, **wanted)
         predict.run(order, **settings)
         shards = sorted(folder.glob("predictions-*.csv"))
         return pd.concat([pd.DataFrame(), *map(pd.read_csv, shards)])
@@ -93,11 +93,11 @@ def test_a_rerun_makes_only_what_is_missing(
     run, made_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped in the middle of the second shard."""
-    from predictor.forward_pass import Forward
+    from predictor.forward_pass import ForwardPass
 
     undisturbed, folder = tmp_path / "undisturbed", tmp_path / "predictions"
     run(made_dataset, undisturbed, batch_size=2)
-    real = Forward.stream
+    real = ForwardPass.stream
     first = folder / "predictions-00000-of-00002.csv"
 
     def interrupted(self, batches):
@@ -106,7 +106,7 @@ def test_a_rerun_makes_only_what_is_missing(
             time.sleep(0.01)  # a writer is at it
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Forward, "stream", interrupted)
+    monkeypatch.setattr(ForwardPass, "stream", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(made_dataset, folder, batch_size=2)
     monkeypatch.undo()

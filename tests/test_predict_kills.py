@@ -34,7 +34,7 @@ def predict(model: Path, folder: Path, source: dict, environment: dict) -> None:
     from pipeline.system.errors import RunError
     from predictor import predict
     from predictor.format.file_format import Format
-    from predictor.request import Order
+    from predictor.request import PredictionRequest
 
     log = os.open(folder.parent / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (sys.stdout, sys.stderr):
@@ -42,7 +42,7 @@ def predict(model: Path, folder: Path, source: dict, environment: dict) -> None:
     os.environ.update(environment)
     if step := environment.get("KILL_PARENT_BEFORE"):
         kill_before_step(int(step))
-    order = Order(
+    order = PredictionRequest(
         model=model, folder=folder, format=Format(), max_reject_fraction=1, **source
     )
     try:

@@ -12,7 +12,7 @@ from test_object_runs import put_tree
 from pipeline.images import image_bytes
 from pipeline.images.conversion import BadImage
 from pipeline.sources import layout
-from pipeline.sources.buckets import Prefix
+from pipeline.sources.buckets import BucketFolder
 from pipeline.sources.listing import Listing
 from pipeline.storage.object_paths import AnyPath, ObjectPath
 from pipeline.system.errors import RunError
@@ -76,7 +76,7 @@ def test_a_listing_takes_no_request_per_image(
     remote = put_tree(tmp_path, bucket / "photos")
     proxy.requests.clear()
     assert len(layout.list_images(remote)) == 18
-    assert len(photo_listing.list_images(remote, split="test").images) == 19
+    assert len(photo_listing.list_photos(remote, split="test").images) == 19
     assert len(proxy.requests) < 8
 
 
@@ -105,8 +105,8 @@ def test_photos_to_predict(bucket: ObjectPath, tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("id\na/1\nb.jpg\nno\n../out\n")
     put_tree(tmp_path, bucket)
     for name in ("list.csv", "a"):
-        local = photo_listing.list_images(tmp_path / name, split="test")
-        remote = photo_listing.list_images(bucket / name, split="test")
+        local = photo_listing.list_photos(tmp_path / name, split="test")
+        remote = photo_listing.list_photos(bucket / name, split="test")
         assert [i.id for i in remote.images] == [i.id for i in local.images]
         assert remote.fingerprint() == local.fingerprint()
 
@@ -121,7 +121,7 @@ def test_a_key_with_an_empty_part(bucket: ObjectPath, tmp_path: Path) -> None:
 
 
 def test_a_key_with_a_zero_byte() -> None:
-    place = Prefix("s3://bucket/photos", [("a/1.jpg", 3), ("a/2\0.jpg", 3)])
+    place = BucketFolder("s3://bucket/photos", [("a/1.jpg", 3), ("a/2\0.jpg", 3)])
     good, bad = place.files([])
     assert (good.problem, bad.problem) == (
         None,

@@ -19,7 +19,7 @@ from predictor.format import csv_reader, file_format, predictions_manifest, read
 from predictor.format.file_format import Format
 from predictor.format.predictions_manifest import Entry
 from predictor.format.reader import DamagedFileError
-from predictor.format.row_batch import Rows
+from predictor.format.row_batch import RowBatch
 from predictor.format.top_classes import best
 
 ODD = ["plain.jpg", "a, b.jpg", 'say "x".jpg', "two\nlines.jpg", "cr\r.jpg", "ü/é.jpg"]
@@ -95,12 +95,12 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path.write_text(json.dumps(value))
 
 
-def read_all(folder: Path) -> Rows:
+def read_all(folder: Path) -> RowBatch:
     """All rows of the only file."""
     predictions = reader.load(folder)
     (entry,) = predictions.files
     parts = list(reader.rows(predictions, entry))
-    return Rows(
+    return RowBatch(
         [image_id for part in parts for image_id in part.ids],
         None if parts[0].classes is None else [n for p in parts for n in p.classes],
         np.concatenate([part.probabilities for part in parts]),

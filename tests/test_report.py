@@ -14,7 +14,7 @@ from conftest import jpeg, photo
 from PIL import Image
 
 from predictor.evaluation import metrics, per_image
-from predictor.evaluation.label_join import Matched
+from predictor.evaluation.label_join import JoinedPredictions
 from predictor.evaluation.results import Evaluation
 from predictor.page import charts, evaluation_page, markup
 
@@ -94,7 +94,7 @@ def evaluation(
         source={"model": "0" * 64, "dataset": None},
         classes=classes,
         known=len(classes),
-        matched=Matched(per_image.join([part]), [], []),
+        matched=JoinedPredictions(per_image.join([part]), [], []),
         frequency=rng.integers(0, 300, len(classes)) if told else None,
     )
 
@@ -239,7 +239,7 @@ def test_no_mistake_at_all() -> None:
         source={},
         classes=("a", "b"),
         known=2,
-        matched=Matched(per_image.join([part]), [], []),
+        matched=JoinedPredictions(per_image.join([part]), [], []),
         frequency=None,
     )
     found = Page(evaluation_page.html(made, {}))

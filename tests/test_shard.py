@@ -10,7 +10,7 @@ from pipeline.dataset.ledger import Reject
 from pipeline.dataset.manifest import ImageContract
 from pipeline.shards import plan, shard_writer
 from pipeline.sources.listing import ImageRef, Listing
-from pipeline.storage.resumable_folder import WorkFolder
+from pipeline.storage.resumable_folder import ResumableFolder
 
 CONTRACT = ImageContract(height=32, width=40)
 
@@ -79,7 +79,7 @@ def test_write_counts_every_image(tmp_path: Path) -> None:
         for path in (good, cut, gone)
     ]
     output = tmp_path / "dataset"
-    WorkFolder(output, manifest="dataset.json").start({})
+    ResumableFolder(output, manifest="dataset.json").start({})
     (name,) = plan.write_plan(output, {"train": [refs]}, ["a"])
     assert sidecar.read_note(output, name) is None
     shard_writer.write(name, str(output), CONTRACT)

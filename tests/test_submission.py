@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from pipeline.storage.atomic import csv_line
-from pipeline.storage.resumable_folder import WorkFolder
+from pipeline.storage.resumable_folder import ResumableFolder
 from pipeline.system.errors import RunError
 from predictor.format import submission
 from predictor.format.predictions_manifest import MANIFEST
@@ -40,8 +40,8 @@ def parts(tmp_path: Path) -> list[Path]:
 
 
 @pytest.fixture
-def output(tmp_path: Path) -> WorkFolder:
-    output = WorkFolder(tmp_path / "predictions", manifest=MANIFEST)
+def output(tmp_path: Path) -> ResumableFolder:
+    output = ResumableFolder(tmp_path / "predictions", manifest=MANIFEST)
     output.start({})
     return output
 
@@ -64,7 +64,7 @@ def write_sample(path: Path, ids: list[str]) -> Path:
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 def test_without_a_sample_every_stem(
-    parts: list[Path], output: WorkFolder, compression: str
+    parts: list[Path], output: ResumableFolder, compression: str
 ) -> None:
     entry = submission.assemble(parts, None, output, compression)
     path = output.folder / entry.file
@@ -76,7 +76,7 @@ def test_without_a_sample_every_stem(
 
 
 def test_a_sample_decides_rows_and_order(
-    parts: list[Path], output: WorkFolder, tmp_path: Path, capsys
+    parts: list[Path], output: ResumableFolder, tmp_path: Path, capsys
 ) -> None:
     ids = ["unknown", "b.c", "0001", "NA", "no extension", "00001"]
     sample = submission.read_sample(write_sample(tmp_path / "sample.csv", ids))
@@ -92,7 +92,7 @@ def test_a_sample_decides_rows_and_order(
 
 
 def test_an_id_of_the_sample_is_that_id(
-    parts: list[Path], output: WorkFolder, capsys
+    parts: list[Path], output: ResumableFolder, capsys
 ) -> None:
     """With folders and extension, and with a dot that begins none."""
     sample = ["a/0001.jpg", "0001", "22.05", "22", "deep/er/b.c.jpg", "b.c"]
@@ -103,7 +103,9 @@ def test_an_id_of_the_sample_is_that_id(
     }
 
 
-def test_images_of_one_stem_are_refused(parts: list[Path], output: WorkFolder) -> None:
+def test_images_of_one_stem_are_refused(
+    parts: list[Path], output: ResumableFolder
+) -> None:
     with parts[1].open("a") as file:
         file.write("elsewhere/0001.png,3 0.4\n")
     with pytest.raises(
@@ -114,7 +116,7 @@ def test_images_of_one_stem_are_refused(parts: list[Path], output: WorkFolder) -
 
 
 def test_a_sample_of_something_else_is_refused(
-    parts: list[Path], output: WorkFolder
+    parts: list[Path], output: ResumableFolder
 ) -> None:
     with pytest.raises(
         RunError,

@@ -61,7 +61,16 @@ def test_every_module_can_be_imported_where_only_the_wheel_is(
     constraints = REPOSITORY / "constraints.txt"
 
     def install_and_import(requirement: str, *packages: str) -> None:
-        uv("pip", "install", "--quiet", "--python", python, "-c", constraints, requirement)
+        uv(
+            "pip",
+            "install",
+            "--quiet",
+            "--python",
+            python,
+            "-c",
+            constraints,
+            requirement,
+        )
         names = [name for package in packages for name in modules(package)]
         result = subprocess.run(
             [python, "-c", IMPORT_ALL],

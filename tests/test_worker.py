@@ -11,7 +11,7 @@ import pytest
 from conftest import REPOSITORY, children
 
 from pipeline.images.conversion import BadImage
-from predictor.processes.request_process import Worker, WorkerLostError
+from predictor.processes.request_process import RequestProcess, WorkerLostError
 
 
 class TwoArgumentsError(Exception):
@@ -47,13 +47,13 @@ class Obey:
 
 
 @pytest.fixture
-def worker() -> Iterator[Worker[str, str]]:
-    worker: Worker[str, str] = Worker(Obey, "> ")
+def worker() -> Iterator[RequestProcess[str, str]]:
+    worker: RequestProcess[str, str] = RequestProcess(Obey, "> ")
     yield worker
     worker.end()
 
 
-def pid(worker: Worker) -> int:
+def pid(worker: RequestProcess) -> int:
     return worker._process.pid
 
 
@@ -67,14 +67,16 @@ def gone(process: int) -> bool:
     return True
 
 
-def test_answers_come_in_the_order_of_the_requests(worker: Worker[str, str]) -> None:
+def test_answers_come_in_the_order_of_the_requests(
+    worker: RequestProcess[str, str],
+) -> None:
     requests = [f"request {n}" for n in range(20)]
     for request in requests:
         worker.ask(request)
     assert [worker.answer() for _ in requests] == [f"> {text}" for text in requests]
 
 
-def test_answers_larger_than_the_pipe(worker: Worker[str, str]) -> None:
+def test_answers_larger_than_the_pipe(worker: RequestProcess[str, str]) -> None:
     for _ in range(8):
         worker.ask("big 1000000")
     assert [len(worker.answer()) for _ in range(8)] == [1_000_000] * 8
@@ -88,7 +90,7 @@ def test_answers_larger_than_the_pipe(worker: Worker[str, str]) -> None:
     ],
 )
 def test_errors_are_raised_here_and_it_goes_on(
-    worker: Worker[str, str], request_: str, kind: type, attributes: dict
+    worker: RequestProcess[str, str], request_: str, kind: type, attributes: dict
 ) -> None:
     worker.ask(request_)
     worker.ask("next")
@@ -106,7 +108,7 @@ def test_errors_are_raised_here_and_it_goes_on(
     ],
 )
 def test_errors_that_cannot_be_handed_over_come_as_text(
-    worker: Worker[str, str], request_: str, message: str
+    worker: RequestProcess[str, str], request_: str, message: str
 ) -> None:
     worker.ask(request_)
     worker.ask("next")
@@ -124,7 +126,7 @@ def test_errors_that_cannot_be_handed_over_come_as_text(
     ],
 )
 def test_a_death_is_noticed(
-    worker: Worker[str, str], end: Callable, message: str
+    worker: RequestProcess[str, str], end: Callable, message: str
 ) -> None:
     """Whoever waits, and whoever asks: with requests under way, too."""
     worker.ask("first")
@@ -138,7 +140,7 @@ def test_a_death_is_noticed(
 
 
 def test_what_was_answered_before_the_death_is_not_lost(
-    worker: Worker[str, str],
+    worker: RequestProcess[str, str],
 ) -> None:
     for request in ("one", "two", "exit 1", "three"):
         worker.ask(request)
@@ -147,7 +149,7 @@ def test_what_was_answered_before_the_death_is_not_lost(
         worker.answer()
 
 
-def test_a_late_answer(worker: Worker[str, str]) -> None:
+def test_a_late_answer(worker: RequestProcess[str, str]) -> None:
     worker.ask("ready")
     worker.answer()
     worker.ask("sleep 600")
@@ -223,7 +225,7 @@ def test_it_is_deaf_to_interrupts(moment: float) -> None:
     assert alive
 
 
-def test_who_started_it_still_hears_them(worker: Worker[str, str]) -> None:
+def test_who_started_it_still_hears_them(worker: RequestProcess[str, str]) -> None:
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)

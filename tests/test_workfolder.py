@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import REPOSITORY
 
-from pipeline.storage.resumable_folder import WORK, WorkFolder, difference
+from pipeline.storage.resumable_folder import WORK, ResumableFolder, difference
 from pipeline.system.errors import RunError
 
 KEY = {"version": 1, "image": {"height": 150, "width": 200}, "classes": ["a", "ü"]}
@@ -19,17 +19,17 @@ MANIFEST = {**KEY, "rows": 2}
 PARTS = {"part-0.bin": b"zero", "part-1.bin": b"one"}
 
 
-def folder_at(path: Path) -> WorkFolder:
-    return WorkFolder(path, manifest="m.json")
+def folder_at(path: Path) -> ResumableFolder:
+    return ResumableFolder(path, manifest="m.json")
 
 
-def add(output: WorkFolder, part: str) -> None:
+def add(output: ResumableFolder, part: str) -> None:
     with output.commit(part) as file:
         file.write(PARTS[part])
     output.done(part, {"part": part})
 
 
-def half(path: Path) -> WorkFolder:
+def half(path: Path) -> ResumableFolder:
     """A folder whose run was stopped after the first of two parts."""
     output = folder_at(path)
     output.start(KEY)
@@ -37,7 +37,7 @@ def half(path: Path) -> WorkFolder:
     return output
 
 
-def complete(path: Path) -> WorkFolder:
+def complete(path: Path) -> ResumableFolder:
     output = half(path)
     add(output, "part-1.bin")
     output.finish(MANIFEST)

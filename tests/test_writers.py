@@ -16,7 +16,7 @@ import pytest
 from conftest import REPOSITORY, children
 
 from pipeline.dataset.ledger import Reject
-from pipeline.storage.resumable_folder import WORK, WorkFolder
+from pipeline.storage.resumable_folder import WORK, ResumableFolder
 from pipeline.system.errors import RunError
 from predictor.format.file_format import Format
 from predictor.format.predictions_manifest import MANIFEST
@@ -31,7 +31,7 @@ BAD = Reject("bad.jpg", "test", "", "damaged", "cut short")
 def folder(tmp_path: Path) -> Path:
     """PREDICTIONS, started."""
     folder = tmp_path / "predictions"
-    WorkFolder(folder, manifest=MANIFEST).start({})
+    ResumableFolder(folder, manifest=MANIFEST).start({})
     return folder
 
 
@@ -75,7 +75,7 @@ def test_every_file_has_its_rows_in_order(folder: Path, count: int) -> None:
         for name in NAMES:
             writing.end(name, [BAD] if name == NAMES[1] else [])
         writing.finish()
-    work = WorkFolder(folder, manifest=MANIFEST)
+    work = ResumableFolder(folder, manifest=MANIFEST)
     for name in NAMES:
         batches = [batch(name, n, rows=4 if n < 4 else 1) for n in range(5)]
         ids = [image_id for ids, _ in batches for image_id in ids]
@@ -106,7 +106,7 @@ def test_a_file_without_rows_is_its_header(folder: Path) -> None:
         writing.end(NAMES[0], [BAD])
         writing.finish()
     assert (folder / NAMES[0]).read_text() == 'id,a,"b, c",d\n'
-    note = WorkFolder(folder, manifest=MANIFEST).note(NAMES[0])
+    note = ResumableFolder(folder, manifest=MANIFEST).note(NAMES[0])
     assert (note["entry"]["rows"], note["entry"]["rejected"]) == (0, 1)
 
 
@@ -238,7 +238,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk(small_disk: Path, format: dict) -> None:
     """What was committed stays, nothing else; the message is the system's."""
     folder = small_disk / "predictions"
-    WorkFolder(folder, manifest=MANIFEST).start({})
+    ResumableFolder(folder, manifest=MANIFEST).start({})
     first, second, _ = (
         name.replace(".csv", Format(**format).extension) for name in NAMES
     )

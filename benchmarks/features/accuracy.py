@@ -141,7 +141,7 @@ def _accuracies(
     return found
 
 
-def _train(one: unsaved_training.Trial, epochs: int) -> list[float]:
+def _train(one: unsaved_training.UnsavedTraining, epochs: int) -> list[float]:
     accuracies = []
     for _ in range(epochs):
         one.epoch()

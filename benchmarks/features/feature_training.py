@@ -24,7 +24,7 @@ from benchmarks.features import feature_results as results
 from benchmarks.features.feature_results import DTYPES, EXACT, PIXELS
 from benchmarks.harness import isolated, machine, unsaved_training
 from benchmarks.harness.figures import Figure, table
-from benchmarks.harness.unsaved_training import Trial
+from benchmarks.harness.unsaved_training import UnsavedTraining
 from pipeline.dataset import manifest
 from pipeline.dataset.manifest import Dataset
 from pipeline.storage import atomic
@@ -77,7 +77,7 @@ class _Setup:
             if split.examples
         }
 
-    def trial(self, way: str) -> Trial:
+    def trial(self, way: str) -> UnsavedTraining:
         """From pixels, or from features that are there, with the same weights."""
         return unsaved_training.start(
             self.dataset,
@@ -222,7 +222,7 @@ def _extract(setup: _Setup, network: keras.Model, dtype: str, samples: Samples) 
         samples[name.format(dtype)].append(time.perf_counter() - started)
 
 
-def _epoch(way: str, one: Trial, samples: Samples) -> None:
+def _epoch(way: str, one: UnsavedTraining, samples: Samples) -> None:
     trained = one.epoch()
     samples[results.TRAIN.format(way)].append(trained.seconds)
     samples[results.WAIT.format(way)].append(trained.input_wait)
@@ -235,7 +235,7 @@ def _epoch(way: str, one: Trial, samples: Samples) -> None:
 
 
 def _compare(
-    begin: list[np.ndarray], trials: Mapping[str, Trial], samples: Samples
+    begin: list[np.ndarray], trials: Mapping[str, UnsavedTraining], samples: Samples
 ) -> None:
     """Weights from pixels and from float32 features: of all variables, the worst."""
     ours, theirs = (trials[way].network.get_weights() for way in (EXACT, PIXELS))

@@ -45,7 +45,7 @@ def start(dataset: Dataset, *, cores: int, batch_size: int, seconds: float) -> S
 def memory(
     dataset: Dataset, *, cores: int, batch_size: int, epochs: int, cached: bool
 ) -> list[float]:
-    """Resident megabytes of a fresh process, after each of so many epochs.
+    """MemoryUse megabytes of a fresh process, after each of so many epochs.
 
     Args:
         dataset: its train split is fed.
@@ -57,7 +57,7 @@ def memory(
     return _in_process(cores, _memory, dataset, batch_size, epochs, cached)
 
 
-class Resident(NamedTuple):
+class MemoryUse(NamedTuple):
     """Megabytes of memory.
 
     Attributes:
@@ -79,7 +79,7 @@ def training(
     folder: Path,
     virtual_devices: int | None,
     cpu: bool,
-) -> Resident:
+) -> MemoryUse:
     """Memory of a fresh process after an epoch and its validation.
 
     Args:
@@ -125,7 +125,7 @@ def _training(
     folder: Path,
     virtual_devices: int | None,
     cpu: bool,
-) -> Resident:
+) -> MemoryUse:
     with contextlib.redirect_stdout(io.StringIO()):
         strategy = distribution.strategy(virtual_devices=virtual_devices, cpu=cpu)
         one = unsaved_training.start(
@@ -135,7 +135,7 @@ def _training(
         one.epoch()
         if one.validates:
             one.validate()
-        return Resident(*map(_status, ("RssAnon", "RssFile", "VmHWM")))
+        return MemoryUse(*map(_status, ("RssAnon", "RssFile", "VmHWM")))
 
 
 def _status(name: str) -> float:

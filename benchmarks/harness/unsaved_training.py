@@ -54,7 +54,7 @@ def build(
     return network, updates
 
 
-class Trial:
+class UnsavedTraining:
     """A network in training; in a `with`, at whose end its threads end.
 
     Args:
@@ -131,7 +131,7 @@ def start(
     features: Features | None,
     folder: Path,
     seed: int = 1,
-) -> Trial:
+) -> UnsavedTraining:
     """Of a dataset, with the same weights, order and dropout for the same seed.
 
     Args:
@@ -167,4 +167,6 @@ def start(
             batch_size=recipe.batch_size,
             seed=seed,
         )
-    return Trial(network, updates, supplied, recipe, strategy, steps=steps, seed=seed)
+    return UnsavedTraining(
+        network, updates, supplied, recipe, strategy, steps=steps, seed=seed
+    )

@@ -29,12 +29,12 @@ from pipeline.dataset import manifest
 from pipeline.dataset.manifest import Dataset, Shard
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
-from pipeline.storage.resumable_folder import WorkFolder
+from pipeline.storage.resumable_folder import ResumableFolder
 from pipeline.system import console, resources
 from pipeline.system.process_pool import end_with_the_parent
 from predictor.format.file_format import Format
 from predictor.format.predictions_manifest import MANIFEST
-from predictor.forward_pass import Forward
+from predictor.forward_pass import ForwardPass
 from predictor.inputs.inputs import FromDataset
 from predictor.writing.size_estimate import made_up
 from predictor.writing.writers import Writers
@@ -154,7 +154,7 @@ def _ours(scratch: Path, processes: int) -> float:
 def _writers(scratch: Path, count: int) -> Writers:
     """Into a new folder."""
     folder = Path(tempfile.mkdtemp(dir=scratch))
-    WorkFolder(folder, manifest=MANIFEST).start({})
+    ResumableFolder(folder, manifest=MANIFEST).start({})
     return Writers(folder, Format(), CLASSES, rows=_ROWS, count=count)
 
 
@@ -175,9 +175,9 @@ def _runs(dataset: Dataset, split: str, scratch: Path, repeats: int) -> list[Fig
     """Seconds of whole runs, on real pictures."""
     strategy = distribution.strategy(cpu=True)
     with strategy.scope():
-        vgg = Forward(_vgg16(dataset), strategy)
+        vgg = ForwardPass(_vgg16(dataset), strategy)
         small = _small(dataset)
-    ours = Forward(small, strategy)
+    ours = ForwardPass(small, strategy)
     ways: dict[str, Callable[[], float]] = {
         "VGG16, no CSV": partial(_forward, vgg, dataset, split, _WHOLE_IMAGES),
         "VGG16, with CSV": partial(
@@ -221,7 +221,7 @@ def _small(dataset: Dataset) -> keras.Model:
 
 
 def _forward(
-    forward: Forward,
+    forward: ForwardPass,
     dataset: Dataset,
     split: str,
     images: int,
@@ -295,7 +295,7 @@ def _peak(folder: AnyPath, split: str, rows: int) -> float:
     dataset = manifest.load(folder)
     source = FromDataset(dataset, split)
     shards = range(len(source.sizes))
-    forward = Forward(_small(dataset), distribution.strategy(cpu=True))
+    forward = ForwardPass(_small(dataset), distribution.strategy(cpu=True))
     with (
         tempfile.TemporaryDirectory() as scratch,
         _writers(Path(scratch), 1) as writers,

@@ -22,7 +22,7 @@ Convert = Callable[[bytes], bytes]  # encoded photo → encoded small image
 
 
 @dataclass(frozen=True)
-class Contender:
+class Baseline:
     """One way to make the small images.
 
     Attributes:
@@ -95,16 +95,16 @@ def tensorflow(contract: ImageContract) -> Convert:
     return lambda data: convert(data).numpy()
 
 
-CONTENDERS = (
-    Contender("the bare image function", bare, 0.88),
-    Contender("img2dataset's Resizer", img2dataset, 1.85),
-    Contender("Pillow, full decode, bicubic", pillow, 7),
-    Contender("TensorFlow, full decode, area", tensorflow, 1.85, "tensorflow"),
+BASELINES = (
+    Baseline("the bare image function", bare, 0.88),
+    Baseline("img2dataset's Resizer", img2dataset, 1.85),
+    Baseline("Pillow, full decode, bicubic", pillow, 7),
+    Baseline("TensorFlow, full decode, area", tensorflow, 1.85, "tensorflow"),
 )
 
 
 def rate(
-    contender: Contender,
+    contender: Baseline,
     photos: Sequence[Path],
     contract: ImageContract,
     *,

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.shards import baselines
-from benchmarks.shards.baselines import CONTENDERS, Contender
+from benchmarks.shards.baselines import BASELINES, Baseline
 from pipeline.dataset.manifest import ImageContract
 from pipeline.system import parallel_timing
 from pipeline.system.console import progress
@@ -78,7 +78,7 @@ def _takes(setup: Setup, scratch: Path) -> dict[str, Callable[[], float]]:
         takes[ALONE_LARGE] = partial(job, large, many, 1)
     takes[SMALL] = partial(job, small, few, setup.workers)
     takes[LARGE] = partial(job, large, many, setup.workers)
-    takes |= {c.name: partial(_rate, setup, c) for c in CONTENDERS if c.installed()}
+    takes |= {c.name: partial(_rate, setup, c) for c in BASELINES if c.installed()}
     return takes
 
 
@@ -106,7 +106,7 @@ def _job_seconds(
     return seconds
 
 
-def _rate(setup: Setup, contender: Contender) -> float:
+def _rate(setup: Setup, contender: Baseline) -> float:
     """Images/s of a contender, over its share of the images in one repeat."""
     return baselines.rate(
         contender,

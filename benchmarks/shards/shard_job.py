@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.harness import bench_photos, machine
 from benchmarks.harness.figures import Figure, divide, table
 from benchmarks.shards import job_timings, jpeg_quality
-from benchmarks.shards.baselines import CONTENDERS, Contender
+from benchmarks.shards.baselines import BASELINES, Baseline
 from benchmarks.shards.job_timings import Setup
 from pipeline.dataset.manifest import ImageContract
 from pipeline.storage import atomic
@@ -81,7 +81,7 @@ def figures(setup: Setup, samples: job_timings.Samples) -> list[Figure]:
     slope = partial(_slopes, setup.images - setup.small)
     ours = slope(samples[job_timings.SMALL], samples[job_timings.LARGE])
     found = [Figure(f"shard job, {_processes(setup.workers)}", "images/s", ours)]
-    for contender in CONTENDERS:
+    for contender in BASELINES:
         if rates := samples.get(contender.name):
             found += _against(contender, ours, tuple(rates))
     if alone := samples.get(job_timings.ALONE_SMALL):
@@ -101,7 +101,7 @@ def _slopes(
 
 
 def _against(
-    contender: Contender, ours: tuple[float, ...], rates: tuple[float, ...]
+    contender: Baseline, ours: tuple[float, ...], rates: tuple[float, ...]
 ) -> list[Figure]:
     return [
         Figure(contender.name, "images/s", rates),
@@ -170,7 +170,7 @@ def _introduction(setup: Setup, here: Mapping[str, Any]) -> list[str]:
     ]
     lines += [
         f"skipped: {contender.name} ({contender.package} is not installed)"
-        for contender in CONTENDERS
+        for contender in BASELINES
         if not contender.installed()
     ]
     return lines

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 from pipeline.dataset.manifest import Split
-from pipeline.dataset.sidecar import Note
+from pipeline.dataset.sidecar import ShardResult
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system import io_errors
@@ -112,7 +112,7 @@ class Ledger:
         }
 
 
-def balance(listed: Listed, notes: Mapping[str, Sequence[Note]]) -> Ledger:
+def balance(listed: Listed, notes: Mapping[str, Sequence[ShardResult]]) -> Ledger:
     """Draws up the ledger.
 
     Args:
@@ -182,7 +182,7 @@ def read_rejects(path: AnyPath) -> list[Reject]:
         raise RunError(f"{path} is damaged: {error}. Restore it.") from error
 
 
-def _split(name: str, notes: Sequence[Note], rejected: Counts) -> Split:
+def _split(name: str, notes: Sequence[ShardResult], rejected: Counts) -> Split:
     shards = tuple(note.shard for note in notes)
     examples = sum(shard.examples for shard in shards)
     lost = sum(count for (split, _), count in rejected.items() if split == name)

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple, Self
 
 from pipeline.dataset.manifest import MANIFEST, Shard
 from pipeline.storage.object_paths import AnyPath
-from pipeline.storage.resumable_folder import WorkFolder
+from pipeline.storage.resumable_folder import ResumableFolder
 
 
 @dataclass
-class Tally:
+class ShardCounts:
     """What became of the images of one shard.
 
     Attributes:
@@ -24,31 +24,34 @@ class Tally:
     bytes_read: int = 0
 
 
-class Note(NamedTuple):
+class ShardResult(NamedTuple):
     """The sidecar of a committed shard."""
 
     shard: Shard
-    tally: Tally
+    tally: ShardCounts
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """What `to_json` made a value of."""
-        return cls(Shard(**value["shard"]), Tally(**value["tally"]))
+        return cls(Shard(**value["shard"]), ShardCounts(**value["tally"]))
 
     def to_json(self) -> dict[str, Any]:
         """For WorkFolder.done."""
         return {"shard": asdict(self.shard), "tally": asdict(self.tally)}
 
 
-def read_note(folder: AnyPath, name: str) -> Note | None:
+def read_note(folder: AnyPath, name: str) -> ShardResult | None:
     """What is known of a committed shard; None where it is missing or cut short."""
-    value = WorkFolder(folder, manifest=MANIFEST).note(name)
-    return Note.from_json(value) if value else None
+    value = ResumableFolder(folder, manifest=MANIFEST).note(name)
+    return ShardResult.from_json(value) if value else None
 
 
-def read_notes(folder: AnyPath, names: Collection[str]) -> dict[str, Note | None]:
+def read_notes(
+    folder: AnyPath, names: Collection[str]
+) -> dict[str, ShardResult | None]:
     """As `read_note`, of many shards: a store is asked for two listings beforehand."""
-    notes = WorkFolder(folder, manifest=MANIFEST).notes(names)
+    notes = ResumableFolder(folder, manifest=MANIFEST).notes(names)
     return {
-        name: Note.from_json(value) if value else None for name, value in notes.items()
+        name: ShardResult.from_json(value) if value else None
+        for name, value in notes.items()
     }

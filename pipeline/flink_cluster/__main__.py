@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.flink_cluster import distribution
-from pipeline.flink_cluster.background import Daemon
+from pipeline.flink_cluster.background import BackgroundProcess
 from pipeline.runners import flink_rest
 from pipeline.storage import folder_lock
 from pipeline.system.console import DONE, FAILED
@@ -90,7 +90,7 @@ class Cluster:
         """What the processes need as long as they run."""
         return self.folder / "tmp"
 
-    def daemons(self) -> dict[Daemon, list[str]]:
+    def daemons(self) -> dict[BackgroundProcess, list[str]]:
         """The command of every process, in the order of their start."""
         job_manager = [str(self.home / "bin" / "jobmanager.sh"), "start-foreground"]
         task_manager = [str(self.home / "bin" / "taskmanager.sh"), "start-foreground"]
@@ -111,7 +111,7 @@ class Cluster:
             self._daemon("workerpool"): pool,
         }
 
-    def started(self) -> list[Daemon]:
+    def started(self) -> list[BackgroundProcess]:
         """Whatever an `up` has started, of this size or another."""
         names = sorted(path.stem for path in self.log_folder.glob("*.pid"))
         return [self._daemon(name) for name in names]
@@ -124,8 +124,8 @@ class Cluster:
             "FLINK_PID_DIR": str(self.scratch.absolute()),
         }
 
-    def _daemon(self, name: str) -> Daemon:
-        return Daemon(name, self.log_folder)
+    def _daemon(self, name: str) -> BackgroundProcess:
+        return BackgroundProcess(name, self.log_folder)
 
     def _settings(self, own: dict[str, str]) -> list[str]:
         scratch = str(self.scratch.absolute())
@@ -223,7 +223,7 @@ def _job_server(jar: str, folder: Path) -> Path | None:
     return distribution.own_job_server(Path(jar).expanduser())
 
 
-def _refuse_taken(cluster: Cluster, missing: Sequence[Daemon]) -> None:
+def _refuse_taken(cluster: Cluster, missing: Sequence[BackgroundProcess]) -> None:
     names = {daemon.name for daemon in missing}
     ports = {
         "--port": ("jobmanager", cluster.port),
@@ -250,7 +250,7 @@ def _taken(port: int) -> str | None:
     return None
 
 
-def _start(cluster: Cluster, missing: Sequence[Daemon]) -> None:
+def _start(cluster: Cluster, missing: Sequence[BackgroundProcess]) -> None:
     commands = cluster.daemons()
     if len(missing) == len(commands):
         shutil.rmtree(cluster.scratch, ignore_errors=True)  # of killed processes

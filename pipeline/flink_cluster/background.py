@@ -14,7 +14,7 @@ _PATIENCE = 10.0  # seconds between SIGTERM and SIGKILL
 
 
 @dataclass(frozen=True)
-class Daemon:
+class BackgroundProcess:
     """A process that outlives its launcher and leads a group of its own.
 
     `FOLDER/NAME.pid` holds its number and its start time, in clock ticks since boot:

@@ -26,7 +26,7 @@ from apache_beam.transforms.environments import (  # noqa: E402
 )
 
 from pipeline import beam_job  # noqa: E402
-from pipeline.beam_job import Work  # noqa: E402
+from pipeline.beam_job import Job  # noqa: E402
 from pipeline.runners import dataflow, preflight  # noqa: E402
 from pipeline.storage.object_paths import AnyPath  # noqa: E402
 from pipeline.system.errors import UsageError  # noqa: E402
@@ -45,7 +45,7 @@ _DEFAULTS: dict[str, Callable[[int], Sequence[str]]] = {
 }
 
 
-def run_here(work: Work, options: PipelineOptions) -> None:
+def run_here(work: Job, options: PipelineOptions) -> None:
     """Runs a job on this machine.
 
     Raises:
@@ -55,7 +55,7 @@ def run_here(work: Work, options: PipelineOptions) -> None:
         beam_job.build(pipeline, work)
 
 
-def run_there(work: Work, options: PipelineOptions) -> PipelineResult:
+def run_there(work: Job, options: PipelineOptions) -> PipelineResult:
     """Hands a job to the runner of `engine_options`, which may be done with it then.
 
     Raises:

@@ -27,9 +27,9 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from pipeline.beam_job import Work
+from pipeline.beam_job import Job
 from pipeline.dataset.manifest import ImageContract
-from pipeline.runners.progress import ShardWatch, Watch
+from pipeline.runners.progress import JobProgress, ShardProgress
 from pipeline.shards import finalize, image_in_progress, retry_alone, shard_writer
 from pipeline.storage.atomic import log_path
 from pipeline.storage.object_paths import AnyPath
@@ -43,7 +43,7 @@ _WHERE = re.compile(r" \[while running '.*'\]$")
 _SPAWN = multiprocessing.get_context("spawn")
 
 
-class Crew:
+class LocalRunner:
     """Writes the shards of a planned dataset.
 
     Args:
@@ -87,7 +87,7 @@ class Crew:
             RunError: a worker failed, or the dataset cannot be completed. What was
                 committed is kept.
         """
-        with ShardWatch(dataset, planned) as watch:
+        with ShardProgress(dataset, planned) as watch:
             if watch.missing and self._in_memory:
                 try:
                     _run_beam(self._job(dataset, contract))
@@ -99,7 +99,7 @@ class Crew:
         return True
 
     def _write_in_children(
-        self, dataset: AnyPath, contract: ImageContract, watch: Watch
+        self, dataset: AnyPath, contract: ImageContract, watch: JobProgress
     ) -> None:
         """Starts children until one gets to the end."""
         fruitless = 0
@@ -110,7 +110,9 @@ class Crew:
                 _run_in_child(job, watch, self._image_timeout)
             except _WorkerLostError as lost:
                 print(f"{lost}; going on with what is left", file=sys.stderr)
-                condemned = retry_alone.hold(dataset, contract, self._image_timeout)
+                condemned = retry_alone.retry_suspects(
+                    dataset, contract, self._image_timeout
+                )
                 gained = condemned or len(watch.missing) < before
                 fruitless = 0 if gained else fruitless + 1
                 if fruitless == _TRIES:
@@ -132,10 +134,10 @@ class _WorkerLostError(Exception):
 _Job = tuple[AnyPath, ImageContract, int, Sequence[str]]
 
 
-def _run_in_child(job: _Job, watch: Watch, image_timeout: float) -> None:
+def _run_in_child(job: _Job, watch: JobProgress, image_timeout: float) -> None:
     """Runs Beam in a child until it is done; nothing of it is left afterwards."""
     dataset = job[0]
-    image_in_progress.land(dataset)  # what a killed run left
+    image_in_progress.clear(dataset)  # what a killed run left
     here, problem = _SPAWN.Pipe(duplex=False)
     said, output = _SPAWN.Pipe(duplex=False)
     child = _SPAWN.Process(target=_child, args=(job, output, problem))
@@ -239,4 +241,4 @@ def _run_beam(job: _Job) -> None:
         shard_writer.write, folder=str(dataset), contract=contract
     )
     complete = functools.partial(finalize.complete, dataset)
-    run_here(Work(missing, write, complete), beam_options(arguments, workers))
+    run_here(Job(missing, write, complete), beam_options(arguments, workers))

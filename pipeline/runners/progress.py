@@ -9,15 +9,15 @@ from typing import Any, Self
 from tqdm import tqdm
 
 from pipeline.dataset.manifest import MANIFEST
-from pipeline.dataset.sidecar import Note
+from pipeline.dataset.sidecar import ShardResult
 from pipeline.storage import worker_signs
 from pipeline.storage.object_paths import AnyPath, ObjectPath
-from pipeline.storage.resumable_folder import WorkFolder
+from pipeline.storage.resumable_folder import ResumableFolder
 from pipeline.system.console import progress
 from pipeline.system.errors import UnavailableError
 
 
-class Watch:
+class JobProgress:
     """Shows what is committed; in a `with`.
 
     Args:
@@ -33,8 +33,8 @@ class Watch:
 
     def __init__(
         self,
-        output: WorkFolder,
-        parts: WorkFolder,
+        output: ResumableFolder,
+        parts: ResumableFolder,
         planned: Mapping[str, int],
         *,
         what: str,
@@ -87,7 +87,9 @@ class Watch:
 
     def begun(self) -> bool:
         """Whether any worker has said `begin`, or all is done."""
-        return self._output.manifest.is_file() or worker_signs.seen(self._output.folder)
+        return self._output.manifest.is_file() or worker_signs.worker_announced(
+            self._output.folder
+        )
 
     def _take(self) -> dict[str, dict[str, Any] | None]:
         """Takes the newly committed parts out of `missing`.
@@ -103,7 +105,7 @@ class Watch:
         return found
 
 
-class ShardWatch(Watch):
+class ShardProgress(JobProgress):
     """Of the shards of a dataset.
 
     Args:
@@ -112,12 +114,12 @@ class ShardWatch(Watch):
     """
 
     def __init__(self, dataset: AnyPath, planned: Mapping[str, int]) -> None:
-        folder = WorkFolder(dataset, manifest=MANIFEST)
+        folder = ResumableFolder(dataset, manifest=MANIFEST)
         super().__init__(folder, folder, planned, what="shards")
         self._bytes_read = self._rejected = 0
 
     def describe(self, note: Mapping[str, Any], seconds: float) -> str:
-        tally = Note.from_json(note).tally
+        tally = ShardResult.from_json(note).tally
         self._bytes_read += tally.bytes_read
         self._rejected += len(tally.rejects)
         rate = self._bytes_read / 1e6 / seconds

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pipeline.beam_job import Work
-from pipeline.runners.progress import Watch
+from pipeline.beam_job import Job
+from pipeline.runners.progress import JobProgress
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system.errors import RunError, UnavailableError
 
@@ -20,7 +20,7 @@ _PATIENCE_SECONDS = 60.0  # until a worker begins
 _PATIENCE = {"dataflow": 1200.0}  # its machines start, and install
 
 
-class Engine:
+class RemoteRunner:
     """A runner of Beam.
 
     Args:
@@ -49,7 +49,7 @@ class Engine:
             runner, beam_arguments, workers, folders
         )
 
-    def run(self, work: Work, watch: Watch, log: Path) -> bool:
+    def run(self, work: Job, watch: JobProgress, log: Path) -> bool:
         """Runs a job and shows its progress.
 
         Args:
@@ -71,11 +71,11 @@ class Engine:
             print(f"the job was built, and not run: {built}")
         return not built
 
-    def _run(self, work: Work, watch: Watch, log: Path) -> None:
+    def _run(self, work: Job, watch: JobProgress, log: Path) -> None:
         from pipeline.runners import execution
 
         runner = self._runner.lower().removesuffix("runner")
-        lookout = _Lookout(watch, _PATIENCE.get(runner, _PATIENCE_SECONDS))
+        lookout = _ProgressThread(watch, _PATIENCE.get(runner, _PATIENCE_SECONDS))
         try:
             with lookout:
                 lookout.running = execution.run_there(work, self._options)
@@ -116,7 +116,7 @@ def _logging_to(log: Path) -> Iterator[None]:
         handler.close()
 
 
-class _Lookout:
+class _ProgressThread:
     """A thread that shows progress, for some runners block the main one; in a `with`.
 
     It cancels a job that no worker has begun with, or interrupts the main thread where
@@ -127,7 +127,7 @@ class _Lookout:
         complaint: why the job was cancelled.
     """
 
-    def __init__(self, watch: Watch, patience: float) -> None:
+    def __init__(self, watch: JobProgress, patience: float) -> None:
         self._watch, self._patience = watch, patience
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)

@@ -4,16 +4,16 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 
-from pipeline.beam_job import Work
+from pipeline.beam_job import Job
 from pipeline.dataset.manifest import ImageContract
-from pipeline.runners.progress import ShardWatch
-from pipeline.runners.remote import Engine
+from pipeline.runners.progress import ShardProgress
+from pipeline.runners.remote import RemoteRunner
 from pipeline.shards import finalize, isolated_process
 from pipeline.storage.atomic import log_path
 from pipeline.storage.object_paths import AnyPath
 
 
-class Fleet:
+class RemoteShardRunner:
     """Has the shards of a planned dataset written by a runner of Beam; see crew.Crew.
 
     Args:
@@ -32,7 +32,7 @@ class Fleet:
         beam_arguments: Sequence[str] = (),
     ) -> None:
         self._image_timeout = image_timeout or math.inf
-        self._engine = Engine(
+        self._engine = RemoteRunner(
             runner, workers=workers, folders=folders, beam_arguments=beam_arguments
         )
 
@@ -53,7 +53,7 @@ class Fleet:
             RunError: the runner failed, or the dataset cannot be completed. What was
                 committed is kept.
         """
-        with ShardWatch(dataset, planned) as watch:
+        with ShardProgress(dataset, planned) as watch:
             if not watch.missing:
                 finalize.complete(dataset)
                 return True
@@ -65,5 +65,5 @@ class Fleet:
             )
             complete = functools.partial(finalize.complete, dataset)
             missing = functools.partial(finalize.missing, dataset)
-            work = Work(missing, write, complete)
+            work = Job(missing, write, complete)
             return self._engine.run(work, watch, log_path(dataset))

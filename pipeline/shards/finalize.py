@@ -16,9 +16,9 @@ from pipeline.dataset.manifest import MANIFEST
 from pipeline.shards import duplicates, plan
 from pipeline.sources.listing import Listing
 from pipeline.storage import atomic
-from pipeline.storage.noted_error import noting_verdict
+from pipeline.storage.noted_error import noting_error
 from pipeline.storage.object_paths import AnyPath
-from pipeline.storage.resumable_folder import WORK, WorkFolder
+from pipeline.storage.resumable_folder import WORK, ResumableFolder
 from pipeline.system.errors import RunError
 
 
@@ -61,14 +61,14 @@ def complete(dataset: AnyPath) -> None:
         RunError: a shard is missing, the ledger does not balance, or too much was
             rejected.
     """
-    folder = WorkFolder(dataset, manifest=MANIFEST)
+    folder = ResumableFolder(dataset, manifest=MANIFEST)
     if folder.complete():
         return
-    with noting_verdict(dataset):
+    with noting_error(dataset):
         _complete(folder, atomic.read_json(folder.work / "outset.json"))
 
 
-def _complete(folder: WorkFolder, outset: Mapping[str, Any]) -> None:
+def _complete(folder: ResumableFolder, outset: Mapping[str, Any]) -> None:
     dataset, planned = folder.folder, dict(outset["planned"])
     account = ledger.balance(
         Listed.from_json(outset["listed"]), _notes(dataset, planned)
@@ -100,9 +100,9 @@ def _refuse_too_many(account: Ledger, fraction: float, rejects: AnyPath) -> None
 
 def _notes(
     dataset: AnyPath, planned: Mapping[str, int]
-) -> dict[str, list[sidecar.Note]]:
+) -> dict[str, list[sidecar.ShardResult]]:
     """The sidecars of all shards by split."""
-    notes: dict[str, list[sidecar.Note]] = {}
+    notes: dict[str, list[sidecar.ShardResult]] = {}
     for name, note in sidecar.read_notes(dataset, planned).items():
         if note is None:
             raise RunError(

@@ -31,7 +31,7 @@ REASONS = {
 _POSITION = struct.Struct("<qd")  # index in the plan, seconds of the monotonic clock
 
 
-class Suspect(NamedTuple):
+class SuspectImage(NamedTuple):
     """An image that was in flight: its shard, position, and for how long in seconds."""
 
     shard: str
@@ -39,7 +39,7 @@ class Suspect(NamedTuple):
     seconds: float
 
 
-class Flight:
+class ImageInProgress:
     """Notes where a shard is; 2 µs an image, and it outlives a `kill -9`."""
 
     def __init__(self, folder: AnyPath, shard: str) -> None:
@@ -48,7 +48,7 @@ class Flight:
         self._path = place / f"{before}{shard}"
         place.mkdir(exist_ok=True)
 
-    def __enter__(self) -> "Flight":
+    def __enter__(self) -> "ImageInProgress":
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT)
         return self
 
@@ -56,7 +56,7 @@ class Flight:
         """The image with this position in the plan comes next."""
         os.pwrite(self._file, _POSITION.pack(index, time.monotonic()), 0)
 
-    def condemned(self) -> dict[int, list[str]]:
+    def quarantined(self) -> dict[int, list[str]]:
         """[reason, detail] of every condemned image of this shard, by position."""
         return _condemned(self._folder, self._shard)
 
@@ -70,7 +70,7 @@ class Flight:
         self._path.unlink(missing_ok=True)
 
 
-def suspects(folder: AnyPath, *, only: str | None = None) -> list[Suspect]:
+def suspects(folder: AnyPath, *, only: str | None = None) -> list[SuspectImage]:
     """The images that are in flight, or were when their processes died.
 
     Args:
@@ -84,21 +84,23 @@ def suspects(folder: AnyPath, *, only: str | None = None) -> list[Suspect]:
             contents.append((path.name.removeprefix(before), path.read_bytes()))
     now = time.monotonic()
     return [
-        Suspect(name, position, now - since)
+        SuspectImage(name, position, now - since)
         for name, content in contents
         if len(content) == _POSITION.size
         for position, since in [_POSITION.unpack(content)]
     ]
 
 
-def land(folder: AnyPath, *, only: str | None = None) -> None:
+def clear(folder: AnyPath, *, only: str | None = None) -> None:
     """Forgets all flights, or those of one shard; for when no worker is left."""
     place, before = _place(folder)
     for path in place.glob(f"{before}{only or '*'}"):
         path.unlink(missing_ok=True)
 
 
-def condemn(folder: AnyPath, suspect: Suspect, reason: str, detail: str) -> None:
+def quarantine(
+    folder: AnyPath, suspect: SuspectImage, reason: str, detail: str
+) -> None:
     """Makes one image a rejection, without another try."""
     verdicts = _condemned(folder, suspect.shard) | {suspect.position: [reason, detail]}
     path = _condemned_path(folder, suspect.shard)

@@ -21,7 +21,7 @@ from pipeline.images import conversion
 from pipeline.shards import image_in_progress, retry_alone, shard_writer
 from pipeline.storage import object_paths, worker_signs
 from pipeline.storage.object_paths import AnyPath
-from pipeline.storage.resumable_folder import WorkFolder, difference
+from pipeline.storage.resumable_folder import ResumableFolder, difference
 
 _LOOK_SECONDS = 0.2
 _TRIES = 3
@@ -51,14 +51,16 @@ def write(
             and no image is to blame.
     """
     dataset, fruitless = object_paths.at(folder), 0
-    if WorkFolder(dataset, manifest=MANIFEST).complete():  # a runner tries again
+    if ResumableFolder(dataset, manifest=MANIFEST).complete():  # a runner tries again
         return
-    worker_signs.begin(dataset)
+    worker_signs.announce_worker(dataset)
     _check_versions(dataset)
     if sidecar.read_note(dataset, name):  # by a worker that was lost afterwards
         return
     while lost := _try(Task(name, folder, contract), image_timeout):
-        condemned = retry_alone.hold(dataset, contract, image_timeout, only=name)
+        condemned = retry_alone.retry_suspects(
+            dataset, contract, image_timeout, only=name
+        )
         fruitless = 0 if condemned else fruitless + 1
         if fruitless == _TRIES:
             raise RuntimeError(
@@ -70,7 +72,7 @@ def write(
 @functools.cache
 def _check_versions(dataset: AnyPath) -> None:
     """Refuses a worker whose decoder would make other bytes than the launcher's."""
-    planned = WorkFolder(dataset, manifest=MANIFEST).key()["versions"]
+    planned = ResumableFolder(dataset, manifest=MANIFEST).key()["versions"]
     if other := difference(planned, conversion.versions(), "versions"):
         raise RuntimeError(
             f"a worker has other packages than the plan of {dataset} (there) asks for: "

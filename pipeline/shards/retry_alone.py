@@ -14,7 +14,7 @@ _SPAWN_SECONDS = 10.0  # for a process to start and import, on a busy machine
 _SPAWN = multiprocessing.get_context("spawn")
 
 
-def hold(
+def retry_suspects(
     dataset: AnyPath,
     contract: ImageContract,
     image_timeout: float,
@@ -37,10 +37,10 @@ def hold(
         image = plan.planned_image(dataset, suspect.shard, suspect.position)
         why = _try_alone(image.uri, contract, image_timeout)
         if why:
-            image_in_progress.condemn(dataset, suspect, *why)
+            image_in_progress.quarantine(dataset, suspect, *why)
             print(f"rejected: {image.id}: {why[0]} ({why[1]})", file=sys.stderr)
             condemned += 1
-    image_in_progress.land(dataset, only=only)
+    image_in_progress.clear(dataset, only=only)
     return condemned
 
 

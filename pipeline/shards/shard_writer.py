@@ -9,14 +9,14 @@ from pipeline.dataset.manifest import (
     ImageContract,
     Shard,
 )
-from pipeline.dataset.sidecar import Note, Tally
+from pipeline.dataset.sidecar import ShardCounts, ShardResult
 from pipeline.images import conversion, image_bytes
 from pipeline.shards import duplicates
-from pipeline.shards.image_in_progress import Flight
+from pipeline.shards.image_in_progress import ImageInProgress
 from pipeline.shards.plan import PlannedImage, read_plan
 from pipeline.storage import object_paths
-from pipeline.storage.noted_error import noting_verdict
-from pipeline.storage.resumable_folder import WorkFolder
+from pipeline.storage.noted_error import noting_error
+from pipeline.storage.resumable_folder import ResumableFolder
 from pipeline.system import io_errors
 from pipeline.system.errors import UnavailableError
 
@@ -31,27 +31,30 @@ def write(name: str, folder: str, contract: ImageContract) -> None:
         UnavailableError: something cannot be read or written now. The launcher finds
             the message in the work folder, wherever this runs.
     """
-    output = WorkFolder(object_paths.at(folder), manifest=MANIFEST)
-    with noting_verdict(output.folder), io_errors.explained(output.folder / name):
+    output = ResumableFolder(object_paths.at(folder), manifest=MANIFEST)
+    with noting_error(output.folder), io_errors.explained(output.folder / name):
         _write(name, output, contract)
 
 
-def _write(name: str, output: WorkFolder, contract: ImageContract) -> None:
+def _write(name: str, output: ResumableFolder, contract: ImageContract) -> None:
     images = list(read_plan(output.folder, name))
-    tally, sources = Tally(), [duplicates.UNREAD] * len(images)
+    tally, sources = ShardCounts(), [duplicates.UNREAD] * len(images)
     digest, length = hashlib.sha256(), 0
-    # Innermost, so that no image is in flight while the shard is committed: bringing it
+    # Innermost, so that no image is in in_progress while the shard is committed: bringing it
     # to disk, or uploading it, may take longer than --image_timeout.
-    with output.commit(name) as file, Flight(output.folder, name) as flight:
-        condemned = flight.condemned()
+    with (
+        output.commit(name) as file,
+        ImageInProgress(output.folder, name) as in_progress,
+    ):
+        quarantined = in_progress.quarantined()
         contents = image_bytes.read_ahead(
-            ref.uri for index, ref in enumerate(images) if index not in condemned
+            ref.uri for index, ref in enumerate(images) if index not in quarantined
         )
         for index, ref in enumerate(images):
-            flight.at(index)
+            in_progress.at(index)
             try:
-                if index in condemned:
-                    raise conversion.BadImage(*condemned[index])
+                if index in quarantined:
+                    raise conversion.BadImage(*quarantined[index])
                 source = next(contents)()
                 tally.bytes_read += len(source)
                 with io_errors.explained(image_bytes.path(ref.uri)):
@@ -66,7 +69,7 @@ def _write(name: str, output: WorkFolder, contract: ImageContract) -> None:
             tally.written[ref.text] = tally.written.get(ref.text, 0) + 1
     duplicates.note_sources(output.folder, name, sources)
     entry = Shard(name, sum(tally.written.values()), length, digest.hexdigest())
-    output.done(name, Note(entry, tally).to_json())
+    output.done(name, ShardResult(entry, tally).to_json())
 
 
 def try_alone(uri: str, contract: ImageContract) -> None:

@@ -5,15 +5,15 @@ from collections.abc import Iterator, Sequence
 
 from pipeline.images import image_bytes
 from pipeline.sources import tar_archives
-from pipeline.sources.folder_tree import Level
-from pipeline.sources.listing import Found, is_litter, printable
+from pipeline.sources.folder_tree import FolderLevel
+from pipeline.sources.listing import Candidate, is_litter, printable
 from pipeline.sources.local_folders import add_archives
 from pipeline.storage.object_paths import ObjectPath
 
 _Keys = Sequence[tuple[str, int]]  # relative to the prefix, and bytes
 
 
-class Prefix:
+class BucketFolder:
     """What keys begin with, as a place; litter is left.
 
     Args:
@@ -25,9 +25,9 @@ class Prefix:
         self.where = where
         self._keys = keys
 
-    def level(self) -> Level:
+    def level(self) -> FolderLevel:
         """What is in it, one level down; an archive stands for a folder."""
-        level, packed = Level(self.where), []
+        level, packed = FolderLevel(self.where), []
         below: dict[str, list[tuple[str, int]]] = defaultdict(list)
         litter: dict[str, None] = {}
         for key, size in self._keys:
@@ -44,11 +44,11 @@ class Prefix:
                     level.compressed[stem] = f"{self.where}/{name}"
         level.ignored += litter
         for name, keys in below.items():
-            level.below[name] = Prefix(f"{self.where}/{name}", keys)
+            level.below[name] = BucketFolder(f"{self.where}/{name}", keys)
         add_archives(level, packed)
         return level
 
-    def files(self, ignored: list[str]) -> Iterator[Found]:
+    def files(self, ignored: list[str]) -> Iterator[Candidate]:
         """Yields every object below it; paths are relative to it."""
         litter: dict[str, None] = {}
         for key, size in self._keys:
@@ -58,19 +58,21 @@ class Prefix:
                 yield self._found(key, size)
         ignored += litter
 
-    def _found(self, key: str, size: int) -> Found:
+    def _found(self, key: str, size: int) -> Candidate:
         problem = None
         if "" in key.split("/"):
             problem = "bad_name", "a part of the path is empty"
         elif "\0" in key:  # a uri for pipeline.images.image_bytes must not have one
             problem = "bad_name", "the name has a zero byte"
-        return Found(key, image_bytes.in_store(f"{self.where}/{key}", size), problem)
+        return Candidate(
+            key, image_bytes.in_store(f"{self.where}/{key}", size), problem
+        )
 
 
-def open_prefix(root: ObjectPath) -> Prefix:
+def open_prefix(root: ObjectPath) -> BucketFolder:
     """The place that a folder of a store is; a request for every thousand keys."""
     start = len(str(root)) + 1
-    return Prefix(
+    return BucketFolder(
         str(root),
         [(str(path)[start:], path.stat().st_size) for path in root.walk_files()],
     )

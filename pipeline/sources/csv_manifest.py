@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.dataset.manifest import SPLITS
 from pipeline.images import image_bytes
-from pipeline.sources.folder_tree import Place
-from pipeline.sources.listing import Found, Listing, is_utf8, printable
+from pipeline.sources.folder_tree import FolderTree
+from pipeline.sources.listing import Candidate, Listing, is_utf8, printable
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system.errors import RunError
 
@@ -38,7 +38,7 @@ class Row(NamedTuple):
 
 
 def list_named(
-    path: AnyPath, places: Sequence[Place], *, labelled_test: bool = False
+    path: AnyPath, places: Sequence[FolderTree], *, labelled_test: bool = False
 ) -> Listing:
     """Lists the files that a CSV names, under the ids that it gives them.
 
@@ -127,9 +127,9 @@ def columns(path: AnyPath, name: str) -> list[str]:
 class _Files:
     """The files of all places by path, and which of them were named."""
 
-    def __init__(self, places: Sequence[Place], ignored: list[str]) -> None:
-        self._found: dict[str, Found] = {}
-        self._again: dict[str, Found] = {}  # of another place
+    def __init__(self, places: Sequence[FolderTree], ignored: list[str]) -> None:
+        self._found: dict[str, Candidate] = {}
+        self._again: dict[str, Candidate] = {}  # of another place
         self._named: set[str] = set()
         for place in places:
             for found in place.files(ignored):
@@ -137,7 +137,7 @@ class _Files:
                 if first is not found:
                     self._again[found.path] = found
 
-    def find(self, image_id: str) -> Found:
+    def find(self, image_id: str) -> Candidate:
         """The file of an id; one with a problem where there is none.
 
         Raises:
@@ -145,7 +145,7 @@ class _Files:
         """
         path = self._path(image_id) or self._path(str(PurePosixPath(image_id)))
         if path is None:
-            return Found(image_id, "", missing(image_id))
+            return Candidate(image_id, "", missing(image_id))
         if path in self._again:
             raise RunError(
                 f"two roots have the file {path!r} of id {image_id!r}: "

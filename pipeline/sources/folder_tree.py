@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NoReturn, Protocol
 
-from pipeline.sources.listing import Found, printable
+from pipeline.sources.listing import Candidate, printable
 from pipeline.system.errors import RunError
 
 
-class Place(Protocol):
+class FolderTree(Protocol):
     """What `list_images` looks into.
 
     Attributes:
@@ -17,15 +17,15 @@ class Place(Protocol):
 
     where: str
 
-    def level(self) -> "Level":
+    def level(self) -> "FolderLevel":
         """What is in it, one level down."""
 
-    def files(self, ignored: list[str]) -> Iterator[Found]:
+    def files(self, ignored: list[str]) -> Iterator[Candidate]:
         """Yields every file below it, and adds litter to `ignored`."""
 
 
 @dataclass
-class Level:
+class FolderLevel:
     """What is in a place, one level down.
 
     Attributes:
@@ -39,10 +39,10 @@ class Level:
     """
 
     where: str
-    below: dict[str, Place] = field(default_factory=dict)
-    beside: list[Found] = field(default_factory=list)
+    below: dict[str, FolderTree] = field(default_factory=dict)
+    beside: list[Candidate] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
-    escaping: list[Found] = field(default_factory=list)
+    escaping: list[Candidate] = field(default_factory=list)
     doubled: dict[str, list[str]] = field(default_factory=dict)
     compressed: dict[str, str] = field(default_factory=dict)
 

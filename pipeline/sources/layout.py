@@ -7,10 +7,10 @@ from typing import NoReturn
 from pipeline.dataset.manifest import SPLITS
 from pipeline.images import image_bytes
 from pipeline.sources import buckets, csv_manifest, tar_archives
-from pipeline.sources.folder_tree import Level, Place, refuse_compressed
+from pipeline.sources.folder_tree import FolderLevel, FolderTree, refuse_compressed
 from pipeline.sources.hashing import validation_ids
-from pipeline.sources.listing import Found, ImageRef, Listing, printable
-from pipeline.sources.local_folders import Folder
+from pipeline.sources.listing import Candidate, ImageRef, Listing, printable
+from pipeline.sources.local_folders import LocalFolder
 from pipeline.storage.object_paths import AnyPath, ObjectPath
 from pipeline.system.errors import RunError
 
@@ -66,7 +66,7 @@ def in_words(images: AnyPath | Sequence[AnyPath]) -> str:
     return ", ".join(map(str, images)) if isinstance(images, Sequence) else str(images)
 
 
-def open_place(root: AnyPath) -> Place:
+def open_place(root: AnyPath) -> FolderTree:
     """The folder or the archive that IMAGES is.
 
     Raises:
@@ -75,7 +75,7 @@ def open_place(root: AnyPath) -> Place:
     if root.is_dir():
         if isinstance(root, ObjectPath):
             return buckets.open_prefix(root)
-        return Folder(str(root))
+        return LocalFolder(str(root))
     if root.is_file() and tar_archives.stem(root.name):
         return tar_archives.read(str(root))
     if root.is_file() and tar_archives.compressed_stem(root.name):
@@ -86,7 +86,7 @@ def open_place(root: AnyPath) -> Place:
     )
 
 
-def list_unlabelled(place: Place, split: str) -> Listing:
+def list_unlabelled(place: FolderTree, split: str) -> Listing:
     """Lists every file of a place as an unlabelled image of a split."""
     listing, level = Listing("files"), place.level()
     level.refuse(level.doubled)
@@ -119,7 +119,7 @@ def read_class_list(path: AnyPath | None) -> tuple[str, ...]:
     return names
 
 
-def _list_roots(places: Sequence[Place], labelled_test: bool) -> Listing:
+def _list_roots(places: Sequence[FolderTree], labelled_test: bool) -> Listing:
     """Lists what roots of one layout have together."""
     levels = [tar_archives.unwrap(place, SPLITS).level() for place in places]
     splits = [level for level in levels if level.names() & set(SPLITS)]
@@ -140,7 +140,7 @@ def _list_roots(places: Sequence[Place], labelled_test: bool) -> Listing:
     return listing
 
 
-def _list_splits(level: Level, labelled_test: bool, listing: Listing) -> None:
+def _list_splits(level: FolderLevel, labelled_test: bool, listing: Listing) -> None:
     """Adds the split folders; what stands beside them is ignored."""
     level.refuse(SPLITS)
     listing.ignored += level.others(SPLITS)
@@ -161,7 +161,7 @@ def _list_splits(level: Level, labelled_test: bool, listing: Listing) -> None:
             )
 
 
-def _list_classes(level: Level, split: str, listing: Listing) -> list[Found]:
+def _list_classes(level: FolderLevel, split: str, listing: Listing) -> list[Candidate]:
     """Adds the class folders of a place; returns the files outside them."""
     level.refuse(level.names())
     listing.ignored += level.ignored
@@ -187,7 +187,7 @@ def _join(name: str, path: str) -> str:
     return f"{name}/{path}" if path else name  # "": a folder that is a loop
 
 
-def _refuse_line_break(name: str, place: Place) -> None:
+def _refuse_line_break(name: str, place: FolderTree) -> None:
     if "\n" in name or "\r" in name:
         raise RunError(
             f"the class folder {place.where!r} has a line break in its name, and "
@@ -196,7 +196,7 @@ def _refuse_line_break(name: str, place: Place) -> None:
 
 
 def _refuse_whole(
-    name: str, place: Place, files: Iterable[Found], level: Level
+    name: str, place: FolderTree, files: Iterable[Candidate], level: FolderLevel
 ) -> None:
     """An archive beside what it was unpacked to is no class."""
     if not isinstance(place, tar_archives.Packed):

@@ -22,7 +22,7 @@ REASONS = {
 }
 
 
-class Found(NamedTuple):
+class Candidate(NamedTuple):
     """A file below a folder, or in an archive.
 
     Attributes:
@@ -77,7 +77,9 @@ class Listing:
     def __len__(self) -> int:
         return len(self.refs) + len(self.rejects)
 
-    def add(self, image_id: str, found: Found, split: str, label: str | None) -> None:
+    def add(
+        self, image_id: str, found: Candidate, split: str, label: str | None
+    ) -> None:
         """Adds a file as an image, or as a reject where it has a problem."""
         if not is_utf8(image_id):
             problem: tuple[str, str] | None = ("bad_name", "the path is not UTF-8")

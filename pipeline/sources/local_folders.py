@@ -4,15 +4,15 @@ import os
 from collections.abc import Iterable, Iterator
 
 from pipeline.sources import tar_archives
-from pipeline.sources.folder_tree import Level
-from pipeline.sources.listing import Found, is_litter, printable
+from pipeline.sources.folder_tree import FolderLevel
+from pipeline.sources.listing import Candidate, is_litter, printable
 from pipeline.system import io_errors
 from pipeline.system.errors import RunError
 
 _Identities = tuple[tuple[int, int], ...]
 
 
-class Folder:
+class LocalFolder:
     """A folder; links are followed, and litter is left.
 
     Args:
@@ -24,17 +24,17 @@ class Folder:
         self.where = where
         self._above = above
 
-    def level(self) -> Level:
+    def level(self) -> FolderLevel:
         """What is in it, one level down; an archive stands for a folder."""
-        level, packed = Level(self.where), []
+        level, packed = FolderLevel(self.where), []
         here = (_identity(self.where),)
         for entry in _entries(self.where):
             if is_litter(entry.name):
                 level.ignored.append(printable(entry.path))
             elif _is_folder(entry):
-                level.below[entry.name] = Folder(entry.path, here)
+                level.below[entry.name] = LocalFolder(entry.path, here)
             elif (problem := _file_problem(entry)) or not tar_archives.stem(entry.name):
-                level.beside.append(Found(entry.name, entry.path, problem))
+                level.beside.append(Candidate(entry.name, entry.path, problem))
                 if name := tar_archives.compressed_stem(entry.name):
                     level.compressed[name] = entry.path
             else:
@@ -42,13 +42,13 @@ class Folder:
         add_archives(level, packed)
         return level
 
-    def files(self, ignored: list[str]) -> Iterator[Found]:
+    def files(self, ignored: list[str]) -> Iterator[Candidate]:
         """Yields every file below it; paths are relative to it."""
         for path, problem in _walk(self.where, ignored, self._above):
-            yield Found(path[len(self.where) + 1 :], path, problem)
+            yield Candidate(path[len(self.where) + 1 :], path, problem)
 
 
-def add_archives(level: Level, packed: Iterable[str]) -> None:
+def add_archives(level: FolderLevel, packed: Iterable[str]) -> None:
     """Adds archives, each of which stands for a folder that is not there."""
     for path in sorted(packed):
         name = tar_archives.stem(path)

@@ -15,8 +15,8 @@ from typing import BinaryIO, cast
 from tqdm import tqdm
 
 from pipeline.images import image_bytes
-from pipeline.sources.folder_tree import Level, Place, refuse_compressed
-from pipeline.sources.listing import Found, is_litter, printable
+from pipeline.sources.folder_tree import FolderLevel, FolderTree, refuse_compressed
+from pipeline.sources.listing import Candidate, is_litter, printable
 from pipeline.system import io_errors
 from pipeline.system.console import progress
 from pipeline.system.errors import RunError
@@ -56,11 +56,11 @@ class Packed:
     def __init__(self, where: str) -> None:
         self.where = where
 
-    def level(self) -> Level:
+    def level(self) -> FolderLevel:
         """What is in it, one level down."""
         return self._tree().level()
 
-    def files(self, ignored: list[str]) -> Iterator[Found]:
+    def files(self, ignored: list[str]) -> Iterator[Candidate]:
         """Yields every file in it."""
         return self._tree().files(ignored)
 
@@ -85,21 +85,21 @@ class Tree:
 
     where: str
     name: str = ""
-    found: list[Found] = field(default_factory=list)
+    found: list[Candidate] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
     litter: list[str] = field(default_factory=list)
-    escaping: list[Found] = field(default_factory=list)
+    escaping: list[Candidate] = field(default_factory=list)
 
-    def level(self) -> Level:
+    def level(self) -> FolderLevel:
         """What is in it, one level down."""
         below, beside, litter = self._sorted()
         ignored = [printable(f"{self.where}/{name}") for name in litter]
-        level = Level(self.where, beside=beside, ignored=ignored)
+        level = FolderLevel(self.where, beside=beside, ignored=ignored)
         level.below.update(below)
         level.escaping += self.escaping
         return level
 
-    def files(self, ignored: list[str]) -> Iterator[Found]:
+    def files(self, ignored: list[str]) -> Iterator[Candidate]:
         """Yields every file in it."""
         ignored += (printable(f"{self.where}/{litter}") for litter in self.litter)
         yield from self.found
@@ -115,7 +115,7 @@ class Tree:
         tree.escaping += self.escaping
         return tree
 
-    def _sorted(self) -> tuple[dict[str, "Tree"], list[Found], list[str]]:
+    def _sorted(self) -> tuple[dict[str, "Tree"], list[Candidate], list[str]]:
         """Folders by name, files and litter, one level down."""
         below: dict[str, Tree] = {}
         beside, litter = [], []
@@ -142,7 +142,7 @@ class Tree:
         return trees[name]
 
 
-def unwrap(place: Place, splits: Iterable[str]) -> Place:
+def unwrap(place: FolderTree, splits: Iterable[str]) -> FolderTree:
     """Of an archive that is IMAGES: without a folder that is around all others."""
     while isinstance(place, Tree) and not place.level().names() & set(splits):
         only = place.only()
@@ -169,8 +169,8 @@ def read(path: str) -> Tree:
 
 def _read(path: str) -> Tree:
     tree = Tree(path)
-    files: dict[str, Found] = {}
-    escaping: dict[str, Found] = {}
+    files: dict[str, Candidate] = {}
+    escaping: dict[str, Candidate] = {}
     folders: set[str] = set()
     litter: set[str] = set()
     for member in _members(path):
@@ -180,7 +180,7 @@ def _read(path: str) -> Tree:
         if why := _escape(member.name, name):
             if not member.isdir():
                 shown = member.name.replace("\0", r"\0")
-                escaping[shown] = Found(shown, path, ("bad_name", why))
+                escaping[shown] = Candidate(shown, path, ("bad_name", why))
         elif hidden:
             litter.add(hidden)
         elif member.isdir() or member.type == _DUMPED_FOLDER:
@@ -188,7 +188,7 @@ def _read(path: str) -> Tree:
         else:
             files.pop(name, None)  # an older version, as `tar --append` leaves it
             uri = image_bytes.in_tar(path, member.offset_data, member.size)
-            files[name] = Found(name, uri, _problem(member))
+            files[name] = Candidate(name, uri, _problem(member))
     tree.found += files.values()
     tree.escaping += escaping.values()
     tree.folders += folders - {""}

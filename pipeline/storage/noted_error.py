@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
-from pipeline.storage.resumable_folder import WORK, WorkFolder
+from pipeline.storage.resumable_folder import WORK, ResumableFolder
 from pipeline.system.errors import RunError, UnavailableError
 
 
 @contextlib.contextmanager
-def noting_verdict(folder: AnyPath) -> Iterator[None]:
+def noting_error(folder: AnyPath) -> Iterator[None]:
     """Leaves the message of a RunError for the launcher, which may be far away."""
     try:
         yield
@@ -26,7 +26,7 @@ def noting_verdict(folder: AnyPath) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def with_verdict(output: WorkFolder) -> Iterator[None]:
+def raising_noted_error(output: ResumableFolder) -> Iterator[None]:
     """Raises what a step has noted, in place of what a runner made of it.
 
     And nothing where the folder is complete all the same: a job that was cancelled may

@@ -23,7 +23,7 @@ WORK = "_work"
 _Folder = TypeVar("_Folder", bound=AnyPath)
 
 
-class WorkFolder(Generic[_Folder]):
+class ResumableFolder(Generic[_Folder]):
     """The output folder of a run that can be stopped anywhere."""
 
     def __init__(self, folder: _Folder, *, manifest: str) -> None:

@@ -15,7 +15,7 @@ _WORKERS = "workers"
 
 
 @functools.cache
-def begin(folder: AnyPath) -> None:
+def announce_worker(folder: AnyPath) -> None:
     """What a worker of a job says once: there it is."""
     work = folder / WORK
     (work / _WORKERS).mkdir(exist_ok=True)
@@ -23,6 +23,6 @@ def begin(folder: AnyPath) -> None:
     atomic.write_text(work / _WORKERS / name, "", scratch=work)
 
 
-def seen(folder: AnyPath) -> bool:
+def worker_announced(folder: AnyPath) -> bool:
     """Returns whether any worker has said `begin`."""
     return any((folder / WORK / _WORKERS).glob("*"))

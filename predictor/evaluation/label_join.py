@@ -7,12 +7,12 @@ import numpy as np
 
 from pipeline.system.errors import RunError
 from predictor.evaluation import per_image as outcomes
-from predictor.evaluation.labels import Numbers, Truth
-from predictor.evaluation.per_image import Outcomes
-from predictor.format.row_batch import Rows
+from predictor.evaluation.labels import ClassIndex, Labels
+from predictor.evaluation.per_image import PerImageResults
+from predictor.format.row_batch import RowBatch
 
 
-class Matched(NamedTuple):
+class JoinedPredictions(NamedTuple):
     """What was evaluated, and what could not be.
 
     Attributes:
@@ -22,12 +22,14 @@ class Matched(NamedTuple):
         without_label: ids of predictions, not among them.
     """
 
-    outcomes: Outcomes
+    outcomes: PerImageResults
     without_prediction: list[str]
     without_label: list[str]
 
 
-def match(rows: Iterable[Rows], truth: Truth, numbers: Numbers) -> Matched:
+def match(
+    rows: Iterable[RowBatch], truth: Labels, numbers: ClassIndex
+) -> JoinedPredictions:
     """Reduces every row to its outcome, one part in memory at a time.
 
     Args:
@@ -38,7 +40,7 @@ def match(rows: Iterable[Rows], truth: Truth, numbers: Numbers) -> Matched:
     Raises:
         RunError: an id or a label has two predictions, or no label has one.
     """
-    matching = _Matching(truth, numbers)
+    matching = _Join(truth, numbers)
     parts = [matching.part(part) for part in rows]
     missing = [
         image_id
@@ -50,10 +52,10 @@ def match(rows: Iterable[Rows], truth: Truth, numbers: Numbers) -> Matched:
     joined = outcomes.join(parts)
     if not (joined.labelled & joined.answered).any():
         raise RunError(_nothing(matching, truth))
-    return Matched(joined, sorted(missing), sorted(matching.without_label))
+    return JoinedPredictions(joined, sorted(missing), sorted(matching.without_label))
 
 
-class _Matching:
+class _Join:
     """What the parts of a run have in common.
 
     Attributes:
@@ -61,13 +63,13 @@ class _Matching:
         without_label: ids of predictions.
     """
 
-    def __init__(self, truth: Truth, numbers: Numbers) -> None:
+    def __init__(self, truth: Labels, numbers: ClassIndex) -> None:
         self._truth = truth
         self._numbers = numbers
         self.taken: dict[str, str] = {}
         self.without_label: list[str] = []
 
-    def part(self, rows: Rows) -> Outcomes:
+    def part(self, rows: RowBatch) -> PerImageResults:
         """The outcomes of the rows that have a label."""
         kept, ids, labels = [], [], []
         for row, image_id in enumerate(rows.ids):
@@ -98,7 +100,7 @@ class _Matching:
         self.taken[key] = image_id
 
 
-def _nothing(matching: _Matching, truth: Truth) -> str:
+def _nothing(matching: _Join, truth: Labels) -> str:
     there = next(iter(matching.without_label), None)
     return (
         f"none of the {len(truth.labels)} ids of labels, such as "

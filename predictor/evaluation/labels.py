@@ -15,7 +15,7 @@ from predictor.evaluation.per_image import NONE
 COLUMNS = ("id", "label")
 
 
-class Numbers:
+class ClassIndex:
     """Class names and their numbers; a name that was not there gets the next one."""
 
     def __init__(self, known: tuple[str, ...]) -> None:
@@ -32,7 +32,7 @@ class Numbers:
 
 
 @dataclass(frozen=True)
-class Truth:
+class Labels:
     """What the images show.
 
     Attributes:
@@ -51,7 +51,7 @@ class Truth:
         return short if self.stems and short in self.labels else None
 
 
-def of_csv(path: AnyPath, numbers: Numbers) -> Truth:
+def of_csv(path: AnyPath, numbers: ClassIndex) -> Labels:
     """Reads a CSV with columns `id` and `label`, others beside them or not.
 
     A label is the name of a class; an empty one makes a distractor. An id is that of
@@ -78,10 +78,10 @@ def of_csv(path: AnyPath, numbers: Numbers) -> Truth:
             f"--labels={path} has {len(labels)} ids and no label. Name the class of "
             "each image that shows one."
         )
-    return Truth(labels, stems=True)
+    return Labels(labels, stems=True)
 
 
-def of_split(dataset: Dataset, split: str, numbers: Numbers) -> Truth:
+def of_split(dataset: Dataset, split: str, numbers: ClassIndex) -> Labels:
     """Reads the labels of the records; no image is decoded.
 
     Raises:
@@ -101,7 +101,7 @@ def of_split(dataset: Dataset, split: str, numbers: Numbers) -> Truth:
         stored.id: NONE if stored.label == manifest.UNLABELLED else known[stored.label]
         for stored in records(dataset, split)
     }
-    return Truth(labels, stems=False)
+    return Labels(labels, stems=False)
 
 
 def records(dataset: Dataset, split: str) -> Iterator[record.Record]:

@@ -10,14 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from predictor.evaluation.per_image import NONE, Outcomes
+from predictor.evaluation.per_image import NONE, PerImageResults
 
 LEAST = 1e-7  # probability in a logarithm: that of keras.losses
 BINS = 15  # of the calibration: arXiv:1706.04599, section 4
 EDGES = (0, 5, 20, 100, 500, 2_000)  # most images of a class, bucket by bucket
 
 
-def gap(outcomes: Outcomes) -> float | None:
+def gap(outcomes: PerImageResults) -> float | None:
     """Global average precision, or micro average precision, of the best classes.
 
     As Kaggle's Google Landmark Recognition defines it: of all N predictions, sorted by
@@ -36,7 +36,7 @@ def gap(outcomes: Outcomes) -> float | None:
     return float(precision[right].sum() / images) if images else None
 
 
-def hits(outcomes: Outcomes, n: int) -> np.ndarray | None:
+def hits(outcomes: PerImageResults, n: int) -> np.ndarray | None:
     """bool: the label is among the n best; None where that is not known of all."""
     behind = outcomes.rank[outcomes.labelled & (outcomes.rank < 0)]
     if (-behind < n).any():
@@ -44,13 +44,13 @@ def hits(outcomes: Outcomes, n: int) -> np.ndarray | None:
     return outcomes.labelled & (outcomes.rank > 0) & (outcomes.rank <= n)
 
 
-def accuracy(outcomes: Outcomes, n: int) -> float | None:
+def accuracy(outcomes: PerImageResults, n: int) -> float | None:
     """Share of the labelled images whose label is among the n best, if it is known."""
     right = hits(outcomes, n)
     return None if right is None else _mean(right[outcomes.labelled])
 
 
-def log_loss(outcomes: Outcomes) -> float | None:
+def log_loss(outcomes: PerImageResults) -> float | None:
     """Mean of -ln of the label's probability, where that is at least LEAST.
 
     Over images that have a prediction and whose class was there to be predicted; None
@@ -92,7 +92,7 @@ class PerClass(NamedTuple):
         return _ratio(2 * self.hits, self.images + self.predicted)
 
 
-def per_class(outcomes: Outcomes, classes: int) -> PerClass:
+def per_class(outcomes: PerImageResults, classes: int) -> PerClass:
     """Counts images, predictions and hits of every class."""
     labelled = outcomes.labelled
 
@@ -106,7 +106,7 @@ def per_class(outcomes: Outcomes, classes: int) -> PerClass:
     )
 
 
-def confusions(outcomes: Outcomes) -> np.ndarray:
+def confusions(outcomes: PerImageResults) -> np.ndarray:
     """int64[pairs, 3]: label, another class that was predicted, images; most first.
 
     Pairs of as many images are in the order of the classes.
@@ -118,7 +118,7 @@ def confusions(outcomes: Outcomes) -> np.ndarray:
     return np.column_stack([found, counts])[order]
 
 
-def mistakes(outcomes: Outcomes) -> np.ndarray:
+def mistakes(outcomes: PerImageResults) -> np.ndarray:
     """Positions of the labelled images that were predicted wrong, the worst first.
 
     The worst are those of the greatest confidence; of equal ones, of the least
@@ -147,7 +147,7 @@ class Calibration:
     error: float | None
 
 
-def calibration(outcomes: Outcomes) -> Calibration:
+def calibration(outcomes: PerImageResults) -> Calibration:
     """Of the labelled images with a prediction, by their confidence.
 
     Expected calibration error as in Guo et al., On Calibration of Modern Neural
@@ -182,7 +182,7 @@ class Bucket(NamedTuple):
     top_5: float | None
 
 
-def buckets(outcomes: Outcomes, frequency: np.ndarray) -> list[Bucket]:
+def buckets(outcomes: PerImageResults, frequency: np.ndarray) -> list[Bucket]:
     """Accuracy by the frequency of the class; buckets without a class are left out.
 
     Args:
@@ -202,7 +202,7 @@ def buckets(outcomes: Outcomes, frequency: np.ndarray) -> list[Bucket]:
     return made
 
 
-def coverage(outcomes: Outcomes, points: Sequence[float]) -> np.ndarray:
+def coverage(outcomes: PerImageResults, points: Sequence[float]) -> np.ndarray:
     """float64[points]: accuracy of the most confident share of the labelled images.
 
     At 1, of all that have a prediction; NaN where there is none.

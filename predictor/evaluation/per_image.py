@@ -14,7 +14,7 @@ _ROUNDING = 1e-4  # above 1, of probabilities that were 16 bits once
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcomes:
+class PerImageResults:
     """Images, their labels, and what was predicted of them: 20 bytes each, and the id.
 
     Attributes:
@@ -53,7 +53,7 @@ class Outcomes:
 
 def of_probabilities(
     ids: list[str], labels: np.ndarray, probabilities: np.ndarray
-) -> Outcomes:
+) -> PerImageResults:
     """Reduces the probabilities of all classes.
 
     Args:
@@ -82,7 +82,7 @@ def of_probabilities(
 
 def of_ranked(
     ids: list[str], labels: np.ndarray, ranked: np.ndarray, probabilities: np.ndarray
-) -> Outcomes:
+) -> PerImageResults:
     """Reduces the k best classes.
 
     Args:
@@ -104,7 +104,7 @@ def of_ranked(
     return _of(ids, labels, ranked[:, 0], confidence, probability, rank)
 
 
-def without_prediction(ids: list[str], labels: np.ndarray) -> Outcomes:
+def without_prediction(ids: list[str], labels: np.ndarray) -> PerImageResults:
     """Images that should have been predicted: wrong, by any measure of ranks."""
     rows = len(ids)
     unknown = np.full(rows, np.nan)
@@ -113,22 +113,22 @@ def without_prediction(ids: list[str], labels: np.ndarray) -> Outcomes:
     )
 
 
-def join(parts: Iterable[Outcomes]) -> Outcomes:
+def join(parts: Iterable[PerImageResults]) -> PerImageResults:
     """All of them, sorted by id: nothing depends on files and their order."""
     parts = list(parts)
     ids = [image_id for part in parts for image_id in part.ids]
     order = sorted(range(len(ids)), key=ids.__getitem__)
     columns = {
         field.name: np.concatenate([getattr(part, field.name) for part in parts])[order]
-        for field in fields(Outcomes)
+        for field in fields(PerImageResults)
         if field.name != "ids"
     }
-    return Outcomes(ids=[ids[at] for at in order], **columns)
+    return PerImageResults(ids=[ids[at] for at in order], **columns)
 
 
-def _of(ids: list[str], labels: np.ndarray, *columns: np.ndarray) -> Outcomes:
+def _of(ids: list[str], labels: np.ndarray, *columns: np.ndarray) -> PerImageResults:
     predicted, confidence, probability, rank = columns
-    return Outcomes(
+    return PerImageResults(
         ids=ids,
         labels=np.asarray(labels).astype(np.int32),
         predicted=predicted.astype(np.int32),

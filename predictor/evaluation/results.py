@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from predictor.evaluation import metrics
-from predictor.evaluation.label_join import Matched
+from predictor.evaluation.label_join import JoinedPredictions
 from predictor.evaluation.metrics import BINS, Bucket, Calibration, PerClass
-from predictor.evaluation.per_image import Outcomes
+from predictor.evaluation.per_image import PerImageResults
 
 VERSION = 1
 FILE = "evaluation.json"
@@ -60,11 +60,11 @@ class Evaluation:
     source: Mapping[str, Any]
     classes: tuple[str, ...]
     known: int
-    matched: Matched
+    matched: JoinedPredictions
     frequency: np.ndarray | None
 
     @property
-    def outcomes(self) -> Outcomes:
+    def outcomes(self) -> PerImageResults:
         """Of every image."""
         return self.matched.outcomes
 

@@ -13,14 +13,14 @@ from pipeline.storage.object_paths import AnyPath
 from pipeline.system.errors import RunError, UsageError
 from predictor.format import reader
 from predictor.format.reader import Predictions
-from predictor.format.row_batch import Rows
+from predictor.format.row_batch import RowBatch
 
 if TYPE_CHECKING:
     from trainer.model import Contract
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class EvaluationSource:
     """What was given, loaded.
 
     Attributes:
@@ -109,7 +109,7 @@ class Subject:
         by_name = dict(zip(self.dataset.classes, counts, strict=True))
         return np.array([by_name.get(name, 0) for name in names], np.int64)
 
-    def rows(self, *, batch_size: int, **devices: Any) -> Iterator[Rows]:
+    def rows(self, *, batch_size: int, **devices: Any) -> Iterator[RowBatch]:
         """Every prediction once, read or made; nothing is written.
 
         Args:
@@ -133,8 +133,8 @@ class Subject:
             return dataset.classes
         return ()
 
-    def _predict(self, batch_size: int, options: dict[str, Any]) -> Iterator[Rows]:
-        from predictor.forward_pass import Forward  # here: see _contract
+    def _predict(self, batch_size: int, options: dict[str, Any]) -> Iterator[RowBatch]:
+        from predictor.forward_pass import ForwardPass  # here: see _contract
         from predictor.inputs.inputs import FromDataset
         from trainer import model
         from trainer.data import input_pipeline
@@ -144,12 +144,12 @@ class Subject:
         images = FromDataset(data, self.split)
         strategy = distribution.strategy(**options)
         with strategy.scope():
-            forward = Forward(model.load(folder), strategy)
+            forward = ForwardPass(model.load(folder), strategy)
         shards = range(len(images.sizes))
         batches = images.batches(shards, batch_size=batch_size, at_once=1)
         with input_pipeline.naming_damage(data):
             for batch, probabilities in forward.stream(x for x in batches if x.ids):
-                yield Rows(batch.ids, None, probabilities)
+                yield RowBatch(batch.ids, None, probabilities)
 
 
 def load(
@@ -159,7 +159,7 @@ def load(
     split: str,
     predictions: AnyPath | None,
     labelled: bool,
-) -> Subject:
+) -> EvaluationSource:
     """Loads what was given, and holds one to the other.
 
     Args:
@@ -189,7 +189,7 @@ def load(
         _check_model(made, contract)
     if made and data and not labelled:
         _check_images(made, data, split)
-    return Subject(
+    return EvaluationSource(
         dataset=data,
         model=model,
         contract=contract,

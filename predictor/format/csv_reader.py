@@ -16,7 +16,7 @@ import zstandard
 from pipeline.storage.object_paths import AnyPath
 from predictor.format import csv_writer
 from predictor.format.file_format import Format
-from predictor.format.row_batch import FAULTS, Rows, at_once, in_words
+from predictor.format.row_batch import FAULTS, RowBatch, at_once, in_words
 
 _BUFFER = 1 << 20  # of text: a row of 14,951 classes has 0.2 MB
 _LONGEST_ID = 1 << 20  # a quote that nothing closes must not bring the file to memory
@@ -41,7 +41,7 @@ def header(path: AnyPath, compression: str) -> list[str]:
         return next(_fields(text), [])
 
 
-def parts(path: AnyPath, form: Format, width: int) -> Iterator[Rows]:
+def parts(path: AnyPath, form: Format, width: int) -> Iterator[RowBatch]:
     """The rows of a file, `at_once` so many of them.
 
     Args:
@@ -98,7 +98,7 @@ def _whole(line: bytes) -> str:
     return line.decode()
 
 
-def _gather(records: Iterator[_Record], width: int, first: int) -> Rows | None:
+def _gather(records: Iterator[_Record], width: int, first: int) -> RowBatch | None:
     """As many rows as may be in memory; None where there are no more.
 
     Args:
@@ -118,7 +118,7 @@ def _gather(records: Iterator[_Record], width: int, first: int) -> Rows | None:
                 classes.append(record.classes)
     except FAULTS as error:
         raise ValueError(f"row {first + len(ids)}: {in_words(error)}") from error
-    return Rows(ids, classes or None, values[: len(ids)]) if ids else None
+    return RowBatch(ids, classes or None, values[: len(ids)]) if ids else None
 
 
 def _probabilities(text: BinaryIO, width: int) -> Iterator[_Record]:

@@ -15,7 +15,7 @@ from pipeline.system.errors import RunError
 from predictor.format import reader, submission
 from predictor.format.predictions_manifest import MANIFEST, Entry
 from predictor.format.reader import DamagedFileError, Predictions
-from predictor.format.row_batch import Rows
+from predictor.format.row_batch import RowBatch
 
 # A sum of float32 may be off by 2**-24 for each of its terms: by 9e-4 for 15,000.
 _TOLERANCE = 1e-3
@@ -97,7 +97,7 @@ def _check(task: Task) -> Report:
     return report
 
 
-def _add_rows(report: Report, rows: Rows, task: Task) -> None:
+def _add_rows(report: Report, rows: RowBatch, task: Task) -> None:
     first = len(report.ids) + 1
     for row, problem in _faults(task, rows):
         report.add(f"row {first + row}, id {rows.ids[row]!r}: {problem}")
@@ -116,7 +116,7 @@ def _crc32c(path: AnyPath) -> str:
     return digest.hex()
 
 
-def _faults(task: Task, rows: Rows) -> Iterator[tuple[int, str]]:
+def _faults(task: Task, rows: RowBatch) -> Iterator[tuple[int, str]]:
     """The row, from 0, and what is wrong with it."""
     values = rows.probabilities
     within = ((values >= 0) & (values <= 1)).all(axis=1)  # NaN is not

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 
 from pipeline.storage.object_paths import AnyPath
 from predictor.format.file_format import Format
-from predictor.format.row_batch import Rows, at_once
+from predictor.format.row_batch import RowBatch, at_once
 
 
 def header(path: AnyPath) -> list[str]:
@@ -21,7 +21,7 @@ def header(path: AnyPath) -> list[str]:
     return columns
 
 
-def parts(path: AnyPath, form: Format, width: int) -> Iterator[Rows]:
+def parts(path: AnyPath, form: Format, width: int) -> Iterator[RowBatch]:
     """As csv_rows.parts."""
     top_k = form.kind == "top_k"
     with path.open("rb") as content, pq.ParquetFile(content) as file:
@@ -40,4 +40,4 @@ def parts(path: AnyPath, form: Format, width: int) -> Iterator[Rows]:
             ids, *classes = (batch.column(at).to_pylist() for at in names)
             top = [list(row) for row in zip(*classes, strict=True)]
             values = batch.select(numbers).to_tensor().to_numpy()
-            yield Rows(ids, top if top_k else None, values)
+            yield RowBatch(ids, top if top_k else None, values)

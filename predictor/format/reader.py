@@ -12,7 +12,7 @@ from pipeline.system import io_errors
 from pipeline.system.errors import RunError, UsageError
 from predictor.format import csv_reader, csv_writer, file_format, predictions_manifest
 from predictor.format.predictions_manifest import MANIFEST, Entry
-from predictor.format.row_batch import FAULTS, Rows, in_words
+from predictor.format.row_batch import FAULTS, RowBatch, in_words
 
 LEDGER = ("examples", "predicted", "rejected")
 
@@ -109,7 +109,7 @@ def classes(predictions: Predictions) -> tuple[str, ...]:
         _raise(error, path)
 
 
-def rows(predictions: Predictions, entry: Entry) -> Iterator[Rows]:
+def rows(predictions: Predictions, entry: Entry) -> Iterator[RowBatch]:
     """Reads a file, about 16 MB of numbers at a time.
 
     Raises:
@@ -169,7 +169,7 @@ def _typed(value: Any, kind: type, name: str) -> None:
         raise TypeError(f"{name} is {value!r}, not of type {kind.__name__}")
 
 
-def _parts(path: AnyPath, predictions: Predictions) -> Iterator[Rows]:
+def _parts(path: AnyPath, predictions: Predictions) -> Iterator[RowBatch]:
     form, width = predictions.format, predictions.width
     if form.parquet:
         from predictor.format import (

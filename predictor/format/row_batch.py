@@ -14,7 +14,7 @@ _ROWS = 4096  # in memory at a time, for the sake of their ids
 FAULTS = (ValueError, csv.Error, EOFError, OSError, zlib.error, zstandard.ZstdError)
 
 
-class Rows(NamedTuple):
+class RowBatch(NamedTuple):
     """Some rows of a file.
 
     Attributes:

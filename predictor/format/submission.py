@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pipeline.sources.listing import stem
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
-from pipeline.storage.resumable_folder import WorkFolder
+from pipeline.storage.resumable_folder import ResumableFolder
 from pipeline.system import io_errors
 from pipeline.system.errors import RunError
 from predictor.format import file_format, predictions_manifest
@@ -90,7 +90,7 @@ def images_by_row(ids: Iterable[str], sample: Sequence[str] | None) -> dict[str,
 def assemble(
     parts: Iterable[AnyPath],
     sample: Sequence[str] | None,
-    output: WorkFolder,
+    output: ResumableFolder,
     compression: str,
 ) -> Entry:
     """Commits the submission, of the rows of all parts.

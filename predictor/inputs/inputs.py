@@ -152,7 +152,7 @@ class FromImages:
     has_rejects = True
 
     def __init__(self, images: AnyPath, split: str, contract: ImageContract) -> None:
-        listed = photo_listing.list_images(images, split=split)
+        listed = photo_listing.list_photos(images, split=split)
         count = plan.default_count(len(listed.images)) or 1
         cuts = [len(listed.images) * n // count for n in range(count + 1)]
         self.key: Mapping[str, Any] = {

@@ -14,7 +14,7 @@ from pipeline.images import conversion, image_bytes
 from pipeline.images.conversion import BadImage
 from pipeline.system import io_errors
 from pipeline.system.errors import RunError
-from predictor.processes.request_process import Worker, WorkerLostError
+from predictor.processes.request_process import RequestProcess, WorkerLostError
 
 _AHEAD = 8  # photos that a process has before it, or has done
 _TRIES = 2  # of a photo that its process did not survive
@@ -45,7 +45,7 @@ class _Asked:
 class _Decoder:
     """A process, and whether it has shown that it can decode."""
 
-    worker: Worker[str | None, np.ndarray]
+    worker: RequestProcess[str | None, np.ndarray]
     proved: bool = False
 
 
@@ -96,7 +96,7 @@ class Decoders:
             decoder.worker.end()
 
     def _start(self) -> _Decoder:
-        decoder = _Decoder(Worker(_Decode, self._contract))
+        decoder = _Decoder(RequestProcess(_Decode, self._contract))
         with contextlib.suppress(WorkerLostError):  # who waits for an answer will know
             decoder.worker.ask(None)
         return decoder

@@ -13,8 +13,8 @@ from pipeline.dataset.ledger import Reject
 from pipeline.dataset.manifest import SPLITS
 from pipeline.images import image_bytes
 from pipeline.sources import buckets, csv_manifest, layout, tar_archives
-from pipeline.sources.folder_tree import Place
-from pipeline.sources.listing import Found, Listing
+from pipeline.sources.folder_tree import FolderTree
+from pipeline.sources.listing import Candidate, Listing
 from pipeline.storage.object_paths import AnyPath, ObjectPath
 from pipeline.system import io_errors
 from pipeline.system.errors import RunError
@@ -38,7 +38,7 @@ class Unlabelled(NamedTuple):
 
 
 @dataclass
-class Listed:
+class PhotoListing:
     """What there is.
 
     Attributes:
@@ -61,7 +61,7 @@ class Listed:
         return digest.hexdigest()
 
 
-def list_images(images: AnyPath, *, split: str) -> Listed:
+def list_photos(images: AnyPath, *, split: str) -> PhotoListing:
     """Lists what is to be predicted.
 
     Args:
@@ -88,7 +88,7 @@ def list_images(images: AnyPath, *, split: str) -> Listed:
     return _with_sizes(images, listing)
 
 
-def _below(images: Place, split: str) -> Listing:
+def _below(images: FolderTree, split: str) -> Listing:
     """All images of a place, or those of a split where it has splits."""
     level = tar_archives.unwrap(images, SPLITS).level()
     if splits := [name for name in SPLITS if name in level.names()]:
@@ -114,33 +114,33 @@ def _named(path: AnyPath, split: str) -> Listing:
     return listing
 
 
-def _look_for(image_id: str, find: Callable[[str], Found | None]) -> Found:
+def _look_for(image_id: str, find: Callable[[str], Candidate | None]) -> Candidate:
     if not csv_manifest.leads_out(image_id):
         for path in csv_manifest.spellings(image_id):
             if found := find(path):
                 return found
-    return Found(image_id, "", csv_manifest.missing(image_id))
+    return Candidate(image_id, "", csv_manifest.missing(image_id))
 
 
-def _finder(folder: AnyPath) -> Callable[[str], Found | None]:
+def _finder(folder: AnyPath) -> Callable[[str], Candidate | None]:
     """Finds files by their paths; a store is listed once, not asked for each."""
     if isinstance(folder, ObjectPath):
         return {f.path: f for f in buckets.open_prefix(folder).files([])}.get
 
-    def find(path: str) -> Found | None:
+    def find(path: str) -> Candidate | None:
         file = str(folder / path)
         try:
             status = io_errors.insist(file, lambda: os.stat(file))
         except (OSError, ValueError):  # there is none; no file has such a name
             return None
-        return Found(path, file) if stat.S_ISREG(status.st_mode) else None
+        return Candidate(path, file) if stat.S_ISREG(status.st_mode) else None
 
     return find
 
 
-def _with_sizes(images: AnyPath, listing: Listing) -> Listed:
+def _with_sizes(images: AnyPath, listing: Listing) -> PhotoListing:
     """Asks for the size of every image, and holds ids to be there once."""
-    listed = Listed(rejects=listing.rejects, ignored=len(listing.ignored))
+    listed = PhotoListing(rejects=listing.rejects, ignored=len(listing.ignored))
     for ref in listing.refs:
         try:
             size = io_errors.insist(

@@ -33,7 +33,7 @@ class WorkerLostError(Exception):
         self.exitcode = exitcode
 
 
-class Worker(Generic[Request, Answer]):
+class RequestProcess(Generic[Request, Answer]):
     """A process with a function of its own.
 
     Requests are answered in order. More than one may be under way: where a pipe of

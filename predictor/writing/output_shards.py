@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from pipeline.dataset.ledger import Reject
-from pipeline.storage.resumable_folder import WorkFolder
+from pipeline.storage.resumable_folder import ResumableFolder
 from pipeline.system.errors import RunError
 from predictor.format import predictions_manifest
 from predictor.format.file_format import Format
@@ -14,7 +14,7 @@ from predictor.format.predictions_manifest import Entry
 _PARTS = "parts"  # in the work folder: of a submission, which is one file in the end
 
 
-class Note(NamedTuple):
+class OutputNote(NamedTuple):
     """The sidecar of a committed shard."""
 
     entry: Entry
@@ -25,7 +25,7 @@ class Note(NamedTuple):
         return {"entry": self.entry._asdict(), "rejects": self.rejects}
 
 
-class Parts:
+class OutputShards:
     """The output shards.
 
     Args:
@@ -44,7 +44,7 @@ class Parts:
 
     def __init__(
         self,
-        output: WorkFolder,
+        output: ResumableFolder,
         key: Mapping[str, Any],
         format: Format,
         sizes: Sequence[int],
@@ -55,7 +55,7 @@ class Parts:
         if format.kind == "submission":
             self.format = replace(format, compression="none")
             inner = output.work / _PARTS
-            self.work = WorkFolder(inner, manifest=predictions_manifest.MANIFEST)
+            self.work = ResumableFolder(inner, manifest=predictions_manifest.MANIFEST)
             self.work.start(key, alone=alone)
         self.folder = self.work.folder
         count, extension = len(sizes), self.format.extension

@@ -16,14 +16,14 @@ import numpy as np
 from pipeline.dataset.ledger import Reject
 from pipeline.storage import folder_lock
 from pipeline.storage.object_paths import AnyPath
-from pipeline.storage.resumable_folder import WORK, WorkFolder
+from pipeline.storage.resumable_folder import WORK, ResumableFolder
 from pipeline.system.errors import RunError
 from predictor.format import file_format
 from predictor.format.file_format import Format
 from predictor.format.predictions_manifest import MANIFEST, Entry
-from predictor.processes.request_process import Worker, WorkerLostError
+from predictor.processes.request_process import RequestProcess, WorkerLostError
 from predictor.processes.shared_array import SharedArray
-from predictor.writing.output_shards import Note
+from predictor.writing.output_shards import OutputNote
 
 _SLOTS = 2  # one is written while the next is filled
 _UNDER_WAY = 8  # requests of a process, whose answers its pipe surely holds
@@ -136,7 +136,7 @@ class _Writer:
         self, folder: AnyPath, format: Format, classes: tuple[str, ...], rows: int
     ) -> None:
         self._slots = SharedArray((_SLOTS, rows, len(classes)))
-        self._worker: Worker[_Request, None] = Worker(
+        self._worker: RequestProcess[_Request, None] = RequestProcess(
             _Files, folder, format, classes, self._slots
         )
         self._under_way = 0
@@ -190,7 +190,7 @@ class _Files:
         classes: tuple[str, ...],
         slots: SharedArray,
     ) -> None:
-        self._folder = WorkFolder(folder, manifest=MANIFEST)
+        self._folder = ResumableFolder(folder, manifest=MANIFEST)
         self._format, self._classes, self._slots = format, classes, slots
         self._open: dict[str, File] = {}
         self._thread = ThreadPoolExecutor(1)
@@ -225,7 +225,7 @@ class File:
 
     def __init__(
         self,
-        folder: WorkFolder,
+        folder: ResumableFolder,
         name: str,
         format: Format,
         classes: tuple[str, ...],
@@ -271,4 +271,4 @@ class File:
             ids_sha256=self._ids.hexdigest(),
             rejected=len(rejects),
         )
-        self._folder.done(self._name, Note(entry, rejects).to_json())
+        self._folder.done(self._name, OutputNote(entry, rejects).to_json())

@@ -25,7 +25,7 @@ import google_crc32c
 import numpy as np
 
 from pipeline.storage import atomic, folder_lock
-from pipeline.storage.resumable_folder import WorkFolder
+from pipeline.storage.resumable_folder import ResumableFolder
 from pipeline.system import io_errors
 from pipeline.system.console import in_bytes
 from pipeline.system.errors import RunError
@@ -91,7 +91,7 @@ def on_disk(content: Content, folder: Path) -> dict[str, np.ndarray]:
             something that is no cache.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    work = WorkFolder(folder, manifest=MANIFEST)
+    work = ResumableFolder(folder, manifest=MANIFEST)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         _claim(descriptor, work, content)
@@ -103,7 +103,7 @@ def on_disk(content: Content, folder: Path) -> dict[str, np.ndarray]:
     return columns
 
 
-def _claim(descriptor: int, work: WorkFolder, content: Content) -> None:
+def _claim(descriptor: int, work: ResumableFolder, content: Content) -> None:
     """Makes the folder complete, and locks it for a reader.
 
     The locks are the kernel's: a killed process holds none.
@@ -135,7 +135,7 @@ def _locks(descriptor: int, kind: int, folder: Path) -> bool:
     return True
 
 
-def _make_whole(work: WorkFolder, content: Content) -> None:
+def _make_whole(work: ResumableFolder, content: Content) -> None:
     """Keeps what an earlier run made of the same, or fills the folder anew."""
     key = _key(content)
     if stale := work.other(key):
@@ -151,7 +151,7 @@ def _make_whole(work: WorkFolder, content: Content) -> None:
     _fill(work, content)
 
 
-def _fill(work: WorkFolder, content: Content) -> None:
+def _fill(work: ResumableFolder, content: Content) -> None:
     """Makes the parts that are missing, each written while the next is made."""
     notes = _committed(work, content)
     rows = sum(content.parts[: len(notes)])
@@ -176,7 +176,7 @@ def _fill(work: WorkFolder, content: Content) -> None:
     work.finish({**_key(content), "crc32c": notes})
 
 
-def _committed(work: WorkFolder, content: Content) -> list[dict[str, int]]:
+def _committed(work: ResumableFolder, content: Content) -> list[dict[str, int]]:
     """The checksums of the parts that are there, up to the first that is not."""
     for name in content.columns:  # killed just before the end
         if (whole := work.folder / _file(name)).is_file():
@@ -190,7 +190,7 @@ def _committed(work: WorkFolder, content: Content) -> list[dict[str, int]]:
 
 
 def _commit(
-    work: WorkFolder, number: int, opened: Mapping[str, BinaryIO], part: Part
+    work: ResumableFolder, number: int, opened: Mapping[str, BinaryIO], part: Part
 ) -> dict[str, int]:
     """Brings a part to disk, and then its note."""
     checksums = {}
@@ -204,7 +204,7 @@ def _commit(
     return checksums
 
 
-def _open(work: WorkFolder, content: Content, name: str, rows: int) -> BinaryIO:
+def _open(work: ResumableFolder, content: Content, name: str, rows: int) -> BinaryIO:
     """A column, to be written from a row on; what comes after it is cut off."""
     dtype, shape = content.columns[name]
     path = _unfinished(work, name)
@@ -229,7 +229,7 @@ def _look_at_disk(folder: Path, content: Content, rows: int) -> None:
         )
 
 
-def _is_whole(work: WorkFolder, content: Content) -> bool:
+def _is_whole(work: ResumableFolder, content: Content) -> bool:
     """Reads all of it: at some GB a second, and then it is in the page cache."""
     notes = atomic.read_json(work.manifest)["crc32c"]
     paths = {name: work.folder / _file(name) for name in content.columns}
@@ -300,9 +300,9 @@ def _file(name: str) -> str:
     return f"{name}.npy"
 
 
-def _unfinished(work: WorkFolder, name: str) -> Path:
+def _unfinished(work: ResumableFolder, name: str) -> Path:
     return work.work / _file(name)
 
 
-def _note(work: WorkFolder, number: int) -> Path:
+def _note(work: ResumableFolder, number: int) -> Path:
     return work.work / f"part-{number:06d}.json"
