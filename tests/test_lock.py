@@ -253,7 +253,7 @@ def test_what_another_machine_may_be_writing_is_spared_once(
         lock.remove_scratch(tmp_path)
     assert left.exists()
     assert not other.exists()
-    said = capsys.readouterr().err
+    said = capsys.readouterr().out
     assert f"(host elsewhere, pid 7, since noon) has not left {tmp_path}" in said
     with lock.held(tmp_path):
         lock.remove_scratch(tmp_path)
@@ -291,7 +291,7 @@ def test_a_file_system_without_locks_is_said(
     with lock.held(tmp_path, notes=WORK):
         lock.remove_scratch(tmp_path / WORK)
     assert left.exists()  # it may be a living run's
-    assert capsys.readouterr().err == (
+    assert capsys.readouterr().out == (
         f"note: {tmp_path} is on a file system without locks ({os.strerror(code)}): it "
         "cannot be told whether another run writes there\n"
     )
@@ -303,7 +303,7 @@ def test_of_a_store_one_machine_is_locked(
     folder = ObjectPath(f"s3://tests/{tmp_path.name}")
     path = f"__import__('pipeline.objects').objects.locate('{folder}')"
     with lock.held(folder, notes=WORK):
-        said = capsys.readouterr().err
+        said = capsys.readouterr().out
         assert f"{folder} is in an object store, which has no locks: it cannot" in said
         code = (
             f"from pipeline import lock; lock.held({path}, notes='{WORK}').__enter__()"
