@@ -21,7 +21,7 @@ from absl import flags
 
 from pipeline.dataset.manifest import CHROMAS, RESIZES, SPLITS, ImageContract
 from pipeline.storage import flag_paths
-from pipeline.system import console
+from pipeline.system import console, errors
 from trainer.recipe import CHOICES, RECIPES, Recipe
 
 FLAGS = flags.FLAGS
@@ -172,7 +172,7 @@ def _recipe() -> Recipe:
     try:
         return dataclasses.replace(RECIPES[FLAGS.recipe], **given)
     except ValueError as error:
-        raise console.UsageError(str(error)) from error
+        raise errors.UsageError(str(error)) from error
 
 
 def _local(flag: str) -> Path | None:

@@ -264,7 +264,7 @@ def test_what_another_machine_may_be_writing_is_spared_once(
         folder_lock.remove_scratch(tmp_path)
     assert left.exists()
     assert not other.exists()
-    said = capsys.readouterr().err
+    said = capsys.readouterr().out
     assert f"(host elsewhere, pid 7, since noon) has not left {tmp_path}" in said
     with folder_lock.held(tmp_path):
         folder_lock.remove_scratch(tmp_path)
@@ -306,7 +306,7 @@ def test_a_file_system_without_locks_is_said(
     with folder_lock.held(tmp_path, notes=WORK):
         folder_lock.remove_scratch(tmp_path / WORK)
     assert left.exists()  # it may be a living run's
-    assert capsys.readouterr().err == (
+    assert capsys.readouterr().out == (
         f"note: {tmp_path} is on a file system without locks ({os.strerror(code)}): it "
         "cannot be told whether another run writes there\n"
     )
@@ -317,7 +317,7 @@ def test_of_a_store_one_machine_is_locked(
 ) -> None:
     folder = ObjectPath(f"s3://tests/{tmp_path.name}")
     with folder_lock.held(folder, notes=WORK):
-        said = capsys.readouterr().err
+        said = capsys.readouterr().out
         assert f"{folder} is in an object store, which has no locks: it cannot" in said
         code = (
             "from pipeline.storage import folder_lock, object_paths\n"

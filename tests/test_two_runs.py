@@ -173,9 +173,9 @@ def test_without_locks_a_line_says_so(
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(NO_LOCKS)
     process = program.start(tmp_path / "made", PYTHONPATH=str(tmp_path))
-    _, errors = process.communicate(timeout=300)
+    said, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
-    assert errors.count("cannot be told whether another run writes there") == 1
+    assert said.count("cannot be told whether another run writes there") == 1
     assert program.content(tmp_path / "made") == alone
 
 

@@ -16,7 +16,6 @@ import functools
 import json
 import os
 import platform
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -153,10 +152,7 @@ def _on_this_machine(folder: AnyPath) -> Path:
 
 @functools.cache
 def _say(why: str) -> None:
-    print(
-        f"note: {why}: it cannot be told whether another run writes there",
-        file=sys.stderr,
-    )
+    print(f"note: {why}: it cannot be told whether another run writes there")
 
 
 def _acquire(folder: AnyPath, place: Path, note: Path) -> _Hold:
@@ -204,8 +200,7 @@ def _spared(folder: AnyPath, note: Path) -> str:
         return ""
     print(
         f"note: {_in_words(holder)} has not left {folder}. Make sure that it does not "
-        "run any more: some file systems have locks within one machine only",
-        file=sys.stderr,
+        "run any more: some file systems have locks within one machine only"
     )
     return str(holder.get("run", ""))
 
