@@ -26,7 +26,9 @@ BAD = 20
 
 # Processes that have imported TensorFlow, but not started it.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tensorflow", "predictor.predict"])
+CONTEXT.set_forkserver_preload(
+    ["tensorflow", "predictor.predict", "predictor.forward", "trainer.model"]
+)
 
 
 def predict(model: Path, folder: Path, source: dict, environment: dict) -> None:
