@@ -82,7 +82,7 @@ def test_a_heavy_package_would_be_seen() -> None:
 
 
 def test_every_folder_of_modules_is_a_package() -> None:
-    """find_packages leaves out folders without __init__.py, with all that is in them."""
+    """find_packages leaves out folders without __init__.py, with all that they hold."""
     missing = {
         path.parent
         for path in MODULES

@@ -27,7 +27,7 @@ BAD = 20
 # Processes that have imported TensorFlow, but not started it.
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["tensorflow", "predictor.predict", "predictor.forward", "trainer.model"]
+    ["tensorflow", "predictor.predict", "predictor.forward_pass", "trainer.model"]
 )
 
 

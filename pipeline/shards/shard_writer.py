@@ -40,8 +40,8 @@ def _write(name: str, output: ResumableFolder, contract: ImageContract) -> None:
     images = list(read_plan(output.folder, name))
     tally, sources = ShardCounts(), [duplicates.UNREAD] * len(images)
     digest, length = hashlib.sha256(), 0
-    # Innermost, so that no image is in in_progress while the shard is committed: bringing it
-    # to disk, or uploading it, may take longer than --image_timeout.
+    # Innermost, so that no image is marked while the shard is committed: bringing it to
+    # disk, or uploading it, may take longer than --image_timeout.
     with (
         output.commit(name) as file,
         ImageInProgress(output.folder, name) as in_progress,
