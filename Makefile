@@ -91,8 +91,8 @@ bench: install  ## Measure one part of the job (BENCH=input|features|accuracy|sh
 	$(RUN) benchmarks $(BENCH) $(if $(DATASET),--dataset="$(DATASET)") $(if $(IMAGES),--images="$(IMAGES)") --recipe=$(RECIPE) $(ARGS) $(if $(BEAM),-- $(BEAM))
 
 .PHONY: doctor
-doctor: install  ## Whether this node can train (DATASET= MODEL=, both optional)
-	$(RUN) trainer doctor $(if $(DATASET),--dataset="$(DATASET)") $(if $(MODEL),--model="$(MODEL)") $(ARGS)
+doctor: install  ## Whether this node can train (DATASET= MODEL=, both optional; RECIPE=article)
+	$(RUN) trainer doctor --recipe=$(RECIPE) $(if $(DATASET),--dataset="$(DATASET)") $(if $(MODEL),--model="$(MODEL)") $(ARGS)
 
 .PHONY: curves
 curves: install  ## The history of a run as a picture (MODEL=)

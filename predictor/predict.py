@@ -18,7 +18,7 @@ from predictor.inputs.inputs import Batch
 from predictor.request import PredictionRequest, StartedRun
 from predictor.writing.output_shards import OutputShards
 from predictor.writing.writers import Writers
-from trainer.training.interruptions import Stop
+from trainer.training.interruptions import StopSignal
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -68,7 +68,7 @@ def run(
             with _nothing_begun_if_refused(begun):
                 begun.announce(missing, writers=writers)
             # TensorFlow would make errors of its own of what interrupts it.
-            with Stop() as stop, stop.put_off():
+            with StopSignal() as stop, stop.put_off():
                 with strategy.scope():
                     forward = ForwardPass(model.load(wanted.model), strategy)
                 batches = begun.source.batches(
@@ -111,7 +111,7 @@ def _write(
     predicted: Iterator[tuple[Batch, np.ndarray]],
     writing: Writers,
     parts: OutputShards,
-    stop: Stop,
+    stop: StopSignal,
 ) -> None:
     """Hands every batch to the writers, and waits until all is committed."""
     from predictor.forward_pass import refuse_infinite

@@ -53,12 +53,12 @@ def test_choices(million, monkeypatch, wanted, free, order, kind, on_disk, why) 
 
 @pytest.fixture
 def of_million(tf, million):
-    """What 1.2 million images make: 133 GB as float16."""
+    """What 1.2 million images make: 265 GB as float32, half of it as float16."""
     from trainer.cache import features
 
-    def plan(**changes):
+    def plan(dtype: str = "float32", **changes):
         recipe = dataclasses.replace(RECIPES["article"], **changes)
-        return features.plan(recipe, million.image, dtype="float16", views=1)
+        return features.plan(recipe, million.image, dtype=dtype)
 
     return plan
 
@@ -67,23 +67,25 @@ BEGUN = {"features": {"layer": "block4_pool"}, "order": "permutation"}
 
 
 @pytest.mark.parametrize(
-    ("wanted", "free", "disk", "earlier", "kind", "why"),
+    ("wanted", "dtype", "free", "disk", "earlier", "kind", "why"),
     [
-        ("auto", 200, 200, {}, "features", "133 GB; ahead from epoch 2 on"),
-        ("auto", 180, 200, {}, "decoded", "pixels take 108 GB"),
-        ("auto", 200, 100, {}, "decoded", "pixels take 108 GB"),
-        ("auto", 200, 200, {"order": "permutation"}, "decoded", "pixels take 108 GB"),
-        ("auto", 10, 10, BEGUN, "features", "as this run began"),
-        ("features", 10, 10, {}, "features", "block4_pool as float16"),
-        ("decoded", 200, 200, {}, "decoded", "pixels take 108 GB"),
+        ("auto", "float32", 400, 300, {}, "features", "265 GB; ahead from epoch 2 on"),
+        ("auto", "float32", 370, 300, {}, "decoded", "pixels take 108 GB"),
+        ("auto", "float32", 400, 200, {}, "decoded", "pixels take 108 GB"),
+        ("auto", "float16", 200, 200, {}, "features", "133 GB; ahead from epoch 2 on"),
+        ("auto", "float16", 180, 200, {}, "decoded", "pixels take 108 GB"),
+        ("auto", "float32", 400, 300, {"order": "permutation"}, "decoded", "108 GB"),
+        ("auto", "float32", 10, 10, BEGUN, "features", "as this run began"),
+        ("features", "float32", 10, 10, {}, "features", "block4_pool as float32"),
+        ("decoded", "float32", 400, 300, {}, "decoded", "pixels take 108 GB"),
     ],
 )
 def test_features_where_they_fit(
-    million, of_million, monkeypatch, wanted, free, disk, earlier, kind, why
+    million, of_million, monkeypatch, wanted, dtype, free, disk, earlier, kind, why
 ) -> None:
     monkeypatch.setattr(resources, "free_memory", lambda: free * GB)
     choice = policy.choose(
-        wanted, million, earlier=earlier, features=of_million(), disk=disk * GB
+        wanted, million, earlier=earlier, features=of_million(dtype), disk=disk * GB
     )
     assert choice.kind == kind
     assert why in choice.why
@@ -114,12 +116,15 @@ def test_jpegs_that_do_not_fit_are_refused(million, monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("choice", "words"),
     [
-        (policy.Choice("none", "because"), "cache: none: because"),
-        (policy.Choice("encoded", "so"), "cache: encoded, in memory: so"),
-        (policy.Choice("decoded", "so", on_disk=True), "cache: decoded, on disk: so"),
+        (policy.CacheChoice("none", "because"), "cache: none: because"),
+        (policy.CacheChoice("encoded", "so"), "cache: encoded, in memory: so"),
+        (
+            policy.CacheChoice("decoded", "so", on_disk=True),
+            "cache: decoded, on disk: so",
+        ),
     ],
 )
-def test_one_line_says_what_and_why(choice: policy.Choice, words: str) -> None:
+def test_one_line_says_what_and_why(choice: policy.CacheChoice, words: str) -> None:
     assert str(choice) == words
 
 
@@ -127,7 +132,7 @@ def test_one_line_says_what_and_why(choice: policy.Choice, words: str) -> None:
 @pytest.mark.parametrize("on_disk", [True, False])
 def test_stores(tf, made_dataset: Path, tmp_path: Path, kind: str, on_disk) -> None:
     dataset = manifest.load(made_dataset)
-    choice = policy.Choice(kind, "", on_disk=on_disk and kind == "decoded")
+    choice = policy.CacheChoice(kind, "", on_disk=on_disk and kind == "decoded")
     stores = policy.stores(choice, dataset, tmp_path)
     counts = {split: store.examples for split, store in stores.items()}
     assert counts == ({} if kind == "none" else {"train": 24, "validation": 9})
@@ -139,5 +144,5 @@ def test_a_dataset_without_validation(tf, million, made_dataset: Path) -> None:
     made = manifest.load(made_dataset)
     splits = {"train": made.split("train"), "validation": manifest.Split(0, 0, ())}
     dataset = dataclasses.replace(made, splits=splits)
-    stores = policy.stores(policy.Choice("encoded", ""), dataset, Path("unused"))
+    stores = policy.stores(policy.CacheChoice("encoded", ""), dataset, Path("unused"))
     assert set(stores) == {"train"}

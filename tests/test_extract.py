@@ -10,11 +10,9 @@ from conftest import HEIGHT, WIDTH
 from test_loop import strategy_of
 
 from pipeline.dataset import manifest
-from trainer.recipe import RECIPES, Augmentation
+from trainer.recipe import RECIPES
 
 ARTICLE = replace(RECIPES["article"], batch_size=8)
-FLIPS = replace(ARTICLE, augmentation=Augmentation(flip=True))
-CROPS = replace(ARTICLE, augmentation=Augmentation(crop=0.5, brightness=0.3))
 
 
 @pytest.fixture
@@ -48,7 +46,6 @@ def keep(tf, network, dataset, tmp_path: Path):
         split: str = "train",
         recipe=ARTICLE,
         *,
-        views: int = 1,
         dtype: str = "float32",
         replicas: int = 1,
         folder: str = "kept",
@@ -63,7 +60,7 @@ def keep(tf, network, dataset, tmp_path: Path):
             dataset,
             split,
             tmp_path / folder,
-            features=features.plan(recipe, dataset.image, dtype=dtype, views=views),
+            features=features.plan(recipe, dataset.image, dtype=dtype),
             recipe=recipe,
         )
 
@@ -117,43 +114,12 @@ def test_fewer_bits(keep, network, dataset, dtype: str, cosine: float) -> None:
     assert (np.sum(found * expected, axis=1) / lengths).min() > cosine
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
-def test_flips_have_two_views(keep, network, dataset, replicas: int) -> None:
-    rows = keep(recipe=FLIPS, views=2, replicas=replicas)
-    images, labels = pictures(dataset, "train")
-    seen = np.concatenate([images, images[:, :, ::-1]])
-    np.testing.assert_allclose(
-        rows.columns["features"], by_network(network, seen), atol=1e-5
-    )
-    np.testing.assert_array_equal(rows.labels, [*labels, *labels])
-
-
-def test_validation_has_one_view_as_it_is(keep, network, dataset) -> None:
-    rows = keep("validation", recipe=FLIPS, views=2)
-    images, _ = pictures(dataset, "validation")
-    expected = by_network(network, images)
-    np.testing.assert_allclose(rows.columns["features"], expected, atol=1e-5)
-
-
-def test_views_are_the_same_on_two_replicas(keep) -> None:
-    one = keep(recipe=CROPS, views=3, folder="one").columns["features"]
-    two = keep(recipe=CROPS, views=3, folder="two", replicas=2).columns["features"]
-    np.testing.assert_allclose(one, two, atol=1e-5)
-    views = one.reshape(3, 24, -1)
-    for a, b in itertools.combinations(views, 2):
-        assert (np.abs(a - b).max(axis=1) > 1e-2).all()
-
-
-@pytest.mark.parametrize("views", [1, 3])
-def test_it_goes_on_where_it_was_stopped(
-    keep, monkeypatch, tmp_path: Path, capsys, views: int
-) -> None:
+def test_it_goes_on_where_it_was_stopped(keep, monkeypatch, capsys) -> None:
     """After every part: the same bytes, and no part is computed twice."""
     from trainer.cache import feature_extraction
 
     monkeypatch.setattr(feature_extraction, "_PART_ROWS", 8)
-    recipe = CROPS if views > 1 else ARTICLE
-    whole = keep(recipe=recipe, views=views, folder="whole").columns["features"]
+    whole = keep(folder="whole").columns["features"]
     make, made = feature_extraction._Extraction._make, []
 
     def one_part(self, first: int):
@@ -163,14 +129,14 @@ def test_it_goes_on_where_it_was_stopped(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(feature_extraction._Extraction, "_make", one_part)
-    for _ in range(3 * views):
+    for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
-            keep(recipe=recipe, views=views)
-    assert made == list(range(3 * views))
-    rows = keep(recipe=recipe, views=views).columns["features"]
-    assert made == list(range(3 * views))  # nothing was left to do
+            keep()
+    assert made == [0, 1, 2]
+    rows = keep().columns["features"]
+    assert made == [0, 1, 2]  # nothing was left to do
     np.testing.assert_array_equal(rows, whole)
-    assert f"goes on after 8 of {24 * views} rows" in capsys.readouterr().out
+    assert "goes on after 8 of 24 rows" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -180,7 +146,6 @@ def test_it_goes_on_where_it_was_stopped(
         ({"dtype": "uint8"}, "dtype is float32 there and uint8 here"),
         ({"split": "validation"}, "split is train there"),
         ({"recipe": replace(ARTICLE, preprocessing="imagenet")}, "preprocessing is"),
-        ({"recipe": FLIPS, "views": 2}, "augmentation"),
         ({"recipe": replace(ARTICLE, trainable="head")}, "layer is block4_pool there"),
         ({"recipe": replace(ARTICLE, precision="mixed_bfloat16")}, "precision is"),
     ],

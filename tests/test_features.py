@@ -22,34 +22,30 @@ def features(tf):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "views", "layer", "shape", "epochs"),
+    ("recipe", "layer", "shape", "epochs"),
     [
-        (ARTICLE, 1, "block4_pool", (9, 12, 512), 50),
-        (FLIPS, 2, "block4_pool", (9, 12, 512), 50),
-        (FINETUNE, 7, "block4_pool", (9, 12, 512), 20),
-        (replace(ARTICLE, trainable="head"), 1, "block5_pool", (4, 6, 512), 50),
-        (replace(PLAIN, trainable="all"), 1, "block5_pool", (4, 6, 512), 4),
+        (ARTICLE, "block4_pool", (9, 12, 512), 50),
+        (PLAIN, "block4_pool", (9, 12, 512), 20),
+        (replace(ARTICLE, trainable="head"), "block5_pool", (4, 6, 512), 50),
+        (replace(PLAIN, trainable="all"), "block5_pool", (4, 6, 512), 4),
     ],
 )
-def test_plans(features, recipe, views, layer, shape, epochs) -> None:
-    plan = features.plan(recipe, IMAGE, dtype="uint8", views=views)
-    assert (plan.layer, plan.shape, plan.views) == (layer, shape, views)
-    assert plan.epochs == epochs
+def test_plans(features, recipe, layer, shape, epochs) -> None:
+    plan = features.plan(recipe, IMAGE, dtype="uint8")
+    assert (plan.layer, plan.shape, plan.epochs) == (layer, shape, epochs)
 
 
 @pytest.mark.parametrize(
-    ("recipe", "views", "message"),
+    ("recipe", "message"),
     [
-        (replace(ARTICLE, trainable="all"), 1, "no layer's output stays"),
-        (FLIPS, 1, "flips alone have 2"),
-        (FINETUNE, 1, "--feature_views=K"),
-        (FLIPS, 3, "flips alone have 2"),
-        (ARTICLE, 2, "an image has one view"),
+        (replace(ARTICLE, trainable="all"), "no layer's output stays"),
+        (FLIPS, "recipe article augments images.*--augmentation=none"),
+        (FINETUNE, "recipe finetune augments images.*--augmentation=none"),
     ],
 )
-def test_what_nothing_can_be_kept_of(features, recipe, views, message) -> None:
+def test_what_nothing_can_be_kept_of(features, recipe, message) -> None:
     with pytest.raises(ValueError, match=message):
-        features.plan(recipe, IMAGE, dtype="uint8", views=views)
+        features.plan(recipe, IMAGE, dtype="uint8")
 
 
 @pytest.mark.parametrize(
@@ -58,8 +54,8 @@ def test_what_nothing_can_be_kept_of(features, recipe, views, message) -> None:
 def test_bytes(features, tf, made_dataset, dtype: str, each: int) -> None:
     from pipeline.dataset import manifest
 
-    plan = features.plan(FLIPS, IMAGE, dtype=dtype, views=2)
-    assert plan.bytes(manifest.load(made_dataset)) == each * (2 * 24 + 9)
+    plan = features.plan(ARTICLE, IMAGE, dtype=dtype)
+    assert plan.bytes(manifest.load(made_dataset)) == each * (24 + 9)
 
 
 def of_a_batch() -> np.ndarray:

@@ -5,20 +5,20 @@ import signal
 
 import pytest
 
-from trainer.training.interruptions import Stop
+from trainer.training.interruptions import StopSignal
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_at_once(number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    with Stop(), pytest.raises(KeyboardInterrupt):
+    with StopSignal(), pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), number)
     assert signal.getsignal(number) is before
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_put_off_but_once(number: signal.Signals) -> None:
-    with Stop() as stop:
+    with StopSignal() as stop:
         with stop.put_off():
             assert not stop.requested
             os.kill(os.getpid(), number)
@@ -31,7 +31,7 @@ def test_put_off_but_once(number: signal.Signals) -> None:
 
 def test_turned_into_another_error() -> None:
     def interrupted() -> None:
-        with Stop():
+        with StopSignal():
             try:
                 os.kill(os.getpid(), signal.SIGTERM)
             except KeyboardInterrupt:
@@ -43,5 +43,5 @@ def test_turned_into_another_error() -> None:
 
 
 def test_another_error_before_any_signal() -> None:
-    with pytest.raises(RuntimeError), Stop():
+    with pytest.raises(RuntimeError), StopSignal():
         raise RuntimeError

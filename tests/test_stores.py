@@ -146,7 +146,6 @@ batches = iter(input_pipeline.from_store(store, batch_size=8, seed=1))
 for _ in range(20):
     next(batches)
 print(peak() - before)
-del batches  # at the end of Python, threads that wait for it never get it
 """
 
 

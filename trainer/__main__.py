@@ -14,7 +14,7 @@ from pipeline.storage.object_paths import AnyPath
 from pipeline.system import console, errors
 from trainer.cache import policy
 from trainer.options import CHECKPOINT, Options
-from trainer.recipe import CHOICES, RECIPES, Recipe
+from trainer.recipe import CHOICES, NO_AUGMENTATION, RECIPES, Recipe
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", None, "DATASET, as `make shards` makes it.")
@@ -42,6 +42,13 @@ for name, what in FLOATS.items():
 for name in ("trainable", "precision"):
     flags.DEFINE_enum(name, None, CHOICES[name], "Instead of the recipe's.")
 flags.DEFINE_bool("jit", None, "Compile the frozen layers with XLA.")
+flags.DEFINE_enum(
+    "augmentation",
+    "recipe",
+    ("recipe", "none"),
+    "Whether training images are augmented as the recipe says, or not at all. "
+    "--cache=features needs recipes without augmentation, or none.",
+)
 FIELDS = (*INTEGERS, *FLOATS, "trainable", "precision", "jit")
 flags.DEFINE_string(
     "weights", "imagenet", "Of the convolutions: imagenet, none, or a file's path."
@@ -67,19 +74,11 @@ flags.DEFINE_string(
     "memory cannot hold. Without it MODEL/cache, removed when the run is complete.",
 )
 flags.DEFINE_enum(
-    "feature_dtype", "float16", policy.FEATURE_DTYPES, "Of --cache=features."
-)
-flags.DEFINE_integer(
-    "feature_views",
-    1,
-    "Augmented views of each training image that --cache=features keeps.",
-    lower_bound=1,
-)
-flags.DEFINE_enum(
-    "features_on",
-    "auto",
-    ("auto", "host", "device"),
-    "Where training features are; auto: on the GPUs if they fit there.",
+    "feature_dtype",
+    "float32",
+    policy.FEATURE_DTYPES,
+    "How --cache=features stores features. float32 is exact; float16 takes half of its "
+    "space and uint8 a quarter, and both round.",
 )
 flags.DEFINE_integer(
     "virtual_devices", None, "Split the CPU into as many devices.", lower_bound=1
@@ -95,7 +94,12 @@ flags.DEFINE_float("save_minutes", 15, "Between two saves inside an epoch.")
 flags.DEFINE_integer(
     "keep_snapshots", None, "How many, the best; without it all.", lower_bound=1
 )
-flags.DEFINE_float("hang_minutes", 30, "Without a step, until the run is ended.")
+flags.DEFINE_float(
+    "hang_minutes",
+    30,
+    "Minutes without any progress, in steps or in filling or checking a cache, after "
+    "which the run is ended.",
+)
 flags.DEFINE_string(
     "shard_cache",
     None,
@@ -129,8 +133,6 @@ def train(passed_on: Sequence[str]) -> None:
                 cache=FLAGS.cache,
                 cache_folder=_local("cache_dir"),
                 feature_dtype=FLAGS.feature_dtype,
-                feature_views=FLAGS.feature_views,
-                features_on=FLAGS.features_on,
                 save_minutes=FLAGS.save_minutes,
                 keep_snapshots=FLAGS.keep_snapshots,
                 hang_minutes=FLAGS.hang_minutes,
@@ -149,6 +151,7 @@ def doctor(passed_on: Sequence[str]) -> None:
     checks.run(
         _dataset() if FLAGS.dataset else None,
         _local("model"),
+        _recipe(),
     )
 
 
@@ -182,10 +185,12 @@ def _local(flag: str) -> Path | None:
 
 
 def _recipe() -> Recipe:
-    """The recipe, with the fields that flags override."""
+    """Returns the recipe, with the fields that flags override."""
     given: dict[str, Any] = {
         name: FLAGS[name].value for name in FIELDS if FLAGS[name].present
     }
+    if FLAGS.augmentation == "none":
+        given["augmentation"] = NO_AUGMENTATION
     try:
         return dataclasses.replace(RECIPES[FLAGS.recipe], **given)
     except ValueError as error:

@@ -79,7 +79,7 @@ def train_only(model: keras.Model, part: str) -> None:
             frozen = False
 
 
-class Parts(NamedTuple):
+class NetworkStages(NamedTuple):
     """A model as four that follow each other and share its variables.
 
     The Dropout layer stands between the last two, and is in neither: see training.step.
@@ -98,7 +98,7 @@ class Parts(NamedTuple):
     after_dropout: keras.Model
 
 
-def cut(model: keras.Model, *, since: str | None = None) -> Parts:
+def cut(model: keras.Model, *, since: str | None = None) -> NetworkStages:
     """Cuts a model where its trainable part and its head begin, and at dropout.
 
     Args:
@@ -109,7 +109,7 @@ def cut(model: keras.Model, *, since: str | None = None) -> Parts:
     base = model.get_layer(_LAST_OF_BASE)
     dropout = model.get_layer(_DROPOUT)
     first = model.get_layer(since).output if since else model.input
-    return Parts(
+    return NetworkStages(
         None if last.name == since else keras.Model(first, last.output),
         None if last is base else keras.Model(last.output, base.output),
         keras.Model(base.output, dropout.input),

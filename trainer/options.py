@@ -16,20 +16,17 @@ class Options:
         cache_folder: on a local disk, for a cache that is larger than the memory, or
             of features; it is kept. Without it MODEL/cache, which goes when the run is
             complete.
-        feature_dtype, feature_views: see features.plan.
-        features_on: `host`, `device`, or `auto`: on GPUs, if they fit there.
+        feature_dtype: see features.plan.
         save_minutes: between two savings of the state inside an epoch.
         keep_snapshots: the newest, which are the best; without it, all.
-        hang_minutes: without a step, until the run is ended.
+        hang_minutes: without any progress, until the run is ended.
         virtual_devices, cpu, all_reduce: see devices.strategy.
     """
 
     seed: int | None = None
     cache: str = "auto"
     cache_folder: Path | None = None
-    feature_dtype: str = "float16"
-    feature_views: int = 1
-    features_on: str = "auto"
+    feature_dtype: str = "float32"
     save_minutes: float = 15
     keep_snapshots: int | None = None
     hang_minutes: float = 30

@@ -22,11 +22,12 @@ from pipeline.storage.resumable_folder import difference
 from pipeline.system import resources
 from pipeline.system.console import progress
 from pipeline.system.errors import RunError
-from trainer import model
+from trainer import hang_detection, model
 from trainer.cache import policy, training_inputs
-from trainer.cache.policy import Choice
-from trainer.cache.training_inputs import Supply
+from trainer.cache.policy import CacheChoice
+from trainer.cache.training_inputs import TrainingInputs
 from trainer.data import input_pipeline as data
+from trainer.hang_detection import HangDetector
 from trainer.options import CHECKPOINT, Options
 from trainer.recipe import Phase, Recipe
 from trainer.training import checkpoint as state
@@ -38,8 +39,7 @@ from trainer.training import (
     snapshots,
     tensorboard_log,
 )
-from trainer.training.hang_detection import Watchdog
-from trainer.training.interruptions import Stop
+from trainer.training.interruptions import StopSignal
 from trainer.training.loop import DivergenceError, Loop, Metrics, Trained
 from trainer.training.step import DROPOUT_MASKS
 
@@ -98,7 +98,7 @@ def run(
         )
         for part in (folder, folder / CHECKPOINT, folder / snapshots.FOLDER):
             folder_lock.remove_scratch(part)
-        with Stop() as stop, data.naming_damage(dataset):
+        with StopSignal() as stop, data.naming_damage(dataset):
             _Run(dataset, folder, recipe, weights, options, strategy, key, stop).train(
                 choice
             )
@@ -118,11 +118,11 @@ class _Run:
         options: Options,
         strategy: tf.distribute.Strategy,
         key: dict[str, Any],
-        stop: Stop,
+        stop: StopSignal,
     ) -> None:
         self._dataset, self._folder, self._recipe = dataset, folder, recipe
         self._options, self._strategy, self._key = options, strategy, key
-        self._stop, self._watchdog = stop, Watchdog(options.hang_minutes)
+        self._stop, self._watchdog = stop, HangDetector(options.hang_minutes)
         self._steps = data.steps_per_epoch(dataset, recipe.batch_size)
         self._checkpoint = _checkpoint(folder)
         _, earlier = state.read(self._checkpoint)
@@ -137,12 +137,12 @@ class _Run:
                 recipe=recipe,
             )
         self._begin(recipe.phase(self._last_epoch()))
-        self._supply: Supply | None = None
+        self._supply: TrainingInputs | None = None
         self._next_save = 0.0
         if earlier:
             state.restore(self._checkpoint, self._model, self._optimizer)
 
-    def train(self, choice: Choice) -> None:
+    def train(self, choice: CacheChoice) -> None:
         """Runs the epochs that are missing, and saves the result."""
         done, trained = self._progress.epoch, self._progress.trained
         if done or trained.steps:
@@ -153,7 +153,7 @@ class _Run:
             self._save_state()  # from here on the folder is known to be this run's
         snapshots.forget_after(self._folder, done)
         history.forget_after(self._folder / history.FILE, done)
-        self._board = tensorboard_log.Board(
+        self._board = tensorboard_log.TensorBoardLog(
             self._folder / "tensorboard", history.read(self._folder / history.FILE)
         )
         if not training_inputs.has_validation(self._dataset):
@@ -167,7 +167,7 @@ class _Run:
                 self._run_phase(phase, self._supplied(phase, choice))
         self._save_result()
 
-    def _run_phase(self, phase: Phase, supplied: Supply) -> None:
+    def _run_phase(self, phase: Phase, supplied: TrainingInputs) -> None:
         """The epochs of a phase that are missing."""
         self._loop = Loop(
             self._model,
@@ -177,7 +177,7 @@ class _Run:
             class_weights=_class_weights(self._dataset, self._recipe.class_weights),
             seed=self._progress.stream,
             first_step=phase.first_epoch * self._steps,
-            alive=self._watchdog.alive,
+            alive=hang_detection.alive,
             source=supplied.source,
         )
         progress, end = self._progress, phase.first_epoch + phase.epochs
@@ -188,7 +188,7 @@ class _Run:
             while self._progress.epoch < end:
                 self._epoch(self._progress.epoch + 1, batches, supplied.validation)
 
-    def _supplied(self, phase: Phase, choice: Choice) -> Supply:
+    def _supplied(self, phase: Phase, choice: CacheChoice) -> TrainingInputs:
         """What a phase trains on; where all layers are trained, features are none."""
         if choice.features and phase.trainable == "all":
             choice = policy.choose(
@@ -208,8 +208,6 @@ class _Run:
                 strategy=self._strategy,
                 recipe=self._recipe,
                 seed=self._progress.stream,
-                options=self._options,
-                alive=self._watchdog.alive,
             )
         else:
             self._supply = training_inputs.of_pixels(
@@ -254,6 +252,7 @@ class _Run:
         if validated and validated.loss < best:
             best = validated.loss
             snapshots.write(self._model, self._folder, number, validated.accuracy)
+            hang_detection.alive()
         history.append(self._folder / history.FILE, row)
         self._progress = dataclasses.replace(
             self._progress, epoch=number, trained=Trained(), best_val_loss=best
@@ -306,7 +305,7 @@ class _Run:
         return metrics, time.perf_counter() - started
 
     @contextlib.contextmanager
-    def _naming_batch(self, choice: Choice) -> Iterator[None]:
+    def _naming_batch(self, choice: CacheChoice) -> Iterator[None]:
         """Has a divergence name the images of the batch that it began with."""
         try:
             yield
@@ -318,7 +317,6 @@ class _Run:
                 batch_size=self._recipe.batch_size,
                 seed=self._progress.stream,
                 number=number,
-                parts=choice.features.parts if choice.features else 1,
             )
             raise divergence.of_batch(error, self._progress.epoch + 1, ids) from error
 
@@ -339,6 +337,7 @@ class _Run:
             self._checkpoint, self._model, self._optimizer, self._progress, self._key
         )
         self._next_save = time.monotonic() + 60 * self._options.save_minutes
+        hang_detection.alive()
 
     def _save_result(self) -> None:
         rows = history.read(self._folder / history.FILE)
@@ -371,7 +370,11 @@ def _cache_folder(folder: Path, options: Options) -> Path:
 
 
 def _key(
-    dataset: Dataset, recipe: Recipe, weights: str, seed: int | None, choice: Choice
+    dataset: Dataset,
+    recipe: Recipe,
+    weights: str,
+    seed: int | None,
+    choice: CacheChoice,
 ) -> dict[str, Any]:
     """What a run of MODEL must have in common with the run that it goes on."""
     choices = dataclasses.asdict(recipe)

@@ -14,10 +14,9 @@ from trainer import model
 from trainer.cache import features as kept
 from trainer.cache import training_inputs
 from trainer.cache.features import Features
-from trainer.cache.policy import Choice
-from trainer.cache.training_inputs import Supply
+from trainer.cache.policy import CacheChoice
+from trainer.cache.training_inputs import TrainingInputs
 from trainer.data import input_pipeline as data
-from trainer.options import Options
 from trainer.recipe import Recipe
 from trainer.training import optimizer
 from trainer.training.loop import Loop, Metrics, Trained
@@ -74,7 +73,7 @@ class UnsavedTraining:
         self,
         network: keras.Model,
         updates: keras.Optimizer,
-        supplied: Supply,
+        supplied: TrainingInputs,
         recipe: Recipe,
         strategy: tf.distribute.Strategy,
         *,
@@ -110,15 +109,13 @@ class UnsavedTraining:
 def plans(
     recipe: Recipe, image: ImageContract, dtypes: Sequence[str]
 ) -> dict[str, Features]:
-    """What is kept of one view of each image, by dtype.
+    """Plans what is kept of each image, by dtype.
 
     Raises:
         UsageError: the recipe leaves nothing to keep.
     """
     try:
-        return {
-            dtype: kept.plan(recipe, image, dtype=dtype, views=1) for dtype in dtypes
-        }
+        return {dtype: kept.plan(recipe, image, dtype=dtype) for dtype in dtypes}
     except ValueError as error:
         raise UsageError(f"there are no features to measure: {error}") from error
 
@@ -149,19 +146,17 @@ def start(
     )
     if features:
         supplied = training_inputs.of_features(
-            Choice("features", "", features=features),
+            CacheChoice("features", "", features=features),
             dataset,
             folder,
             network=network,
             strategy=strategy,
             recipe=recipe,
             seed=seed,
-            options=Options(),
-            alive=lambda: None,
         )
     else:
         supplied = training_inputs.of_pixels(
-            Choice("decoded", ""),
+            CacheChoice("decoded", ""),
             dataset,
             folder,
             batch_size=recipe.batch_size,

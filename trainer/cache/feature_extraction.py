@@ -3,8 +3,7 @@
 import hashlib
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,16 @@ import tensorflow as tf
 
 from pipeline.dataset.manifest import Dataset
 from pipeline.system.console import progress
-from trainer import model
+from trainer import hang_detection, model
 from trainer.cache import on_disk
-from trainer.cache.features import FLIPS, Features, reduce
+from trainer.cache.features import Features, reduce
 from trainer.cache.in_memory import Rows
-from trainer.data import augmentation as augment
 from trainer.data import input_pipeline as data
 from trainer.recipe import Recipe
 from trainer.training import device_feed
 from trainer.training.step import in_parts
 
 _PART_ROWS = 512  # that are committed to disk at once, or a few more: whole batches
-_VIEW_SEED = 0  # of augmented views, which are part of what is kept
 
 
 def keep(
@@ -37,26 +34,24 @@ def keep(
     *,
     features: Features,
     recipe: Recipe,
-    alive: Callable[[], None] = lambda: None,
 ) -> Rows:
-    """The features of a split, from a folder, and computed first where that lacks some.
+    """Returns the features of a split; computes first what the folder lacks of them.
 
     Args:
         network: with its final weights in the frozen layers.
         strategy: of the network; all its replicas compute.
         dataset, split: of the images.
         folder: on a local disk; see trainer.cache.on_disk.
-        features: what to keep; of other splits than train, one view, not augmented.
+        features: what to keep.
         recipe: of the run.
-        alive: is called after every batch.
 
     Returns:
-        A row for every view of every image, view after view.
+        A row for every image, in the order of the shards.
 
     Raises:
         RunError: the disk is too small, or the folder is not ours.
     """
-    extraction = _Extraction(network, strategy, dataset, split, features, recipe, alive)
+    extraction = _Extraction(network, strategy, dataset, split, features, recipe)
     columns = on_disk.on_disk(extraction.content(), folder)
     labels = columns.pop("labels")
     return Rows(columns, labels)
@@ -73,11 +68,9 @@ class _Extraction:
         split: str,
         features: Features,
         recipe: Recipe,
-        alive: Callable[[], None],
     ) -> None:
         self._strategy, self._dataset, self._split = strategy, dataset, split
-        self._features, self._recipe, self._alive = features, recipe, alive
-        self._views = features.views if split == "train" else 1
+        self._features, self._recipe = features, recipe
         self._size = recipe.batch_size
         self._part_rows = self._size * math.ceil(_PART_ROWS / self._size)
         self._prefix = model.prefix(network, features.layer)
@@ -92,7 +85,7 @@ class _Extraction:
             what=f"features of {self._split}",
             key=self._key(),
             columns={**self._features.columns, "labels": (np.int64, ())},
-            parts=self._views * self._parts_of_view(),
+            parts=self._parts(),
             make=self._make,
         )
 
@@ -111,62 +104,52 @@ class _Extraction:
             "precision": recipe.precision,
             "jit": recipe.jit,
             "dtype": self._features.dtype,
-            "views": self._views,
-            "augmentation": asdict(recipe.augmentation) if self._views > 1 else None,
             "tensorflow": tf.__version__,
         }
 
-    def _parts_of_view(self) -> list[int]:
-        """Of one view: a part ends where the view does."""
+    def _parts(self) -> list[int]:
+        """Returns the rows of each part."""
         return on_disk.in_parts(
             self._dataset.split(self._split).examples, self._part_rows
         )
 
     def _make(self, first: int) -> Iterator[on_disk.Part]:
-        """The parts from one on."""
-        parts = self._parts_of_view()
-        done = sum((self._views * parts)[:first])
-        total = self._views * sum(parts)
-        with progress(total, f"features of {self._split}", done=done) as bar:
-            while first < self._views * len(parts):
-                view, skipped = divmod(first, len(parts))
-                batches = self._batches(view, skipped * self._part_rows)
-                for rows in parts[skipped:]:
-                    count = math.ceil(rows / self._size)
-                    taken = [next(batches) for _ in range(count)]
-                    yield {
-                        name: np.concatenate([batch[name] for batch in taken])[:rows]
-                        for name in taken[0]
-                    }
-                    bar.update(rows)
-                    first += 1
+        """Yields the parts from one on."""
+        parts = self._parts()
+        done = sum(parts[:first])
+        with progress(sum(parts), f"features of {self._split}", done=done) as bar:
+            batches = self._batches(done)
+            for rows in parts[first:]:
+                count = math.ceil(rows / self._size)
+                taken = [next(batches) for _ in range(count)]
+                yield {
+                    name: np.concatenate([batch[name] for batch in taken])[:rows]
+                    for name in taken[0]
+                }
+                bar.update(rows)
 
-    def _batches(self, view: int, first: int) -> Iterator[dict[str, np.ndarray]]:
-        """Full batches of one view, from an example on; the last may be short, but
-        for rows that fill it up so that it can be cut.
-
-        One is computed while the one before is fetched.
+    def _batches(self, first: int) -> Iterator[dict[str, np.ndarray]]:
+        """Yields full batches from an example on, each computed while the one before is
+        fetched. Where the last one is short, it has rows of zeros: training takes full
+        batches, and a kernel for another size could round otherwise.
         """
-        least = self._strategy.num_replicas_in_sync * self._recipe.accumulate
         images = data.for_inference(
             self._dataset,
             self._dataset.split(self._split).shards,
             batch_size=self._size,
             first=first,
-        ).map(lambda batch: device_feed.padded((batch.images, batch.labels), least))
+        ).map(
+            lambda batch: device_feed.padded((batch.images, batch.labels), self._size)
+        )
         launched: deque[Any] = deque()
-        number = first // self._size
         for pixels, labels in device_feed.to_replicas(images, self._strategy):
-            step = tf.constant([view, number], tf.int64)
-            launched.append(self._all_replicas(step, pixels, labels))
-            number += 1
+            launched.append(self._all_replicas(pixels, labels))
             if len(launched) > 1:
                 yield self._fetched(launched.popleft())
         yield self._fetched(launched.popleft())
 
     def _fetched(self, batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        self._alive()
-        return {
+        fetched = {
             name: np.concatenate(
                 [
                     part.numpy()
@@ -175,24 +158,12 @@ class _Extraction:
             )
             for name, each in batch.items()
         }
+        hang_detection.alive()
+        return fetched
 
-    def _eagerly(self, step: tf.Tensor, pixels: Any, labels: Any) -> Any:
-        return self._strategy.run(self._replica, (step, pixels, labels))
+    def _eagerly(self, pixels: Any, labels: Any) -> Any:
+        return self._strategy.run(self._replica, (pixels, labels))
 
-    def _replica(
-        self, step: tf.Tensor, pixels: tf.Tensor, labels: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
-        seen = self._seen(pixels, *tf.unstack(step)) if self._views > 1 else pixels
-        values = in_parts(self._frozen, seen, self._recipe.accumulate)
+    def _replica(self, pixels: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
+        values = in_parts(self._frozen, pixels, self._recipe.accumulate)
         return {**reduce(values, self._features.dtype), "labels": labels}
-
-    def _seen(self, pixels: tf.Tensor, view: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
-        """A view of the images: both sides of them, or as augmentation has them."""
-        augmentation = self._recipe.augmentation
-        if augmentation == FLIPS:
-            return augment.flip(pixels, tf.repeat(view == 1, len(pixels)))
-        batches = math.ceil(self._dataset.split(self._split).examples / self._size)
-        drawn = augment.draws_of_replica(
-            _VIEW_SEED, view * batches + number, self._size, len(pixels)
-        )
-        return augment.apply(pixels, drawn, augmentation)

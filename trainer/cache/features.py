@@ -14,10 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.dataset.manifest import Dataset, ImageContract
-from trainer.recipe import Augmentation, Recipe
-from trainer.training.step import Source
-
-FLIPS = Augmentation(flip=True)  # nothing but that: two views are all there are
+from trainer.recipe import Recipe
+from trainer.training.step import InputSource
 
 _CHANNELS = 512  # of block4 and block5
 _SMALLEST = float(np.finfo(np.float32).tiny)  # of scales: a channel may be all zeros
@@ -32,21 +30,17 @@ class Features:
         layer: whose output it is.
         shape: of that, for one image: height, width, channels.
         dtype: float32, float16 or uint8.
-        views: of each training image, augmented; without augmentation, 1.
         epochs: of the run that train on it.
-        parts: that the training images are permuted in; see order.batches.
     """
 
     layer: str
     shape: tuple[int, int, int]
     dtype: str
-    views: int
     epochs: int
-    parts: int = 1
 
     @property
     def columns(self) -> dict[str, tuple[Any, tuple[int, ...]]]:
-        """By name: dtype and shape of what is kept of one view of an image."""
+        """Returns, by name, dtype and shape of what is kept of an image."""
         columns: dict[str, tuple[Any, tuple[int, ...]]] = {
             "features": (self.dtype, self.shape)
         }
@@ -55,50 +49,37 @@ class Features:
         return columns
 
     def bytes(self, dataset: Dataset) -> int:
-        """Of all views of the training images, and the validation images."""
+        """Returns the size of the features of the training and validation images."""
         each = sum(
             np.dtype(dtype).itemsize * math.prod(shape)
             for dtype, shape in self.columns.values()
         )
-        images = self.views * dataset.split("train").examples
-        if "validation" in dataset.splits:
-            images += dataset.split("validation").examples
-        return each * images
+        splits = ("train", "validation")
+        images = [
+            dataset.splits[one].examples for one in splits if one in dataset.splits
+        ]
+        return each * sum(images)
 
     def key(self) -> dict[str, Any]:
-        """What decides the numbers of a run."""
-        return {
-            "layer": self.layer,
-            "dtype": self.dtype,
-            "views": self.views,
-            "parts": self.parts,
-        }
+        """Returns what decides the numbers of a run."""
+        return {"layer": self.layer, "dtype": self.dtype}
 
 
-def plan(
-    recipe: Recipe, image: ImageContract, *, dtype: str, views: int, parts: int = 1
-) -> Features:
-    """What a recipe could keep.
+def plan(recipe: Recipe, image: ImageContract, *, dtype: str) -> Features:
+    """Plans what a recipe can keep of the frozen layers.
 
     Raises:
-        ValueError: nothing, and why.
+        ValueError: it can keep nothing; the message says why.
     """
     phases = [phase for phase in recipe.phases() if phase.trainable != "all"]
     if not phases:
         raise ValueError("trainable is 'all': no layer's output stays what it was")
-    if recipe.augmentation.changes and views == 1:
+    if recipe.augmentation.changes:
         raise ValueError(
-            f"recipe {recipe.name} augments images, which makes other features of them "
-            "every time. --feature_views=K keeps K augmented views of each image "
-            "(flips alone have 2), for K times the space"
+            f"recipe {recipe.name} augments images, so that their features differ in "
+            "every epoch. Use --augmentation=none to train without augmentation, or "
+            "--cache=decoded to keep it"
         )
-    if views > 1 and not recipe.augmentation.changes:
-        raise ValueError(
-            f"feature_views is {views}, and recipe {recipe.name} does not augment: an "
-            "image has one view"
-        )
-    if views > 2 and recipe.augmentation == FLIPS:
-        raise ValueError(f"feature_views is {views}; flips alone have 2")
     trainable = {phase.trainable for phase in phases}
     layer, halved = (
         ("block4_pool", 16) if "block5" in trainable else ("block5_pool", 32)
@@ -107,20 +88,14 @@ def plan(
         layer=layer,
         shape=(image.height // halved, image.width // halved, _CHANNELS),
         dtype=dtype,
-        views=views,
         epochs=sum(phase.epochs for phase in phases),
-        parts=parts,
     )
 
 
-def source(network: keras.Model, features: Features) -> Source:
-    """For steps whose batches bring rows of what was kept."""
+def source(network: keras.Model, features: Features) -> InputSource:
+    """Returns the source of steps whose batches hold rows of kept features."""
     dtype = network.get_layer(features.layer).compute_dtype
-
-    def made(rows: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        return restore(rows, dtype)
-
-    return Source(features.layer, made, made)
+    return InputSource(features.layer, lambda rows: restore(rows, dtype))
 
 
 def reduce(values: tf.Tensor, dtype: str) -> dict[str, tf.Tensor]:

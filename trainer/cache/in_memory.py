@@ -13,6 +13,7 @@ from pipeline.dataset import record
 from pipeline.dataset.manifest import Dataset
 from pipeline.system import resources
 from pipeline.system.console import progress
+from trainer import hang_detection
 from trainer.cache import on_disk as spill
 from trainer.data import input_pipeline as data
 
@@ -40,6 +41,7 @@ class Encoded:
             for batch in batches.as_numpy_iterator():
                 self._records += batch.tolist()
                 bar.update(len(batch))
+                hang_detection.alive()
 
     def serve(
         self, positions: Callable[[int], tf.data.Dataset], batch_size: int
@@ -184,6 +186,7 @@ def _decoded(
         for _, images, labels in batches.as_numpy_iterator():
             yield images, labels
             bar.update(len(labels))
+            hang_detection.alive()
 
 
 def _joined(batches: Sequence[tuple[np.ndarray, np.ndarray]]) -> spill.Part:

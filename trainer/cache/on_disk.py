@@ -23,17 +23,20 @@ from typing import Any, BinaryIO
 
 import google_crc32c
 import numpy as np
+from tqdm import tqdm
 
 from pipeline.storage import atomic, folder_lock
 from pipeline.storage.resumable_folder import ResumableFolder
 from pipeline.system import io_errors
-from pipeline.system.console import in_bytes
+from pipeline.system.console import in_bytes, progress
 from pipeline.system.errors import RunError
+from trainer import hang_detection
 
 MANIFEST = "cache.json"
 
-_VERSION = 2
+_VERSION = 3
 _CHECKED_TOGETHER = 1 << 24  # bytes
+_SHOWN_AFTER = 5  # seconds, until a check has a progress bar
 
 # The rows of a part, by column.
 Part = Mapping[str, np.ndarray]
@@ -199,8 +202,10 @@ def _commit(
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+        hang_detection.alive()
         checksums[name] = google_crc32c.value(data)
     atomic.write_json(_note(work, number), {"crc32c": checksums}, scratch=work.work)
+    hang_detection.alive()
     return checksums
 
 
@@ -239,34 +244,51 @@ def _is_whole(work: ResumableFolder, content: Content) -> bool:
 def _sound_parts(
     paths: Mapping[str, Path], content: Content, notes: Sequence[Mapping[str, int]]
 ) -> int:
-    """How many parts are as noted, up to the first that is not."""
+    """Returns how many parts are as noted, up to the first that is not."""
     sound = len(notes)
     for name, path in paths.items():
         dtype, shape = content.columns[name]
         row = np.dtype(dtype).itemsize * math.prod(shape)
-        sizes = [rows * row for rows in content.parts[:sound]]
-        try:
-            read = functools.partial(_checksums, path, sizes)
-            found = io_errors.insist(path, read)
-        except (OSError, ValueError):  # gone, or cut short
-            return 0
+        rows = content.parts[:sound]
+        read = functools.partial(_checksums, path, [count * row for count in rows])
+        what = f"checking the {content.what}, {name}"
+        with progress(sum(rows), what, delay=_SHOWN_AFTER) as bar:
+            try:
+                found = io_errors.insist(path, lambda: read(rows, bar))  # noqa: B023
+            except (OSError, ValueError):  # gone, or cut short
+                return 0
         same = [a == note[name] for a, note in zip(found, notes, strict=False)]
         sound = (*same, False).index(False)
     return sound
 
 
-def _checksums(path: Path, sizes: Sequence[int]) -> list[int]:
-    """CRC-32C of every part of a .npy file."""
+def _checksums(
+    path: Path, sizes: Sequence[int], rows: Sequence[int], bar: tqdm
+) -> list[int]:
+    """Returns the CRC-32C of each part of a column.
+
+    Args:
+        path: a .npy file.
+        sizes: bytes of each part.
+        rows: rows of each part, for the bar.
+        bar: starts anew, since a read that failed is tried again.
+    """
+    bar.reset()
+    found = []
     with path.open("rb") as file:
         file.seek(_offset(path))
-        return [_checksum(file, size) for size in sizes]
+        for size, count in zip(sizes, rows, strict=True):
+            found.append(_checksum(file, size))
+            bar.update(count)
+    return found
 
 
 def _checksum(file: BinaryIO, size: int) -> int:
-    """CRC-32C of the next so many bytes."""
+    """Returns the CRC-32C of the next `size` bytes."""
     checksum = 0
     for data in _chunks(file, size):
         checksum = google_crc32c.extend(checksum, data)
+        hang_detection.alive()
     return checksum
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trainer.data.input_pipeline import Store
 
 KINDS = ("auto", "none", "encoded", "decoded", "features")
-FEATURE_DTYPES = ("float16", "float32", "uint8")
+FEATURE_DTYPES = ("float32", "float16", "uint8")
 
 # How an epoch is ordered: a shuffle of a window of records, or a full permutation.
 WINDOW, PERMUTATION = "window", "permutation"
@@ -27,7 +27,7 @@ _SHARE = 0.7  # of the free memory; the rest is for the model and its batches
 
 
 @dataclass(frozen=True)
-class Choice:
+class CacheChoice:
     """What was decided.
 
     Attributes:
@@ -65,13 +65,13 @@ def choose(
     earlier: Mapping[str, Any] | None = None,
     features: Features | str = "",
     disk: int = 0,
-) -> Choice:
+) -> CacheChoice:
     """Decides by the sizes of the dataset, and by the memory that is free now.
 
     Args:
         wanted: one of KINDS.
         dataset: its train and validation splits count.
-        earlier: the `Choice.key` of the run that this one goes on with: `auto` keeps
+        earlier: the `CacheChoice.key` of the run that goes on: `auto` keeps
             to it.
         features: what could be kept of the frozen layers, or why nothing can.
         disk: bytes that are free for features.
@@ -86,9 +86,9 @@ def choose(
     sizes = f"pixels take {in_bytes(pixels)}, JPEGs {in_bytes(jpegs)}"
     free = f"{in_bytes(room)} of memory may be used"
     if wanted == "none":
-        return Choice("none", "as asked for")
+        return CacheChoice("none", "as asked for")
     if wanted == "decoded":
-        return Choice("decoded", f"{sizes}; {free}", on_disk=pixels > room)
+        return CacheChoice("decoded", f"{sizes}; {free}", on_disk=pixels > room)
     if wanted == "encoded":
         if jpegs > room:
             raise RunError(
@@ -97,17 +97,21 @@ def choose(
                 "--cache=none, or --cache=decoded, which takes local disk where "
                 "memory is short."
             )
-        return Choice("encoded", f"{sizes}; {free}")
+        return CacheChoice("encoded", f"{sizes}; {free}")
     if kept := _features(wanted, dataset, earlier, features, min(room, disk)):
         return kept
     if earlier.get("order") == WINDOW:
-        return Choice("none", "as this run began")
+        return CacheChoice("none", "as this run began")
     for kind, needed in (("decoded", pixels), ("encoded", jpegs)):
         if needed <= room:
-            return Choice(kind, f"{sizes}; {free}")
+            return CacheChoice(kind, f"{sizes}; {free}")
     if earlier.get("order") == PERMUTATION:
-        return Choice("decoded", f"as this run began; {sizes}; {free}", on_disk=True)
-    return Choice("none", f"{sizes}; {free}. --cache=decoded would take local disk")
+        return CacheChoice(
+            "decoded", f"as this run began; {sizes}; {free}", on_disk=True
+        )
+    return CacheChoice(
+        "none", f"{sizes}; {free}. --cache=decoded would take local disk"
+    )
 
 
 def _features(
@@ -116,30 +120,31 @@ def _features(
     earlier: Mapping[str, Any],
     features: Features | str,
     room: int,
-) -> Choice | None:
-    """The choice of features, if it is that.
+) -> CacheChoice | None:
+    """Returns the choice of features, if `wanted` and the sizes lead to it.
 
-    What an epoch saves is what a view costs: all images once through the frozen layers.
+    The extraction costs what each epoch then saves: all images once through the frozen
+    layers. So two epochs are the least that pay.
     """
     if isinstance(features, str):
         if wanted == "features":
             raise UsageError(f"--cache=features: {features}")
         return None
     needed = features.bytes(dataset)
-    pays = features.epochs > features.views and needed <= room
+    pays = features.epochs > 1 and needed <= room
     begun = bool(earlier.get("features"))
     if wanted == "auto" and not begun and (earlier or not pays):
         return None
-    words = f"{features.layer} as {features.dtype}, {in_bytes(needed)}"
-    if features.views > 1:
-        words += f", {features.views} views of each image"
-    words += f"; ahead from epoch {features.views + 1} on"
+    words = (
+        f"{features.layer} as {features.dtype}, {in_bytes(needed)}; ahead from epoch 2 "
+        "on"
+    )
     if begun:
         words += "; as this run began"
-    return Choice("features", words, on_disk=True, features=features)
+    return CacheChoice("features", words, on_disk=True, features=features)
 
 
-def stores(choice: Choice, dataset: Dataset, folder: Path) -> Mapping[str, Store]:
+def stores(choice: CacheChoice, dataset: Dataset, folder: Path) -> Mapping[str, Store]:
     """Fills the cache: a store for each split that every epoch reads, or none.
 
     Args:

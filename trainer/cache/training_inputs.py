@@ -1,7 +1,8 @@
 """The batches of a phase: of pixels, or of what the frozen layers make of them."""
 
+import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,15 @@ from pipeline.dataset.manifest import Dataset
 from pipeline.system import resources
 from trainer.cache import feature_extraction, features, policy
 from trainer.cache.features import Features
-from trainer.cache.policy import Choice
+from trainer.cache.policy import CacheChoice
 from trainer.data import input_pipeline as data
 from trainer.options import Options
 from trainer.recipe import Recipe
-from trainer.resident import OnDevices
-from trainer.training import distribution
-from trainer.training.step import Source
-
-_DEVICE_SHARE = 0.5  # of the memory of the GPUs, for features
+from trainer.training.step import InputSource
 
 
 @dataclass(frozen=True)
-class Supply:
+class TrainingInputs:
     """What a loop trains and validates on.
 
     Attributes:
@@ -34,10 +31,10 @@ class Supply:
         source: of what batches bring; None when that is pixels.
     """
 
-    choice: Choice
+    choice: CacheChoice
     training: Callable[[int], tf.data.Dataset]
     validation: tf.data.Dataset | None
-    source: Source | None = None
+    source: InputSource | None = None
 
 
 def choose(
@@ -47,7 +44,7 @@ def choose(
     *,
     earlier: Mapping[str, Any],
     folder: Path,
-) -> Choice:
+) -> CacheChoice:
     """What of the dataset is kept, and how; see cache.choose.
 
     Args:
@@ -59,14 +56,14 @@ def choose(
         options.cache,
         dataset,
         earlier=earlier,
-        features=_planned(dataset, recipe, options, earlier),
-        disk=resources.free_disk(folder),
+        features=_planned(dataset, recipe, options),
+        disk=resources.free_disk(folder) + _taken(folder),
     )
 
 
 def of_pixels(
-    choice: Choice, dataset: Dataset, folder: Path, *, batch_size: int, seed: int
-) -> Supply:
+    choice: CacheChoice, dataset: Dataset, folder: Path, *, batch_size: int, seed: int
+) -> TrainingInputs:
     """From shards, or from a cache that is filled now.
 
     Args:
@@ -91,11 +88,11 @@ def of_pixels(
         shards = dataset.split("validation").shards
         batches = data.for_inference(dataset, shards, batch_size=batch_size)
         validation = batches.map(lambda batch: (batch.images, batch.labels))
-    return Supply(choice, training, validation)
+    return TrainingInputs(choice, training, validation)
 
 
 def of_features(
-    choice: Choice,
+    choice: CacheChoice,
     dataset: Dataset,
     folder: Path,
     *,
@@ -103,16 +100,13 @@ def of_features(
     strategy: tf.distribute.Strategy,
     recipe: Recipe,
     seed: int,
-    options: Options,
-    alive: Callable[[], None],
-) -> Supply:
-    """From features, which are computed now as far as the folder lacks them.
+) -> TrainingInputs:
+    """Supplies features, and computes first what the folder lacks of them.
 
     Args:
         choice: of cache.choose, of features.
         dataset, folder, seed: see `of_pixels`.
-        network, strategy, recipe, alive: see extract.keep.
-        options: of the run; they say where training features are.
+        network, strategy, recipe: see extract.keep.
     """
     kept = choice.features
     assert kept
@@ -125,7 +119,6 @@ def of_features(
             folder / f"{split}-features",
             features=kept,
             recipe=recipe,
-            alive=alive,
         )
         for split in ("train", "validation")
         if split == "train" or has_validation(dataset)
@@ -134,23 +127,13 @@ def of_features(
     validation = None
     if "validation" in rows:
         validation = data.in_order(rows["validation"], batch_size=size)
-    if _on_devices(kept, dataset, options):
-        tables = OnDevices(rows["train"], kept, strategy)
-        return Supply(
-            choice,
-            lambda first: tables.batches(batch_size=size, seed=seed, first_batch=first),
-            validation,
-            tables.source(network),
-        )
-    return Supply(
+    return TrainingInputs(
         choice,
         lambda first: data.from_store(
             rows["train"],
             batch_size=size,
             seed=seed,
             first_batch=first,
-            views=kept.views,
-            parts=kept.parts,
         ),
         validation,
         features.source(network, kept),
@@ -163,38 +146,19 @@ def has_validation(dataset: Dataset) -> bool:
     return split is not None and split.examples > 0
 
 
-def _planned(
-    dataset: Dataset, recipe: Recipe, options: Options, earlier: Mapping[str, Any]
-) -> Features | str:
-    """What could be kept of the frozen layers, or why nothing can."""
+def _taken(folder: Path) -> int:
+    """Returns the bytes of features in the folder, which will be used or replaced."""
+    taken = 0
+    for split in ("train", "validation"):
+        for path in (folder / f"{split}-features").rglob("*"):
+            with contextlib.suppress(FileNotFoundError):  # a run that fills it goes on
+                taken += path.stat().st_size
+    return taken
+
+
+def _planned(dataset: Dataset, recipe: Recipe, options: Options) -> Features | str:
+    """Plans what could be kept of the frozen layers, or says why nothing can."""
     try:
-        planned = features.plan(
-            recipe,
-            dataset.image,
-            dtype=options.feature_dtype,
-            views=options.feature_views,
-        )
+        return features.plan(recipe, dataset.image, dtype=options.feature_dtype)
     except ValueError as error:
         return str(error)
-    if begun := earlier.get("features"):
-        return replace(planned, parts=begun["parts"])
-    on_each = replace(planned, parts=_replicas(options))
-    return on_each if _on_devices(on_each, dataset, options) else planned
-
-
-def _on_devices(planned: Features, dataset: Dataset, options: Options) -> bool:
-    """Whether the training features are to be in the memory of the devices."""
-    replicas = _replicas(options)
-    if planned.parts != replicas or options.features_on == "host":
-        return False
-    if options.features_on == "device":
-        return True
-    if options.virtual_devices or options.cpu:
-        return False
-    return (
-        planned.bytes(dataset) <= _DEVICE_SHARE * replicas * distribution.free_memory()
-    )
-
-
-def _replicas(options: Options) -> int:
-    return distribution.count(virtual_devices=options.virtual_devices, cpu=options.cpu)

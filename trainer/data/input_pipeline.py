@@ -4,8 +4,10 @@ For training, either from the shards themselves, or from a store: a whole split 
 memory (trainer.cache.policy), whose epochs are full permutations.
 """
 
+import atexit
 import contextlib
 import errno
+import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
@@ -18,6 +20,7 @@ from pipeline.dataset.manifest import Dataset, Shard
 from pipeline.storage.object_paths import ObjectPath
 from pipeline.system import io_errors, resources
 from pipeline.system.errors import RunError
+from trainer import hang_detection
 from trainer.data import permutation
 
 SHUFFLE_BYTES = 256 << 20  # of serialized records, whatever the machine has
@@ -118,32 +121,19 @@ def from_store(
     batch_size: int,
     seed: int,
     first_batch: int = 0,
-    views: int = 1,
-    parts: int = 1,
 ) -> tf.data.Dataset:
-    """As `for_training`, from memory: every epoch a full permutation of the store.
+    """Does as `for_training`, from memory: an epoch is a permutation of the store.
 
     The stream is a function of seed and position; starting anywhere costs nothing.
 
     Args:
-        store: of images, or of all views of them, one view after the other.
+        store: of images, or of their features.
         batch_size, seed, first_batch: see `for_training`.
-        views: of each image, one of which is drawn whenever its turn comes.
-        parts: see order.batches.
     """
-    images = store.examples // views
 
     def positions(size: int) -> tf.data.Dataset:
         first = first_batch * batch_size
-        found = permutation.batches(
-            images, size, seed=seed, first_example=first, parts=parts
-        )
-        if views == 1:
-            return found
-        drawn = permutation.views(size, views, seed=seed, first_batch=first_batch)
-        return tf.data.Dataset.zip(found, drawn).map(
-            lambda at, view: at + view * images
-        )
+        return permutation.batches(store.examples, size, seed=seed, first_example=first)
 
     return store.serve(positions, batch_size).prefetch(2).with_options(options())
 
@@ -272,37 +262,48 @@ def records(dataset: Dataset, *, seed: int, first_example: int = 0) -> tf.data.D
 
 
 def ids_of_batch(
-    dataset: Dataset,
-    *,
-    permuted: bool,
-    batch_size: int,
-    seed: int,
-    number: int,
-    parts: int = 1,
+    dataset: Dataset, *, permuted: bool, batch_size: int, seed: int, number: int
 ) -> list[str]:
-    """The ids of a batch of training, found again by its number.
+    """Finds the ids of a batch of training again, by its number.
 
     Args:
         dataset: whose train split was fed.
         permuted: by `from_store`; else by `for_training`.
         batch_size, seed: of the stream.
         number: of the batch, from 0.
-        parts: see order.batches.
     """
     first, shards = number * batch_size, dataset.split("train").shards
     if permuted:
         examples = dataset.split("train").examples
         batches = permutation.batches(
-            examples, batch_size, seed=seed, first_example=first, parts=parts
+            examples, batch_size, seed=seed, first_example=first
         )
         positions = next(iter(batches)).numpy().tolist()
+        wanted = set(positions)
         stored = enumerate(in_shard_order(dataset, shards).as_numpy_iterator())
-        by_position = {at: one for at, one in stored if at in positions}
+        by_position = {at: one for at, one in stored if at in wanted}
         batch = [by_position[at] for at in positions]
     else:
         shuffled = records(dataset, seed=seed, first_example=first)
         batch = list(shuffled.take(batch_size).as_numpy_iterator())
     return [id.decode() for id in record.fields(batch)[record.FILENAME].numpy()]
+
+
+@atexit.register
+def close_iterators() -> None:
+    """Ends every tf.data iterator of this process that is still open.
+
+    All chains here call Python from threads of tf.data, for permutations, for cached
+    records and for the checksums of shards. Python kills a thread that wants to run it
+    once the interpreter has begun to end, and the iterator, which is deleted after
+    that, waits for this thread for ever: of 45 processes that left an iterator of
+    encoded records open, 5 did not end. So iterators end before the interpreter does,
+    when their threads can still finish. No chain can do this itself, as users add steps
+    to it, and exceptions and notebooks keep iterators alive.
+    """
+    for one in gc.get_objects():
+        if tf.data.Iterator in type(one).__mro__:
+            vars(one).clear()  # the resource among them, which ends the threads
 
 
 @contextlib.contextmanager
@@ -363,6 +364,8 @@ def _verified(dataset: Dataset, shards: Sequence[Shard]) -> Callable:
 
     def verify(position: np.int64) -> bytes:
         shard = shards[int(position)]
+        # A training that begins late in an epoch opens all shards before it.
+        hang_detection.alive()
         with _keeping_problem(dataset), io_errors.explained(dataset.folder):
             if isinstance(dataset.folder, ObjectPath):
                 return str(shard_cache.shard_file(dataset, shard)).encode()

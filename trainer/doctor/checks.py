@@ -19,9 +19,11 @@ from pipeline.storage.object_paths import AnyPath
 from pipeline.system import resources
 from pipeline.system.console import in_bytes
 from pipeline.system.errors import RunError
-from trainer.cache import policy
+from trainer.cache import training_inputs
 from trainer.doctor import decode_rate, replica_test
 from trainer.doctor.replica_test import ChildError
+from trainer.options import Options
+from trainer.recipe import Recipe
 from trainer.training import distribution
 
 OK, ADVICE, PROBLEM = "ok", "advice", "problem"
@@ -52,18 +54,19 @@ class Finding:
         return f"{self.level:<8} {self.text}"
 
 
-def run(dataset: AnyPath | None, model: Path | None) -> None:
+def run(dataset: AnyPath | None, model: Path | None, recipe: Recipe) -> None:
     """Prints a line for each finding.
 
     Args:
         dataset: DATASET that is to be trained on, if there is one.
         model: MODEL that is to be made, or its folder's.
+        recipe: of the training.
 
     Raises:
         RunError: there are problems; how many.
     """
     problems = 0
-    for finding in findings(dataset, model):
+    for finding in findings(dataset, model, recipe):
         print(finding, flush=True)
         problems += finding.level == PROBLEM
     if problems:
@@ -71,8 +74,10 @@ def run(dataset: AnyPath | None, model: Path | None) -> None:
     print("this node can train")
 
 
-def findings(dataset: AnyPath | None, model: Path | None) -> Iterator[Finding]:
-    """All of them, each as soon as it is known."""
+def findings(
+    dataset: AnyPath | None, model: Path | None, recipe: Recipe
+) -> Iterator[Finding]:
+    """Yields all findings, each as soon as it is known."""
     yield _versions()
     yield from gpus(
         len(tf.config.list_physical_devices("GPU")), distribution.in_machine()
@@ -81,11 +86,11 @@ def findings(dataset: AnyPath | None, model: Path | None) -> Iterator[Finding]:
     yield parity(replica_test.parity)
     loaded = manifest.load(dataset) if dataset else None
     yield _limits()
+    folder = model or Path.cwd()
     if loaded:
         yield _reading(loaded)
         yield _decoding(loaded)
-        yield _memory(loaded)
-    folder = model or Path.cwd()
+        yield _memory(loaded, recipe, folder)
     yield disk(folder, resources.free_disk(folder))
 
 
@@ -208,8 +213,11 @@ def _reading(dataset: Dataset) -> Finding:
     )
 
 
-def _memory(dataset: Dataset) -> Finding:
-    choice = policy.choose("auto", dataset)
+def _memory(dataset: Dataset, recipe: Recipe, folder: Path) -> Finding:
+    """Says what `make train` would keep from epoch to epoch."""
+    choice = training_inputs.choose(
+        dataset, recipe, Options(), earlier={}, folder=folder
+    )
     level = ADVICE if choice.kind == "none" else OK
     return Finding(level, str(choice))
 

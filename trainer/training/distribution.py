@@ -52,23 +52,6 @@ def strategy(
     return chosen
 
 
-def count(*, virtual_devices: int | None = None, cpu: bool = False) -> int:
-    """Replicas that `strategy` would have."""
-    if virtual_devices or cpu:
-        return virtual_devices or 1
-    return len(tf.config.list_physical_devices("GPU")) or 1
-
-
-def free_memory() -> int:
-    """Bytes, of the GPU that has the least; 0 without one."""
-    query = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
-    try:
-        answer = subprocess.run(query, capture_output=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return 0
-    return min((int(line) << 20 for line in answer.stdout.split()), default=0)
-
-
 def check_batch_size(batch_size: int, replicas: int) -> None:
     """Refuses a global batch that cannot be cut evenly.
 

@@ -9,7 +9,7 @@ from typing import Self
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Stop:
+class StopSignal:
     """Both signals as KeyboardInterrupt; inside `put_off` they only set a flag.
 
     TensorFlow turns what a callback raises into errors of its own: what leaves this

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from trainer.recipe import Recipe
 from trainer.training import device_feed
-from trainer.training.step import Source, Step
+from trainer.training.step import InputSource, Step
 
 _LOOK_EVERY = 10  # steps between two looks at the sums; a look waits for the device
 
@@ -93,7 +93,7 @@ class Loop:
         seed: int = 0,
         first_step: int = 0,
         alive: Callable[[], None] = lambda: None,
-        source: Source | None = None,
+        source: InputSource | None = None,
     ) -> None:
         self._strategy = strategy
         self._batch_size = recipe.batch_size

@@ -16,17 +16,16 @@ DROPOUT_MASKS = "by seed, step and row, version 1"
 _PHILOX = 1  # Algorithm::RNG_ALG_PHILOX of tensorflow/core/framework/rng_alg.h
 
 
-class Source(NamedTuple):
+class InputSource(NamedTuple):
     """What batches bring instead of pixels.
 
     Attributes:
         layer: a frozen one, whose output is made of it.
-        train, test: make it, from the rows of a replica.
+        restore: makes it, from the rows of a replica.
     """
 
     layer: str
-    train: Callable[[Any], tf.Tensor]
-    test: Callable[[Any], tf.Tensor]
+    restore: Callable[[Any], tf.Tensor]
 
 
 class Step:
@@ -49,7 +48,7 @@ class Step:
         class_weights: Sequence[float] | None,
         seed: int,
         first_step: int,
-        source: Source | None,
+        source: InputSource | None,
     ) -> None:
         self._model, self._optimizer, self._recipe = network, optimizer, recipe
         self._weights = None
@@ -67,7 +66,7 @@ class Step:
 
     def train(self, rows: Any, labels: tf.Tensor) -> tf.Tensor:
         """One update. Returns the sums of this replica's rows; see `_sums`."""
-        inputs = self._source.train(rows) if self._source else self._augmented(rows)
+        inputs = self._source.restore(rows) if self._source else self._augmented(rows)
         frozen = self._in_parts(self._frozen, inputs)
         if self._recipe.accumulate == 1:
             probabilities, gradients = self._at_once(frozen, labels)
@@ -78,7 +77,7 @@ class Step:
 
     def test(self, rows: Any, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         """The sums of the rows that count, by inference."""
-        inputs = self._source.test(rows) if self._source else rows
+        inputs = self._source.restore(rows) if self._source else rows
         frozen = self._in_parts(self._frozen, inputs)
         features = self._in_parts(self._convolutions, frozen)
         return _sums(labels, self._head(features, training=False), weights)

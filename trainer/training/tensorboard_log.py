@@ -13,7 +13,7 @@ _OF_SPLIT = ("loss", "accuracy", "top5_accuracy")
 _OF_RUN = ("learning_rate", "images_per_second", "input_wait")
 
 
-class Board:
+class TensorBoardLog:
     """Writes event files.
 
     Args:
