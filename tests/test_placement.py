@@ -64,7 +64,7 @@ def test_no_extraction_takes_pixels_to_the_cpu(
             dataset,
             "train",
             tmp_path / "kept",
-            features=features.plan(recipe, dataset.image, dtype="uint8", views=1),
+            features=features.plan(recipe, dataset.image, dtype="uint8"),
             recipe=recipe,
         )
     )
