@@ -271,6 +271,43 @@ def test_two_runs_have_two_ids_and_their_children_have_them(tmp_path: Path) -> N
     assert len({*seen, files.run_id()}) == 3
 
 
+JOB = """
+import sys
+from pipeline import files, job
+from pipeline.work import Work
+
+folder, *arguments = sys.argv[1:]
+
+def note(name):
+    from pathlib import Path
+    from pipeline import files
+    Path(folder, name).write_text(files.run_id())
+
+work = Work(lambda: ["part"], note, lambda: note("complete"))
+with files.new_run():
+    options = job.engine_options("PortableRunner", arguments, 1, {})
+    job.run_there(work, options).wait_until_finish()
+    print(files.run_id())
+"""
+
+
+def test_workers_that_others_started_write_for_the_run(
+    cluster: tuple[str, ...], tmp_path: Path
+) -> None:
+    """They do not inherit its environment: a pool started them."""
+    job = subprocess.run(
+        [sys.executable, "-c", JOB, tmp_path, *cluster],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert job.returncode == 0, job.stderr
+    for name in ("part", "complete"):
+        assert (tmp_path / name).read_text() == job.stdout.strip()
+
+
 # ----------------------------------------------------------------- without locks
 
 
