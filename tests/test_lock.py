@@ -286,6 +286,44 @@ def test_two_runs_have_two_ids_and_their_children_have_them(tmp_path: Path) -> N
     assert len({*seen, atomic.run_id()}) == 3
 
 
+JOB = """
+import sys
+from pipeline.storage import atomic
+from pipeline.runners import execution
+from pipeline.runners.job import Work
+
+folder, *arguments = sys.argv[1:]
+
+def note(name):
+    from pathlib import Path
+    from pipeline.storage import atomic
+    Path(folder, name).write_text(atomic.run_id())
+
+work = Work(lambda: ["part"], note, lambda: note("complete"))
+with atomic.new_run():
+    options = execution.engine_options("PortableRunner", arguments, 1, {})
+    execution.run_there(work, options).wait_until_finish()
+    print(atomic.run_id())
+"""
+
+
+def test_workers_that_others_started_write_for_the_run(
+    cluster: tuple[str, ...], tmp_path: Path
+) -> None:
+    """They do not inherit its environment: a pool started them."""
+    job = subprocess.run(
+        [sys.executable, "-c", JOB, tmp_path, *cluster],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert job.returncode == 0, job.stderr
+    for name in ("part", "complete"):
+        assert (tmp_path / name).read_text() == job.stdout.strip()
+
+
 # ----------------------------------------------------------------- without locks
 
 

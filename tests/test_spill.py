@@ -1,5 +1,7 @@
 """The cache on disk: reused, stale, damaged, full, in use, left by a killed run."""
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -195,6 +197,20 @@ def test_runs_read_one_cache_together(
     assert "is complete; another run reads it, too" in capsys.readouterr().out
     process.kill()
     process.wait()
+
+
+def test_without_locks_it_is_made_all_the_same(
+    stores, dataset, filled: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    def flock(*_: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    stores.on_disk(dataset, "train", tmp_path / "other")
+    said = capsys.readouterr().out
+    assert said.count("it cannot be told whether another run writes there") == 1
+    expected = (filled / "pixels.npy").read_bytes()
+    assert (tmp_path / "other" / "pixels.npy").read_bytes() == expected
 
 
 def test_a_stale_one_that_another_run_uses_is_left_alone(

@@ -516,6 +516,23 @@ def test_the_newest_snapshots_are_kept(
     assert [path.name for path in (folder / "snapshot").iterdir()] == [best]
 
 
+def test_an_unfinished_snapshot_of_another_run_is_left_alone(tmp_path: Path) -> None:
+    """Where nobody can tell whether that run lives: without locks."""
+    from trainer.training import snapshots
+
+    folder = tmp_path / "snapshot"
+    folder.mkdir()
+    scratch = folder / ".scratch-0123456789ab-01234567-002-0.50000.keras"
+    for path in (scratch, folder / "001-0.50000.keras", folder / "002-0.60000.keras"):
+        path.touch()
+    snapshots.forget_after(tmp_path, 1)
+    snapshots.keep_newest(tmp_path, 1)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        scratch.name,
+        "001-0.50000.keras",
+    ]
+
+
 def test_class_weights_have_a_mean_of_one_over_the_examples(tf, dataset: Path) -> None:
     from trainer.train import _class_weights
 

@@ -18,7 +18,6 @@ from pipeline.system.errors import RunError
 
 _SCRATCH = ".scratch-"
 _RUN = "VGG16_RUN"  # in the environment, for the processes that write for a run
-_OWN_RUN = uuid.uuid4().hex[:12]  # of a process that writes for none
 _CHUNK = 1 << 20  # bytes
 
 
@@ -141,7 +140,7 @@ def run_id() -> str:
 
     A process that a run starts inherits it; see `write_for` for workers elsewhere.
     """
-    return os.environ.get(_RUN, _OWN_RUN)
+    return os.environ.setdefault(_RUN, uuid.uuid4().hex[:12])
 
 
 @contextlib.contextmanager
