@@ -19,6 +19,7 @@ SPLIT ?= test
 BENCH ?= input
 EVALUATION ?= evaluation
 FLINK ?= .flink
+TESTS_AT_ONCE ?= $(shell nproc)
 FAKE_GCS ?= v1.56.1
 ARGS ?=
 BEAM ?=
@@ -123,8 +124,8 @@ flink-down: install  ## End what flink-up has started (FLINK=.flink)
 	$(RUN) pipeline.flink_cluster down --folder="$(FLINK)" $(ARGS)
 
 .PHONY: test
-test: install  ## The tests that take seconds
-	$(RUN) pytest -m "not slow and not flink" $(ARGS)
+test: install  ## The tests that take seconds, on all cores (TESTS_AT_ONCE= ARGS=)
+	$(RUN) pytest -n $(TESTS_AT_ONCE) --dist loadfile --timeout 600 -m "not slow and not flink" $(ARGS)
 
 .PHONY: test-all
 test-all: install  ## Every test but those of a Flink cluster

@@ -40,6 +40,8 @@ DEV = [
     "moto[s3]",  # an S3 server on this machine
     "mypy",  # make check: types
     "pytest",  # make test
+    "pytest-timeout",  # ends a test that hangs, and shows where
+    "pytest-xdist",  # tests on every core
     "ruff",  # make check, make format
     "uv",  # make constraints: resolves every extra at once
 ]

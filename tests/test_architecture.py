@@ -40,7 +40,7 @@ LIGHT = {
         ("tensorflow", "keras", "apache_beam", "pandas"),
     ),
     "a Beam worker": (
-        "import pipeline.beam_job, pipeline.runners.options, "
+        "import pipeline.beam_job, pipeline.runners.execution, "
         "pipeline.shards.shard_writer, pipeline.shards.finalize",
         ("tensorflow", "keras"),
     ),

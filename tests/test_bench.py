@@ -70,7 +70,7 @@ def test_a_short_benchmark(
 @pytest.mark.slow
 def test_the_whole_benchmark(images: Path, program: Program) -> None:
     result = program(
-        *("pipeline", "bench", f"--images={images}", "--bench_images=32"),
+        *("benchmarks", "shards", f"--images={images}", "--bench_images=32"),
         *("--repeats=1", "--workers=2", *SIZE),
     )
     assert result.returncode == 0, result.stderr

@@ -157,7 +157,7 @@ def test_the_chart_is_a_picture(results, tmp_path: Path) -> None:
 def test_photos_are_needed(program: Program, dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     result = program(
-        *("trainer", "bench", f"--dataset={dataset}", "--batch_size=8"),
+        *("benchmarks", "input", f"--dataset={dataset}", "--batch_size=8"),
         *(f"--images={tmp_path / 'empty'}", f"--output={tmp_path / 'bench'}"),
     )
     assert result.returncode == 1
@@ -170,7 +170,7 @@ def test_the_whole_benchmark(
 ) -> None:
     output = tmp_path / "bench"
     result = program(
-        *("trainer", "bench", f"--dataset={made_dataset}", "--recipe=demo"),
+        *("benchmarks", "input", f"--dataset={made_dataset}", "--recipe=demo"),
         *("--batch_size=8", f"--images={images}", f"--output={output}"),
         *("--repeats=1", "--cpu"),
     )

@@ -220,7 +220,7 @@ def test_without_pandas_the_message_says_what_to_install(images: Path) -> None:
     script = """
 import sys
 from pathlib import Path
-from pipeline.sources.layout import layout
+from pipeline.sources import layout
 assert "pandas" not in sys.modules
 sys.modules["pandas"] = None
 layout.list_images(Path(sys.argv[1]), csv=Path(sys.argv[2]))

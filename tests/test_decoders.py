@@ -221,7 +221,7 @@ def test_a_photo_that_the_memory_does_not_hold_ends_the_run(
     large = Path(uris[2]).with_suffix(".png")
     Image.new("RGB", (9000, 9000)).save(large)
     uris[2] = str(large)
-    assert f"not enough memory to decode {large}, with 2 proc" in refusal(uris)
+    assert f"out of memory: {large}. What was committed is" in refusal(uris)
 
 
 def test_ended_in_the_middle_nothing_is_left(uris: list[str]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from pipeline.images import conversion
+from pipeline.images import conversion, image_bytes
 from pipeline.shards import image_in_progress
 from pipeline.sources import listing
 
@@ -176,6 +176,7 @@ def test_the_reasons_of_rejection_are_those_of_the_code() -> None:
     documented = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
     reasons = {
         *conversion.REASONS,
+        *image_bytes.REASONS,
         *listing.REASONS,
         *image_in_progress.REASONS,
     }

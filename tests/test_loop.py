@@ -211,7 +211,7 @@ def test_dropout_from_features_is_that_from_pixels(tf, make, replicas: int) -> N
     from trainer.training.step import InputSource
 
     pixels, expected = train(tf, make(1, 5e-5, dropout=0.5), 4)
-    source = InputSource("block4_pool", tf.identity, tf.identity)
+    source = InputSource("block4_pool", tf.identity)
     loop, network, _ = make(replicas, 5e-5, dropout=0.5, source=source)
     before = network.get_weights()
     prefix = model.prefix(network, "block4_pool")

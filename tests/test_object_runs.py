@@ -465,7 +465,7 @@ def test_flights_of_a_store_are_noted_here(
         assert (suspect.shard, suspect.position) == ("shard-1", 7)
         assert image_in_progress.suspects(bucket / "another") == []
         image_in_progress.quarantine(bucket, suspect, "timeout", "late")
-        assert one.condemned() == {7: ["timeout", "late"]}
+        assert one.quarantined() == {7: ["timeout", "late"]}
         image_in_progress.clear(bucket)
         assert image_in_progress.suspects(bucket) == []
     assert list(scratch.iterdir()) == []
@@ -542,7 +542,7 @@ def test_local_runs_load_no_client(images: Path) -> None:
 import sys
 from pathlib import Path
 from pipeline import preprocess, verify
-from pipeline.sources.layout import layout
+from pipeline.sources import layout
 layout.list_images(Path(sys.argv[1]))
 print(sorted({"boto3", "google.cloud.storage", "apache_beam"} & set(sys.modules)))
 """

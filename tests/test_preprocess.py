@@ -238,7 +238,8 @@ def test_an_empty_class_stops_before_any_work(
         (["--images=x", "--dataset=y", "--", "--foo=1"], "--foo"),
         (["--images=x", "--dataset=y", "stray"], "stray"),
         (["--images=x,,z", "--dataset=y"], "--images=x,,z has an empty path"),
-        (["samples", "--images=x", "--images=y"], "--images names 2 roots"),
+        (["samples", "--images=x"], "python -m benchmarks.demo photos"),
+        (["bench", "--images=x"], "python -m benchmarks shards"),
     ],
 )
 def test_wrong_usage(words: list[str], message: str, program: Program) -> None:

@@ -164,7 +164,7 @@ PARENT = """
 import sys, time
 sys.path.insert(0, "tests")
 import test_worker
-from predictor.processes.request_process import Worker
+from predictor.processes.request_process import RequestProcess as Worker
 
 if __name__ == "__main__":
     worker = Worker(test_worker.Obey, "> ")

@@ -200,7 +200,7 @@ def test_a_worker_is_a_process_of_this_python_with_our_package(
     worker, executable, module = note.read_text().split()
     assert worker != job.stdout.strip()
     assert Path(executable).parent == Path(sys.executable).parent
-    assert module == str(REPOSITORY / "pipeline" / "files.py")
+    assert module == str(REPOSITORY / "pipeline" / "storage" / "atomic.py")
 
 
 def test_it_is_alone_on_its_port(port: int) -> None:

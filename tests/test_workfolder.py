@@ -225,7 +225,7 @@ def test_clear_of_nothing(tmp_path: Path) -> None:
 KILLED_ANYWHERE = """
 import itertools, json, os, signal, sys
 from pathlib import Path
-from pipeline.storage.resumable_folder import WorkFolder
+from pipeline.storage.resumable_folder import ResumableFolder
 from test_workfolder import KEY, MANIFEST, PARTS, add, complete, folder_at, half
 
 STEPS = {"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.scandir"}

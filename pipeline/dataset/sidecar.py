@@ -36,7 +36,7 @@ class ShardResult(NamedTuple):
         return cls(Shard(**value["shard"]), ShardCounts(**value["tally"]))
 
     def to_json(self) -> dict[str, Any]:
-        """For WorkFolder.done."""
+        """Returns what ResumableFolder.done takes."""
         return {"shard": asdict(self.shard), "tally": asdict(self.tally)}
 
 

@@ -8,7 +8,7 @@ sidecars, ends the whole group when anything in it fails, and the group ends its
 when the launcher is gone.
 
 A worker that dies or hangs costs at most the image that did it: every image that was
-in flight is tried alone, in a process of its own; what fails there is condemned to be
+in flight is tried alone, in a process of its own; what fails there is quarantined to be
 a rejection, and the job goes on without it.
 """
 
@@ -110,10 +110,10 @@ class LocalRunner:
                 _run_in_child(job, watch, self._image_timeout)
             except _WorkerLostError as lost:
                 print(f"{lost}; going on with what is left", file=sys.stderr)
-                condemned = retry_alone.retry_suspects(
+                quarantined = retry_alone.retry_suspects(
                     dataset, contract, self._image_timeout
                 )
-                gained = condemned or len(watch.missing) < before
+                gained = quarantined or len(watch.missing) < before
                 fruitless = 0 if gained else fruitless + 1
                 if fruitless == _TRIES:
                     raise RunError(

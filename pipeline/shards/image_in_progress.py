@@ -1,7 +1,7 @@
 """Which image each shard is at, so that one that crashes or hangs can be named.
 
 _work/flight/HOST-SHARD     position in the plan, and since when; written in place
-_work/condemned/SHARD.json  {position: [reason, detail]}: not to be tried again
+_work/quarantined/SHARD.json  {position: [reason, detail]}: not to be tried again
 
 Who watches and who writes are on one machine, and so is the clock: the name of the
 machine keeps apart what a worker that was given up still writes on another one. An
@@ -57,8 +57,8 @@ class ImageInProgress:
         os.pwrite(self._file, _POSITION.pack(index, time.monotonic()), 0)
 
     def quarantined(self) -> dict[int, list[str]]:
-        """[reason, detail] of every condemned image of this shard, by position."""
-        return _condemned(self._folder, self._shard)
+        """[reason, detail] of every quarantined image of this shard, by position."""
+        return _quarantined(self._folder, self._shard)
 
     def __exit__(
         self,
@@ -102,8 +102,10 @@ def quarantine(
     folder: AnyPath, suspect: SuspectImage, reason: str, detail: str
 ) -> None:
     """Makes one image a rejection, without another try."""
-    verdicts = _condemned(folder, suspect.shard) | {suspect.position: [reason, detail]}
-    path = _condemned_path(folder, suspect.shard)
+    verdicts = _quarantined(folder, suspect.shard) | {
+        suspect.position: [reason, detail]
+    }
+    path = _quarantined_path(folder, suspect.shard)
     path.parent.mkdir(exist_ok=True)
     value = {str(index): why for index, why in verdicts.items()}
     atomic.write_json(path, value, scratch=folder / WORK)
@@ -116,11 +118,11 @@ def _place(folder: AnyPath) -> tuple[Path, str]:
     return Path(tempfile.gettempdir()), atomic.temporary_name(folder, "flight")
 
 
-def _condemned(folder: AnyPath, shard: str) -> dict[int, list[str]]:
-    path = _condemned_path(folder, shard)
+def _quarantined(folder: AnyPath, shard: str) -> dict[int, list[str]]:
+    path = _quarantined_path(folder, shard)
     verdicts = atomic.read_json(path) if path.is_file() else {}
     return {int(index): why for index, why in verdicts.items()}
 
 
-def _condemned_path(folder: AnyPath, shard: str) -> AnyPath:
-    return folder / WORK / "condemned" / f"{shard}.json"
+def _quarantined_path(folder: AnyPath, shard: str) -> AnyPath:
+    return folder / WORK / "quarantined" / f"{shard}.json"

@@ -58,10 +58,10 @@ def write(
     if sidecar.read_note(dataset, name):  # by a worker that was lost afterwards
         return
     while lost := _try(Task(name, folder, contract), image_timeout):
-        condemned = retry_alone.retry_suspects(
+        quarantined = retry_alone.retry_suspects(
             dataset, contract, image_timeout, only=name
         )
-        fruitless = 0 if condemned else fruitless + 1
+        fruitless = 0 if quarantined else fruitless + 1
         if fruitless == _TRIES:
             raise RuntimeError(
                 f"{lost} at shard {name}, {_TRIES} times in a row, and no image is to "

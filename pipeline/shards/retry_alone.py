@@ -30,18 +30,18 @@ def retry_suspects(
         only: a shard, where others still have their workers.
 
     Returns:
-        How many were condemned.
+        How many were quarantined.
     """
-    condemned = 0
+    quarantined = 0
     for suspect in image_in_progress.suspects(dataset, only=only):
         image = plan.planned_image(dataset, suspect.shard, suspect.position)
         why = _try_alone(image.uri, contract, image_timeout)
         if why:
             image_in_progress.quarantine(dataset, suspect, *why)
             print(f"rejected: {image.id}: {why[0]} ({why[1]})", file=sys.stderr)
-            condemned += 1
+            quarantined += 1
     image_in_progress.clear(dataset, only=only)
-    return condemned
+    return quarantined
 
 
 def _try_alone(

@@ -137,12 +137,6 @@ class Decoders:
             return self._decoders[asked.decoder].worker.answer(seconds=self._seconds)
         except BadImage as bad:
             return bad
-        except MemoryError as error:
-            raise RunError(
-                "there is not enough memory to decode "
-                f"{image_bytes.path(asked.uri)}, with {len(self._decoders)} processes "
-                f"at work. {_ADVICE}"
-            ) from error
 
     def _again(self, asked: _Asked, lost: WorkerLostError) -> BadImage | None:
         """Starts a new process for a lost one; returns why a photo is given up.

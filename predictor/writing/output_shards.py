@@ -21,7 +21,7 @@ class OutputNote(NamedTuple):
     rejects: list[Reject]
 
     def to_json(self) -> dict[str, Any]:
-        """For WorkFolder.done."""
+        """Returns what ResumableFolder.done takes."""
         return {"entry": self.entry._asdict(), "rejects": self.rejects}
 
 
