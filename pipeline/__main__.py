@@ -1,4 +1,11 @@
-"""Flags of `python -m pipeline`; what follows `--` goes to Beam."""
+"""Flags of `python -m pipeline`: IMAGES → DATASET.
+
+    shards  makes DATASET from IMAGES (the verb of a command line without one)
+    plan    says what `shards` with the same flags would take and make
+    verify  reads all of DATASET and names what is wrong with it
+
+What follows the first `--` goes to Beam.
+"""
 
 import os
 import sys

@@ -45,11 +45,11 @@ def run(
     """Makes a dataset, or goes on where an earlier run of the same job stopped.
 
     Args:
-        images: the roots of the photos; see sources.list_images.
+        images: the roots of the photos; see layout.list_images.
         dataset: the folder to make.
         contract: of the stored images.
         csv: ids, labels and perhaps splits of the photos.
-        shards: per split; None for `shard.default_count`.
+        shards: per split; None for `plan.default_count`.
         validation_fraction: of each class, where there are no splits.
         labelled_test: `test/` holds class folders.
         classes: an existing class list, so that labels agree with another dataset's.
@@ -57,7 +57,7 @@ def run(
         max_reject_fraction: above it the run fails once everything is tried.
         workers: processes.
         image_timeout: seconds after which an image is given up; 0 for never.
-        runner: where Beam runs the job; see job.engine_options.
+        runner: where Beam runs the job; see execution.engine_options.
         overwrite: remove what another run left in `dataset`.
         beam_arguments: options for Beam.
 
@@ -68,16 +68,15 @@ def run(
     started = time.monotonic()
     roots = images if isinstance(images, Sequence) else [images]
     _refuse_inside(dataset, roots, named=csv is not None)
-    with folder_lock.held(
-        dataset, notes=WORK
-    ):  # before the listing, which may take minutes
+    # Before the listing, which may take minutes: a second run is refused at once.
+    with folder_lock.held(dataset, notes=WORK):
         folders = {"images": roots, "dataset": [dataset]}
-        make = (
+        new_runner = (
             LocalRunner
             if runner == "local"
             else functools.partial(RemoteShardRunner, runner, folders=folders)
         )
-        workforce = make(
+        shard_runner = new_runner(
             workers=workers, image_timeout=image_timeout, beam_arguments=beam_arguments
         )
         listing = layout.list_images(
@@ -107,7 +106,7 @@ def run(
         )
         complete = True
         with raising_noted_error(folder):
-            complete = workforce.write(dataset, planned, contract)
+            complete = shard_runner.write(dataset, planned, contract)
         if complete:
             _report(dataset, time.monotonic() - started)
 

@@ -1,4 +1,11 @@
-"""Flags of `python -m predictor`."""
+"""Flags of `python -m predictor`: MODEL + DATASET or photos → PREDICTIONS.
+
+    predict   writes PREDICTIONS (the verb of a command line without one)
+    evaluate  says how good MODEL, or PREDICTIONS, are
+    verify    reads all of PREDICTIONS and names what is wrong with them
+
+What follows the first `--` goes to Beam, where `--runner` names one of its runners.
+"""
 
 import os
 import sys

@@ -48,7 +48,7 @@ def run(
         labels: a CSV `id,label`, in place of the labels of the dataset. A label that
             has no prediction counts as wrong; a prediction that has none, nowhere.
         batch_size: global, over all replicas.
-        virtual_devices, cpu: see devices.strategy.
+        virtual_devices, cpu: see distribution.strategy.
 
     Raises:
         UsageError: there is nothing to evaluate, or nothing to hold it to.

@@ -41,7 +41,7 @@ def run(
         wanted: what is predicted, and where it goes.
         batch_size: global, over all replicas. Batches never span shards.
         writers: processes that write; None for what the devices need.
-        virtual_devices, cpu: see devices.strategy.
+        virtual_devices, cpu: see distribution.strategy.
 
     Raises:
         RunError: MODEL and the images do not fit, one of them is damaged, or the
@@ -58,7 +58,7 @@ def run(
             print(f"PREDICTIONS {wanted.folder} is complete already; nothing to do.")
             return
         if missing := begun.parts.missing():
-            # Here: what Begun refuses need not wait for TensorFlow.
+            # Here: what StartedRun refuses need not wait for TensorFlow.
             from predictor.forward_pass import ForwardPass, naming_shortage
             from trainer import model
             from trainer.training import distribution

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.beam_job import Job
-from pipeline.dataset import shard_cache as fetch
 from pipeline.dataset.ledger import Reject
+from pipeline.dataset.shard_cache import cache_at
 from pipeline.runners.progress import JobProgress
 from pipeline.runners.remote import RemoteRunner
 from pipeline.storage import folder_lock
@@ -28,7 +28,7 @@ from predictor.format.predictions_manifest import MANIFEST
 from predictor.request import PredictionRequest, StartedRun
 from predictor.writing import writers
 
-_Cache = tuple[Path | None, int | None]  # see fetch.cache_at
+_Cache = tuple[Path | None, int | None]  # see shard_cache.cache_at
 
 _TURN = threading.Lock()  # of the threads of a worker
 
@@ -47,7 +47,7 @@ def run(
     Args:
         wanted: what is predicted, and where it goes: the workers reach all of it under
             the same names.
-        runner, workers, beam_arguments: see engine.Engine.
+        runner, workers, beam_arguments: see remote.RemoteRunner.
         batch_size: over all replicas of a worker.
         shard_cache: of every worker's machine, for a dataset in a store.
 
@@ -100,7 +100,7 @@ class _Worker:
         from trainer.training import distribution
 
         resources.limit_arenas()
-        fetch.cache_at(*shard_cache)
+        cache_at(*shard_cache)
         announce_worker(wanted.folder)
         self.begun = StartedRun(wanted, alone=False)
         strategy = distribution.strategy()

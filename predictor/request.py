@@ -32,7 +32,7 @@ class PredictionRequest:
         folder: PREDICTIONS, to make.
         format: of the files.
         dataset: DATASET, whose split is predicted; it need not be labelled.
-        images: in place of that, photos; see unlabelled.list_images.
+        images: in place of that, photos; see photo_listing.list_photos.
         split: of either.
         sample_submission: of format `submission`: the ids that it has to have.
         max_reject_fraction: of `images`: more rejects than this fail the run.
@@ -95,7 +95,7 @@ class StartedRun:
             )
 
     def announce(self, missing: Sequence[int], *, writers: int) -> None:
-        """Says how much will be written; see volume.announce.
+        """Says how much will be written; see size_estimate.announce.
 
         Args:
             missing: positions of shards.

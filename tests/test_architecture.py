@@ -1,5 +1,6 @@
 """Rules of the house that import-linter (`make check`) cannot say."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -89,3 +90,26 @@ def test_every_folder_of_modules_is_a_package() -> None:
         if not Path(path.parent, "__init__.py").is_file()
     }
     assert missing == set()
+
+
+def test_what_docstrings_refer_to_exists() -> None:
+    """A docstring says `see module.name`: both are there."""
+    sources: dict[str, str] = {}
+    for path in MODULES:
+        sources[path.stem] = sources.get(path.stem, "") + path.read_text()
+    references = {
+        (path.stem, *found)
+        for path in MODULES
+        for found in re.findall(r"\bsee `?(\w+)\.(\w+)", path.read_text())
+    }
+    assert len(references) > 20
+    dead = [
+        f"{where}: see {module}.{name}"
+        for where, module, name in sorted(references)
+        if not re.search(
+            rf"^\s*(?:def|class) {name}\b|^{name}\b",
+            sources.get(module, ""),
+            re.MULTILINE,
+        )
+    ]
+    assert dead == []

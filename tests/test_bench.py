@@ -68,13 +68,13 @@ def test_a_short_benchmark(
 
 
 @pytest.mark.slow
-def test_the_whole_benchmark(images: Path, program: Program) -> None:
+def test_the_whole_benchmark(images: Path, program: Program, tmp_path: Path) -> None:
     result = program(
         *("benchmarks", "shards", f"--images={images}", "--bench_images=32"),
-        *("--repeats=1", "--workers=2", *SIZE),
+        *("--repeats=1", "--workers=2", *SIZE, f"--output={tmp_path / 'bench'}"),
     )
     assert result.returncode == 0, result.stderr
-    value = json.loads(result.stdout.splitlines()[-1])
+    value = json.loads((tmp_path / "bench" / "shards.json").read_text())
     names = {figure["name"] for figure in value["figures"]}
     assert {"1 → 2 processes", "TensorFlow, full decode, area"} <= names
     assert set(value["encodings"][0]["rates"]) == {"simplejpeg", "tensorflow"}

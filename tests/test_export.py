@@ -147,7 +147,7 @@ def graph_of(contract: ImageContract):
 
 @pytest.fixture
 def decode_batch(tf):
-    """`graph_image.decode_batch` in a graph."""
+    """`image_decoding.decode_batch` in a graph."""
 
     def call(
         data: list[bytes], contract: ImageContract = RULES["stretch"]

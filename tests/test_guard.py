@@ -107,7 +107,7 @@ def test_it_ends_with_its_worker(
         cwd=REPOSITORY,
         env=os.environ | {"PYTHONPATH": f"{tmp_path}:{REPOSITORY / 'tests'}"},
     )
-    while not (folder / WORK / "flight" / f"{platform.node()}-{name}").is_file():
+    while not (folder / WORK / "in_progress" / f"{platform.node()}-{name}").is_file():
         assert worker.poll() is None
         time.sleep(0.02)
     (process,) = children(worker.pid)

@@ -101,10 +101,9 @@ def test_the_note_of_a_dead_run_is_not_taken_for_the_holders(tmp_path: Path) -> 
     (tmp_path / WORK).mkdir()
     dead = {"host": platform.node(), "pid": 2**22 + 1, "since": "long ago"}
     (tmp_path / WORK / ".holder.json").write_text(json.dumps(dead))
-    late = "import threading; sign = folder_lock.sign\n"
-    late += (
-        "folder_lock.sign = lambda folder: threading.Timer(0.4, sign, [folder]).start()"
-    )
+    late = "import threading; sign = folder_lock.note_holder\n"
+    late += "folder_lock.note_holder = lambda folder: threading.Timer(0.4, sign, "
+    late += "[folder]).start()"
     with holding(tmp_path, before=late) as process:
         message = f"pid {process.pid}"
         with (

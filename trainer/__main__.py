@@ -1,4 +1,10 @@
-"""Flags of `python -m trainer`."""
+"""Flags of `python -m trainer`: DATASET → MODEL.
+
+train   trains MODEL on DATASET (the verb of a command line without one)
+doctor  tries out whether this node can train
+curves  draws the history of MODEL
+export  writes MODEL for TensorFlow Serving and for LiteRT
+"""
 
 import dataclasses
 import sys

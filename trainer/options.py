@@ -12,7 +12,7 @@ class Options:
 
     Attributes:
         seed: of everything random; makes the run deterministic.
-        cache: see cache.choose.
+        cache: see policy.choose.
         cache_folder: on a local disk, for a cache that is larger than the memory, or
             of features; it is kept. Without it MODEL/cache, which goes when the run is
             complete.
@@ -20,7 +20,7 @@ class Options:
         save_minutes: between two savings of the state inside an epoch.
         keep_snapshots: the newest, which are the best; without it, all.
         hang_minutes: without any progress, until the run is ended.
-        virtual_devices, cpu, all_reduce: see devices.strategy.
+        virtual_devices, cpu, all_reduce: see distribution.strategy.
     """
 
     seed: int | None = None

@@ -137,7 +137,7 @@ class _Run:
                 recipe=recipe,
             )
         self._begin(recipe.phase(self._last_epoch()))
-        self._supply: TrainingInputs | None = None
+        self._inputs: TrainingInputs | None = None
         self._next_save = 0.0
         if earlier:
             state.restore(self._checkpoint, self._model, self._optimizer)
@@ -164,7 +164,7 @@ class _Run:
                 if phase != self._phase:
                     print(f"from here on, trained are: {phase.trainable}")
                     self._begin(phase)
-                self._run_phase(phase, self._supplied(phase, choice))
+                self._run_phase(phase, self._inputs_of(phase, choice))
         self._save_result()
 
     def _run_phase(self, phase: Phase, supplied: TrainingInputs) -> None:
@@ -188,19 +188,19 @@ class _Run:
             while self._progress.epoch < end:
                 self._epoch(self._progress.epoch + 1, batches, supplied.validation)
 
-    def _supplied(self, phase: Phase, choice: CacheChoice) -> TrainingInputs:
+    def _inputs_of(self, phase: Phase, choice: CacheChoice) -> TrainingInputs:
         """What a phase trains on; where all layers are trained, features are none."""
         if choice.features and phase.trainable == "all":
             choice = policy.choose(
                 "auto", self._dataset, earlier={"order": choice.order}
             )
             print(choice)
-        if self._supply and self._supply.choice.kind == choice.kind:
-            return self._supply
-        self._supply = None  # its memory is free before more is taken
+        if self._inputs and self._inputs.choice.kind == choice.kind:
+            return self._inputs
+        self._inputs = None  # its memory is free before more is taken
         folder = _cache_folder(self._folder, self._options)
         if choice.features:
-            self._supply = training_inputs.of_features(
+            self._inputs = training_inputs.of_features(
                 choice,
                 self._dataset,
                 folder,
@@ -210,14 +210,14 @@ class _Run:
                 seed=self._progress.stream,
             )
         else:
-            self._supply = training_inputs.of_pixels(
+            self._inputs = training_inputs.of_pixels(
                 choice,
                 self._dataset,
                 folder,
                 batch_size=self._recipe.batch_size,
                 seed=self._progress.stream,
             )
-        return self._supply
+        return self._inputs
 
     def _last_epoch(self) -> int:
         """The epoch, from 0, that the state was saved in."""
@@ -225,7 +225,7 @@ class _Run:
         return self._progress.epoch if within else max(0, self._progress.epoch - 1)
 
     def _begin(self, phase: Phase) -> None:
-        """A phase has its own trainable layers, and its own optimizer."""
+        """Sets the trainable layers of a phase and builds its optimizer."""
         self._phase = phase
         with self._strategy.scope():
             model.train_only(self._model, phase.trainable)

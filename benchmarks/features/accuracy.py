@@ -50,7 +50,7 @@ def run(
         output: folder to make, for the results.
         recipe: of the model, in its last phase.
         repeats: seeds.
-        virtual_devices, cpu: see devices.strategy.
+        virtual_devices, cpu: see distribution.strategy.
 
     Raises:
         RunError: DATASET is at fault.

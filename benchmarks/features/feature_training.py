@@ -104,7 +104,7 @@ def run(
         output: folder to make, for the results.
         recipe: of the model, in its last phase.
         repeats: of the extraction, and of the epochs from float16 and uint8.
-        virtual_devices, cpu: see devices.strategy.
+        virtual_devices, cpu: see distribution.strategy.
 
     Raises:
         RunError: DATASET is at fault.

@@ -83,8 +83,8 @@ def training(
     """Memory of a fresh process after an epoch and its validation.
 
     Args:
-        dataset, recipe, features, folder: see trial.start.
-        virtual_devices, cpu: see devices.strategy.
+        dataset, recipe, features, folder: see unsaved_training.start.
+        virtual_devices, cpu: see distribution.strategy.
     """
     return _in_process(
         resources.cores(),

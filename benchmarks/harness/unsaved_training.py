@@ -136,7 +136,7 @@ def start(
         recipe: of the network.
         strategy: of the devices.
         features: that are in the folder, or will be; without them, pixels in memory.
-        folder: see supply.of_features.
+        folder: see training_inputs.of_features.
         seed: of all of them.
     """
     keras.utils.set_random_seed(seed)

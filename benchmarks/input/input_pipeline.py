@@ -66,7 +66,7 @@ def run(
         repeats: of every measurement.
         seconds: that each takes.
         epochs: over which the memory is watched.
-        virtual_devices, cpu: see devices.strategy.
+        virtual_devices, cpu: see distribution.strategy.
 
     Raises:
         RunError: DATASET or IMAGES are at fault.

@@ -37,7 +37,7 @@ _KEPT = 32  # newest shards, which somebody may be about to open
 _CHUNK = 8 << 20
 _DEAD_SECONDS = 3600.0  # without a byte, after which nobody writes to a scratch file
 _SHARD = re.compile(r"[0-9a-f]{64}\.tfrecord")
-_SCRATCH = re.compile(r"\.scratch-.*[0-9a-f]{64}\.tfrecord")  # of files.commit_path
+_SCRATCH = re.compile(r"\.scratch-.*[0-9a-f]{64}\.tfrecord")  # of atomic.commit_path
 _PLACE: dict[str, Any] = {}  # as flags said
 
 

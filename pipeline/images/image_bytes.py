@@ -78,7 +78,7 @@ def read(uri: str) -> bytes:
     try:
         content = io_errors.insist(where, partial(_content, where, place))
     except OSError as error:
-        raise BadImage("unreadable", str(error.strerror)) from error
+        raise BadImage("unreadable", str(error.strerror or error)) from error
     if place and len(content) < place[-1]:
         raise BadImage("unreadable", f"{where} ends within it")
     return content

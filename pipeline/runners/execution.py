@@ -1,4 +1,4 @@
-"""The Beam job: one element is one part. Beam is imported here, and in worker_pool."""
+"""Beam's options and runners: runs a job here, or hands it to another runner."""
 
 import logging
 import shlex

@@ -8,8 +8,8 @@ sidecars, ends the whole group when anything in it fails, and the group ends its
 when the launcher is gone.
 
 A worker that dies or hangs costs at most the image that did it: every image that was
-in flight is tried alone, in a process of its own; what fails there is quarantined to be
-a rejection, and the job goes on without it.
+in progress is tried alone, in a process of its own. What fails there is quarantined:
+it becomes a reject, and the job goes on without it.
 """
 
 import contextlib
@@ -128,7 +128,7 @@ class LocalRunner:
 
 
 class _WorkerLostError(Exception):
-    """A worker process died or hung; which image it was at, `flight` knows."""
+    """A worker process died or hung; image_in_progress knows which image it was at."""
 
 
 _Job = tuple[AnyPath, ImageContract, int, Sequence[str]]

@@ -86,7 +86,7 @@ class JobProgress:
         return ""
 
     def begun(self) -> bool:
-        """Whether any worker has said `begin`, or all is done."""
+        """Returns whether any worker has announced itself, or all is done."""
         return self._output.manifest.is_file() or worker_signs.worker_announced(
             self._output.folder
         )

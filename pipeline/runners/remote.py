@@ -75,21 +75,23 @@ class RemoteRunner:
         from pipeline.runners import execution
 
         runner = self._runner.lower().removesuffix("runner")
-        lookout = _ProgressThread(watch, _PATIENCE.get(runner, _PATIENCE_SECONDS))
+        progress_thread = _ProgressThread(
+            watch, _PATIENCE.get(runner, _PATIENCE_SECONDS)
+        )
         try:
-            with lookout:
-                lookout.running = execution.run_there(work, self._options)
-                if lookout.running is not None:  # as it is for a template
-                    lookout.running.wait_until_finish()
+            with progress_thread:
+                progress_thread.running = execution.run_there(work, self._options)
+                if progress_thread.running is not None:  # as it is for a template
+                    progress_thread.running.wait_until_finish()
         except KeyboardInterrupt:
-            if lookout.complaint:  # it was the lookout that interrupted
-                raise self._failure(lookout.complaint, log) from None
+            if progress_thread.complaint:  # it was the progress_thread that interrupted
+                raise self._failure(progress_thread.complaint, log) from None
             print(f"asking {self._runner} to cancel the job …", flush=True)
-            lookout.cancel()
+            progress_thread.cancel()
             raise
         except Exception as error:
             last = (str(error).strip() or repr(error)).splitlines()[-1]
-            raise self._failure(lookout.complaint or last, log) from error
+            raise self._failure(progress_thread.complaint or last, log) from error
 
     def _failure(self, why: str, log: Path) -> RunError:
         return RunError(

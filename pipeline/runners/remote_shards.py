@@ -14,10 +14,10 @@ from pipeline.storage.object_paths import AnyPath
 
 
 class RemoteShardRunner:
-    """Has the shards of a planned dataset written by a runner of Beam; see crew.Crew.
+    """Has a runner of Beam write the shards of a dataset; see local.LocalRunner.
 
     Args:
-        runner, workers, folders, beam_arguments: see engine.Engine, and for what is
+        runner, workers, folders, beam_arguments: see remote.RemoteRunner; for what is
             raised.
         image_timeout: seconds that one image may take; 0 for any time.
     """

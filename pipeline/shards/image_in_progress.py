@@ -1,11 +1,11 @@
 """Which image each shard is at, so that one that crashes or hangs can be named.
 
-_work/flight/HOST-SHARD     position in the plan, and since when; written in place
+_work/in_progress/HOST-SHARD  position in the plan, and since when; written in place
 _work/quarantined/SHARD.json  {position: [reason, detail]}: not to be tried again
 
 Who watches and who writes are on one machine, and so is the clock: the name of the
 machine keeps apart what a worker that was given up still writes on another one. An
-object is not written in place: the flights of a DATASET in a store are among the
+object is not written in place: for a DATASET in a store these files are among the
 temporary files.
 """
 
@@ -32,7 +32,7 @@ _POSITION = struct.Struct("<qd")  # index in the plan, seconds of the monotonic 
 
 
 class SuspectImage(NamedTuple):
-    """An image that was in flight: its shard, position, and for how long in seconds."""
+    """An image that a worker was at: shard, position, and for how long in seconds."""
 
     shard: str
     position: int
@@ -71,7 +71,7 @@ class ImageInProgress:
 
 
 def suspects(folder: AnyPath, *, only: str | None = None) -> list[SuspectImage]:
-    """The images that are in flight, or were when their processes died.
+    """Returns the images that are in progress, or were when their processes died.
 
     Args:
         folder: the dataset.
@@ -92,7 +92,7 @@ def suspects(folder: AnyPath, *, only: str | None = None) -> list[SuspectImage]:
 
 
 def clear(folder: AnyPath, *, only: str | None = None) -> None:
-    """Forgets all flights, or those of one shard; for when no worker is left."""
+    """Forgets all images in progress, or those of one shard, once no worker is left."""
     place, before = _place(folder)
     for path in place.glob(f"{before}{only or '*'}"):
         path.unlink(missing_ok=True)
@@ -112,10 +112,10 @@ def quarantine(
 
 
 def _place(folder: AnyPath) -> tuple[Path, str]:
-    """Where the flights of a dataset are, and what their names begin with."""
+    """Returns where these files of a dataset are, and what their names begin with."""
     if isinstance(folder, Path):
-        return folder / WORK / "flight", f"{platform.node()}-"
-    return Path(tempfile.gettempdir()), atomic.temporary_name(folder, "flight")
+        return folder / WORK / "in_progress", f"{platform.node()}-"
+    return Path(tempfile.gettempdir()), atomic.temporary_name(folder, "in-progress")
 
 
 def _quarantined(folder: AnyPath, shard: str) -> dict[int, list[str]]:

@@ -28,7 +28,7 @@ _TRIES = 3
 
 
 class Task(NamedTuple):
-    """A planned shard of a dataset folder; see `shard.write`."""
+    """A planned shard of a dataset folder; see `shard_writer.write`."""
 
     name: str
     folder: str
@@ -38,7 +38,7 @@ class Task(NamedTuple):
 def write(
     name: str, *, folder: str, contract: ImageContract, image_timeout: float
 ) -> None:
-    """Does what `shard.write` does, whatever the decoder does.
+    """Does what `shard_writer.write` does, whatever the decoder does.
 
     Args:
         name: of the shard.
@@ -47,8 +47,8 @@ def write(
         image_timeout: seconds that one image may take.
 
     Raises:
-        RuntimeError: what `shard.write` raised; or its process was lost several times,
-            and no image is to blame.
+        RuntimeError: what `shard_writer.write` raised; or its process was lost several
+            times, and no image is to blame.
     """
     dataset, fruitless = object_paths.at(folder), 0
     if ResumableFolder(dataset, manifest=MANIFEST).complete():  # a runner tries again
@@ -95,10 +95,10 @@ def _try(task: Task, image_timeout: float) -> str | None:
             process.stdin.flush()  # and not closed: it ends when this process does
             while process.poll() is None:
                 time.sleep(_LOOK_SECONDS)
-                flights = image_in_progress.suspects(
+                in_progress = image_in_progress.suspects(
                     object_paths.at(task.folder), only=task.name
                 )
-                if any(one.seconds > image_timeout for one in flights):
+                if any(one.seconds > image_timeout for one in in_progress):
                     return f"no result in {image_timeout:g} s for an image"
         finally:
             process.kill()

@@ -1,4 +1,4 @@
-"""Which image ended a worker: every one that was in flight is tried alone."""
+"""Which image ended a worker: every image that a worker was at is tried alone."""
 
 import math
 import multiprocessing
@@ -21,7 +21,7 @@ def retry_suspects(
     *,
     only: str | None = None,
 ) -> int:
-    """Condemns the images that crash or hang on their own, to be rejections.
+    """Tries each suspect image alone, and quarantines those that crash or hang.
 
     Args:
         dataset: the folder; whoever was at one of its shards is gone.

@@ -31,7 +31,7 @@ def list_images(
 
     Args:
         images: IMAGES, one root or several of one layout.
-        csv: ids, labels and perhaps splits; see catalogue.list_named.
+        csv: ids, labels and perhaps splits; see csv_manifest.list_named.
         validation_fraction: of each class of a root of class folders, or of a CSV
             without splits, in [0, 1).
         seed: of the hash that chooses them.

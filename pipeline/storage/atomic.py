@@ -45,7 +45,7 @@ def commit_path(path: AnyPath, *, scratch: AnyPath | None = None) -> Iterator[Pa
             files.
 
     When the body raises, nothing is left behind; after a `kill -9` a hidden file is,
-    for `lock.remove_scratch`. Its name carries the id of the run.
+    for `folder_lock.remove_scratch`. Its name carries the id of the run.
     """
     if isinstance(path, ObjectPath):
         prefix = f"{_upload_name(scratch or path.parent)}{run_id()}-"

@@ -9,7 +9,7 @@ from pipeline.system.errors import UsageError
 
 
 def path(text: str) -> "AnyPath":
-    """The path of a flag, of a file or of an object; see objects.locate."""
+    """The path of a flag, of a file or of an object; see object_paths.locate."""
 
     return object_paths.locate(text)
 

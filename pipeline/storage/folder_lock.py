@@ -1,10 +1,10 @@
 """Keeps two runs from writing to one output folder at the same time.
 
 The lock is `flock` on the folder itself: the kernel drops it when the process ends,
-however it ends, no child inherits it, and it leaves no file. Who holds it is noted for
-the run that is refused, as long as the lock is held:
+however it ends, no child keeps it (a fork closes its copy), and it leaves no file. Who
+holds it is noted for the run that is refused, as long as the lock is held:
 
-    NOTES/.holder.json      host, pid, since, run (see files.run_id)
+    NOTES/.holder.json      host, pid, since, run (see atomic.run_id)
 
 The lock also tells whose scratch files are left-overs: while it is held, those of any
 other run are those of a dead one.
@@ -54,7 +54,7 @@ _held: dict[AnyPath, _Hold] = {}
 
 @contextlib.contextmanager
 def held(folder: AnyPath, *, notes: str = ".") -> Iterator[None]:
-    """Holds the lock of an output folder; within it, again does nothing.
+    """Holds the lock of an output folder; a second time in a process does nothing.
 
     Args:
         folder: made where it is not there, and removed at the end if it is still empty.
@@ -65,7 +65,7 @@ def held(folder: AnyPath, *, notes: str = ".") -> Iterator[None]:
         RunError: another run holds the lock, or `folder` is a file.
     """
     folder = folder.resolve()
-    if folder in _held:  # by the entry point, before it imported TensorFlow
+    if folder in _held:  # as by trainer/__main__, before TensorFlow is imported
         yield
         return
     place = _on_this_machine(folder)
@@ -76,7 +76,7 @@ def held(folder: AnyPath, *, notes: str = ".") -> Iterator[None]:
             stack.enter_context(atomic.new_run())
         _held[folder] = _acquire(folder, place, note)
         try:
-            sign(folder)
+            note_holder(folder)
             yield
         finally:
             # A forked child has forgotten it: the folder is its parent's.
@@ -84,7 +84,7 @@ def held(folder: AnyPath, *, notes: str = ".") -> Iterator[None]:
                 _leave(hold, made)
 
 
-def sign(folder: AnyPath) -> None:
+def note_holder(folder: AnyPath) -> None:
     """Notes the holder of a folder again, where its notes were removed meanwhile.
 
     Does nothing where this process does not hold the folder.

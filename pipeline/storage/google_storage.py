@@ -30,7 +30,10 @@ class GoogleStorage:
 
     def __init__(self) -> None:
         times = (object_store.CONNECT_SECONDS, object_store.READ_SECONDS)
-        self._patience = {"retry": None, "timeout": times}  # store.insist tries again
+        self._patience = {
+            "retry": None,
+            "timeout": times,
+        }  # object_store.insist tries again
         with _explained("connect to"):
             self._first = storage.Client()
         # A session of requests is for one thread at a time; credentials are for all.

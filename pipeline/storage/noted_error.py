@@ -1,4 +1,4 @@
-"""What a job does, whatever it makes and wherever it runs.
+"""The message of a failed step, left in the folder for the launcher.
 
 _work/verdict.json      why a step failed: no disk to write to, too many rejects, …
 """

@@ -56,7 +56,7 @@ class ResumableFolder(Generic[_Folder]):
             return False
         self._refuse_foreign()
         self._note_key(key)
-        folder_lock.sign(self.folder)  # `clear` removed the note
+        folder_lock.note_holder(self.folder)  # `clear` removed the note
         return False
 
     def complete(self) -> bool:

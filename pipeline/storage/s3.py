@@ -54,7 +54,7 @@ class S3:
         config = Config(
             connect_timeout=object_store.CONNECT_SECONDS,
             read_timeout=object_store.READ_SECONDS,
-            retries={"total_max_attempts": 1},  # store.insist does that
+            retries={"total_max_attempts": 1},  # object_store.insist does that
             max_pool_connections=object_store.CONNECTIONS,
         )
         with _explained("connect to", ""):

@@ -16,7 +16,7 @@ _WORKERS = "workers"
 
 @functools.cache
 def announce_worker(folder: AnyPath) -> None:
-    """What a worker of a job says once: there it is."""
+    """Announces this worker, once per process, so that the launcher knows of it."""
     work = folder / WORK
     (work / _WORKERS).mkdir(exist_ok=True)
     name = f"{platform.node()}-{os.getpid()}"
@@ -24,5 +24,5 @@ def announce_worker(folder: AnyPath) -> None:
 
 
 def worker_announced(folder: AnyPath) -> bool:
-    """Returns whether any worker has said `begin`."""
+    """Returns whether any worker has called `announce_worker`."""
     return any((folder / WORK / _WORKERS).glob("*"))

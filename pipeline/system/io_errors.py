@@ -1,9 +1,9 @@
 """What an error of the operating system means for a file, and for the run.
 
-A file that is not there, or that must not be read, is data: the photo is rejected. Any
-other error says nothing about the file. One that may pass is tried again, and then the
-run stops; the rest stop it at once. Stopping is the safe side, also for an error that
-is in no list: a rerun goes on, whereas a rejection is permanent.
+A file that is not there (ENOENT), or that we may not read (EACCES), is data: the photo
+is rejected. Any other error says nothing about the file. One that may pass is tried
+again, and then the run stops; the rest stop it at once. Stopping is the safe side, also
+for an error that is in no list: a rerun goes on, whereas a rejection is permanent.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 from pipeline.system.errors import UnavailableError
 
 _TRIES = 6
-_FIRST_WAIT = 0.25  # seconds; each further wait is twice as long, 7.75 s in all
+_FIRST_WAIT = 0.25  # seconds; each further wait is twice as long, 7.75 s in all at most
 _PATIENCE = 30.0  # seconds until the last try; less than --image_timeout
 
 _T = TypeVar("_T")
@@ -77,7 +77,7 @@ _CONTENT = Rule(Action.REJECT, "restore the file")
 
 
 def rule_of(error: OSError) -> Rule:
-    """Returns what an error means; the one table for all programs."""
+    """Returns what an error of reading means; the one table for all programs."""
     return _RULES.get(error.errno, _OTHER) if error.errno else _CONTENT
 
 
@@ -141,7 +141,9 @@ def insist(where: object, action: Callable[[], _T]) -> _T:
 
 @contextlib.contextmanager
 def explained(where: object) -> Iterator[None]:
-    """Turns an error of the system in the body into one that stops the run.
+    """Turns any error of the system in the body into one that stops the run.
+
+    Whatever the table says: the body writes, or reads what the run itself has made.
 
     Args:
         where: what the body reads or writes, for an error that names no file.

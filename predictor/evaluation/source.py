@@ -114,7 +114,7 @@ class EvaluationSource:
 
         Args:
             batch_size: of what is made, over all replicas.
-            devices: see devices.strategy.
+            devices: see distribution.strategy.
         """
         if not self.predictions:
             yield from self._predict(batch_size, devices)

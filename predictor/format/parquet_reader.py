@@ -22,7 +22,7 @@ def header(path: AnyPath) -> list[str]:
 
 
 def parts(path: AnyPath, form: Format, width: int) -> Iterator[RowBatch]:
-    """As csv_rows.parts."""
+    """As csv_reader.parts."""
     top_k = form.kind == "top_k"
     with path.open("rb") as content, pq.ParquetFile(content) as file:
         header, types = file.schema_arrow.names, file.schema_arrow.types

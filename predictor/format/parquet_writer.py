@@ -17,7 +17,7 @@ _GROUP_BYTES = 64 << 20  # of probabilities, that are kept until they are writte
 def table(
     kind: str, top_k: int, classes: Sequence[str], output: Any
 ) -> Iterator["_Rows"]:
-    """Opens a Parquet file of rows, compressed by Zstandard; see formats.table."""
+    """Opens a Parquet file of rows, compressed by Zstandard; see file_format.table."""
     k = top_k if kind == "top_k" else None
     schema = _schema(classes, k)
     # Neither a dictionary nor least and greatest values say anything of probabilities.

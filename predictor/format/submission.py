@@ -99,7 +99,7 @@ def assemble(
         parts: CSVs `id,landmarks`, whose ids are those of the images.
         sample: the ids to have; without it, the stem of every image's id.
         output: PREDICTIONS.
-        compression: one of formats.COMPRESSIONS.
+        compression: one of file_format.COMPRESSIONS.
 
     Raises:
         RunError: images share a stem, or none of them is in the sample.

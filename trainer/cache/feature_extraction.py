@@ -41,7 +41,7 @@ def keep(
         network: with its final weights in the frozen layers.
         strategy: of the network; all its replicas compute.
         dataset, split: of the images.
-        folder: on a local disk; see trainer.cache.on_disk.
+        folder: on a local disk; see on_disk.on_disk.
         features: what to keep.
         recipe: of the run.
 

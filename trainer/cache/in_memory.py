@@ -28,7 +28,7 @@ class Encoded:
     """The records of a split as they are stored; decoded again whenever taken.
 
     Attributes:
-        examples, serve: see trainer.data.input_pipeline.Store.
+        examples, serve: see input_pipeline.Store.
     """
 
     def __init__(self, dataset: Dataset, split: str) -> None:
@@ -46,7 +46,7 @@ class Encoded:
     def serve(
         self, positions: Callable[[int], tf.data.Dataset], batch_size: int
     ) -> tf.data.Dataset:
-        """Decodes; see trainer.data.input_pipeline.Store."""
+        """Decodes; see input_pipeline.Store."""
         together = min(batch_size, data.DECODED_TOGETHER)
         served = positions(together).map(
             self._take, num_parallel_calls=resources.cores() + 1
@@ -71,7 +71,7 @@ class Rows:
     """Arrays with a row for every example, in the order of the shards: pixels, mostly.
 
     Attributes:
-        examples, serve: see trainer.data.input_pipeline.Store.
+        examples, serve: see input_pipeline.Store.
         columns: one array, or more by name; in memory or mapped into it.
         labels: int64[examples].
 
@@ -92,7 +92,7 @@ class Rows:
     def serve(
         self, positions: Callable[[int], tf.data.Dataset], batch_size: int
     ) -> tf.data.Dataset:
-        """Gathers; see trainer.data.input_pipeline.Store."""
+        """Gathers; see input_pipeline.Store."""
         arrays = tf.nest.flatten(self.columns)
 
         def served(_: tf.Tensor) -> tf.data.Dataset:
@@ -137,7 +137,7 @@ def in_memory(dataset: Dataset, split: str) -> Rows:
 
 
 def on_disk(dataset: Dataset, split: str, folder: Path) -> Rows:
-    """Decodes a split into a folder, or finds it there; see trainer.cache.on_disk.
+    """Decodes a split into a folder, or finds it there; see on_disk.on_disk.
 
     Raises:
         RunError: the disk is too small, or the folder is not ours.

@@ -45,7 +45,7 @@ def choose(
     earlier: Mapping[str, Any],
     folder: Path,
 ) -> CacheChoice:
-    """What of the dataset is kept, and how; see cache.choose.
+    """What of the dataset is kept, and how; see policy.choose.
 
     Args:
         dataset, recipe, options: of the run.
@@ -67,7 +67,7 @@ def of_pixels(
     """From shards, or from a cache that is filled now.
 
     Args:
-        choice: of cache.choose, but no features.
+        choice: of policy.choose, but no features.
         dataset: of the images.
         folder: for what is kept on disk.
         batch_size: global.
@@ -104,9 +104,9 @@ def of_features(
     """Supplies features, and computes first what the folder lacks of them.
 
     Args:
-        choice: of cache.choose, of features.
+        choice: of policy.choose, of features.
         dataset, folder, seed: see `of_pixels`.
-        network, strategy, recipe: see extract.keep.
+        network, strategy, recipe: see feature_extraction.keep.
     """
     kept = choice.features
     assert kept

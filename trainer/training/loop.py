@@ -108,8 +108,8 @@ class Loop:
             first_step=first_step,
             source=source,
         )
-        self._train_steps = tf.function(self._train_eagerly)
-        self._test_step = tf.function(self._test_eagerly)
+        self._train_steps = tf.function(self._train_group)
+        self._test_step = tf.function(self._test_batch)
 
     def feed(self, batches: tf.data.Dataset) -> Generator[Any, None, None]:
         """Full global batches, on their devices; to be taken by `train`."""
@@ -180,11 +180,11 @@ class Loop:
         weights = tf.ones_like(labels)
         return device_feed.padded((rows, labels, weights), self._batch_size)
 
-    def _train_eagerly(self, group: Sequence[Any]) -> tf.Tensor:
+    def _train_group(self, group: Sequence[Any]) -> tf.Tensor:
         """float64[len(group), 4]: the sums of each step, one after the other."""
         return tf.stack([self._sum(self._step.train, *batch) for batch in group])
 
-    def _test_eagerly(self, rows: Any, labels: Any, weights: Any) -> tf.Tensor:
+    def _test_batch(self, rows: Any, labels: Any, weights: Any) -> tf.Tensor:
         return self._sum(self._step.test, rows, labels, weights)
 
     def _sum(self, replica: Callable[..., tf.Tensor], *batch: Any) -> tf.Tensor:

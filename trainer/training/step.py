@@ -36,7 +36,7 @@ class Step:
     the head, with its statistics over the batch, needs all of it at once: the numbers
     are those of the whole batch.
 
-    Args: see trainer.training.loop.Loop.
+    Args: see loop.Loop.
     """
 
     def __init__(
@@ -143,7 +143,10 @@ class Step:
         return self._first_step + tf.cast(self._optimizer.iterations, tf.int64)
 
     def _loss(self, labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
-        """What is to fall. The optimizer sums over replicas: the global mean."""
+        """Returns the loss to minimise: this replica's share of the global mean.
+
+        The optimizer sums the gradients of the replicas.
+        """
         if smoothing := self._recipe.label_smoothing:
             hot = tf.one_hot(labels, probabilities.shape[-1])
             losses = keras.losses.categorical_crossentropy(
