@@ -68,7 +68,7 @@ def build(
 
 
 def train_only(model: keras.Model, part: str) -> None:
-    """Freezes everything before a part of the network: see Recipe.trainable.
+    """Freezes everything before a part of the network: see the field `trainable` of Recipe.
 
     To be called before an optimizer is built, or a graph made.
     """
@@ -82,7 +82,7 @@ def train_only(model: keras.Model, part: str) -> None:
 class NetworkStages(NamedTuple):
     """A model as four that follow each other and share its variables.
 
-    The Dropout layer stands between the last two, and is in neither: see training.step.
+    The Dropout layer stands between the last two, and is in neither: see step.dropout.
 
     Attributes:
         frozen: up to the last layer that is not trained; None when nothing comes
