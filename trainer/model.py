@@ -68,7 +68,7 @@ def build(
 
 
 def train_only(model: keras.Model, part: str) -> None:
-    """Freezes everything before a part of the network: see the field `trainable` of Recipe.
+    """Freezes everything before a part of the network: see `trainable` of Recipe.
 
     To be called before an optimizer is built, or a graph made.
     """
