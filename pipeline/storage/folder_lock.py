@@ -70,7 +70,12 @@ def held(folder: AnyPath, *, notes: str = ".") -> Iterator[None]:
         return
     place = _on_this_machine(folder)
     note = place / notes / _HOLDER
-    made = [path for path in (note.parent, *note.parent.parents) if not path.exists()]
+    # What stands for a folder of a store is ours, also where a killed run has left it.
+    made = [
+        path
+        for path in (note.parent, *note.parent.parents)
+        if not path.exists() or (place != folder and path.is_relative_to(place))
+    ]
     with contextlib.ExitStack() as stack:
         if not _held:
             stack.enter_context(atomic.new_run())
