@@ -289,7 +289,7 @@ JOB = """
 import sys
 from pipeline.storage import atomic
 from pipeline.runners import execution
-from pipeline.runners.job import Work
+from pipeline.beam_job import Job
 
 folder, *arguments = sys.argv[1:]
 
@@ -298,7 +298,7 @@ def note(name):
     from pipeline.storage import atomic
     Path(folder, name).write_text(atomic.run_id())
 
-work = Work(lambda: ["part"], note, lambda: note("complete"))
+work = Job(lambda: ["part"], note, lambda: note("complete"))
 with atomic.new_run():
     options = execution.engine_options("PortableRunner", arguments, 1, {})
     execution.run_there(work, options).wait_until_finish()
