@@ -95,7 +95,12 @@ def run(
         folder = ResumableFolder(dataset, manifest=manifest.MANIFEST)
         parts = sum(len(refs) for refs in slices.values())
         if overwrite and not folder.resumes(key, parts=parts):
-            folder.clear(manifest.SHARD_PATTERN, manifest.CLASSES, manifest.REJECTS)
+            folder.clear(
+                manifest.SHARD_PATTERN,
+                manifest.CLASSES,
+                manifest.REJECTS,
+                manifest.CONFLICTS,
+            )
         if folder.start(key):
             manifest.load(dataset)  # or names the shard that is gone since
             print(f"DATASET {dataset} is complete already; nothing to do.")

@@ -77,7 +77,7 @@ def test_balance() -> None:
     assert account.listed == account.written + account.rejected
     assert (account.listed.total(), account.written.total()) == (9, 5)
     assert account.reject_fraction == pytest.approx(4 / 9)
-    assert (account.ignored, account.bytes_read) == (2, 30)
+    assert (account.ignored.total(), account.bytes_read) == (2, 30)
 
 
 def test_splits_are_those_of_the_manifest() -> None:
@@ -148,6 +148,7 @@ def test_to_json_adds_up() -> None:
     account = ledger.balance(listed(), notes())
     value = json.loads(json.dumps(account.to_json()))
     assert value["ignored"] == 2
+    assert value["ignored_by_kind"] == {"beside": 1, "litter": 1}
     train = value["splits"]["train"]
     assert {key: train[key] for key in ("listed", "written", "rejected")} == {
         "listed": 7,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.dataset.manifest import SPLITS
+from pipeline.dataset.manifest import CONFLICTS, SPLITS
 from pipeline.storage.object_paths import AnyPath
 
 
@@ -28,6 +28,12 @@ def lines(dataset: AnyPath, value: Mapping[str, Any], seconds: float) -> Iterato
         yield _of_split(name, value["splits"][name], ledger["splits"][name]["reasons"])
     if ledger["duplicates"]["images"]:
         yield f"  {_of_twins(ledger['duplicates'])}"
+    if ledger["conflicts"]["images"]:
+        yield (
+            f"  {ledger['conflicts']['images']} images have the bytes of another with "
+            f"another label, such as {' = '.join(ledger['conflicts']['first'][:2])}: "
+            f"see {CONFLICTS}"
+        )
     if emptied := emptied_classes(value):
         yield f"  classes without a training image: {', '.join(emptied)}"
     yield (

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Self
 
 from pipeline.dataset.manifest import MANIFEST, Shard
+from pipeline.dataset.originals import Histograms
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import ResumableFolder
 
@@ -17,11 +18,13 @@ class ShardCounts:
         written: records by class name ("" where unlabelled).
         rejects: [id, class name, reason, detail] of every other image.
         bytes_read: of the source files.
+        originals: see `originals.Histograms`, of the images that were written.
     """
 
     written: dict[str, int] = field(default_factory=dict)
     rejects: list[list[str]] = field(default_factory=list)
     bytes_read: int = 0
+    originals: Histograms = field(default_factory=dict)
 
 
 class ShardResult(NamedTuple):

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 
-from pipeline.dataset import record
+from pipeline.dataset import originals, record
 from pipeline.dataset.manifest import (
     MANIFEST,
     ImageContract,
@@ -58,7 +58,8 @@ def _write(name: str, output: ResumableFolder, contract: ImageContract) -> None:
                 source = next(contents)()
                 tally.bytes_read += len(source)
                 with io_errors.explained(image_bytes.path(ref.uri)):
-                    framed = _frame(ref, conversion.convert(source, contract), contract)
+                    encoded, original = conversion.convert_described(source, contract)
+                    framed = _frame(ref, encoded, contract)
                 sources[index] = hashlib.sha256(source).digest()
             except conversion.BadImage as bad:
                 tally.rejects.append([ref.id, ref.text, bad.reason, bad.detail])
@@ -67,6 +68,7 @@ def _write(name: str, output: ResumableFolder, contract: ImageContract) -> None:
             digest.update(framed)
             length += len(framed)
             tally.written[ref.text] = tally.written.get(ref.text, 0) + 1
+            originals.count(tally.originals, original, len(source))
     duplicates.note_sources(output.folder, name, sources)
     entry = Shard(name, sum(tally.written.values()), length, digest.hexdigest())
     output.done(name, ShardResult(entry, tally).to_json())

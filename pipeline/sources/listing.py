@@ -101,7 +101,17 @@ class Listing:
         """Returns the side of the ledger that is known before anything is read."""
         counts = Counter((ref.split, ref.label or "") for ref in self.refs)
         counts.update((row.split, row.label) for row in self.rejects)
-        return Listed(counts, self.rejects, len(self.ignored))
+        return Listed(counts, self.rejects, self.ignored_by_kind())
+
+    def ignored_by_kind(self) -> Counter[str]:
+        """Counts what is ignored, by why.
+
+        `litter` is left by systems and tools, `unnamed` is no row of the CSV, and
+        `beside` lies beside the folders of splits or classes.
+        """
+        other = "unnamed" if self.layout == "manifest" else "beside"
+        names = (PurePosixPath(path).name for path in self.ignored)
+        return Counter("litter" if is_litter(name) else other for name in names)
 
     def splits(self) -> list[str]:
         """The splits that have images, in the usual order."""
