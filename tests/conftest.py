@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.files import REPOSITORY
+from tests.support.made_once import made_once
 from tests.support.photos import HEIGHT, WIDTH, write_images
 from tests.support.processes import Program
 
@@ -23,16 +24,30 @@ if TYPE_CHECKING:
     from tests.support import object_servers
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+# Several processes of pytest share the cores.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "2")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "2")
 # In the background of a shell it would be ignored, by every program started here, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks whole programs, stores, Beam's job service, and real engines."""
+    for item in items:
+        folder = item.path.relative_to(REPOSITORY / "tests").parts[0]
+        servers = {"stores", "cluster"} & {*getattr(item, "fixturenames", ())}
+        if folder == "clusters":
+            item.add_marker("clusters")
+        elif servers or (
+            folder == "end_to_end" and item.path.name != "test_whole_job.py"
+        ):
+            item.add_marker("integration")
 
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root of split folders; not to be changed."""
-    root = tmp_path_factory.mktemp("collection") / "images"
-    write_images(root)
-    return root
+    return made_once(tmp_path_factory, "images", write_images)
 
 
 @pytest.fixture(scope="session")
@@ -59,17 +74,18 @@ def made_dataset(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path
     from pipeline import preprocess
     from pipeline.dataset.manifest import ImageContract
 
-    folder = tmp_path_factory.mktemp("made") / "dataset"
-    preprocess.run(
-        images,
-        folder,
-        contract=ImageContract(height=HEIGHT, width=WIDTH),
-        shards=2,
-        max_reject_fraction=0.1,
-        workers=1,
-        beam_arguments=["--direct_running_mode=in_memory"],
-    )
-    return folder
+    def make(folder: Path) -> None:
+        preprocess.run(
+            images,
+            folder,
+            contract=ImageContract(height=HEIGHT, width=WIDTH),
+            shards=2,
+            max_reject_fraction=0.1,
+            workers=1,
+            beam_arguments=["--direct_running_mode=in_memory"],
+        )
+
+    return made_once(tmp_path_factory, "dataset", make)
 
 
 @pytest.fixture(scope="module")

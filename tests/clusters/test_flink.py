@@ -1,7 +1,7 @@
-"""A Flink cluster, started and killed for real; `make test-flink` runs these.
+"""A Flink cluster, started and killed for real; `make test-clusters` runs these.
 
 They need Java with its compiler, and 300 MB of Flink, once. What needs Beam's job
-server is skipped where Maven does not serve it: FLINK_JOB_SERVER=PATH names one.
+server fails where Maven does not serve it: FLINK_JOB_SERVER=PATH names one.
 """
 
 import functools
@@ -28,8 +28,6 @@ from pipeline.shards import finalize
 from pipeline.system.errors import RunError
 from tests.support.files import REPOSITORY
 from tests.support.photos import write_images
-
-pytestmark = pytest.mark.flink
 
 FLINK = Path(os.environ.get("FLINK", REPOSITORY / ".flink"))
 SECONDS = 240  # after which something that must happen will not
@@ -80,7 +78,7 @@ def job_server() -> Path:
     try:
         return distribution.job_server(FLINK)
     except RunError as error:
-        pytest.skip(f"no job server of Beam: {error}")
+        pytest.fail(f"no job server of Beam: {error}")
 
 
 def pids(cluster: Cluster) -> dict[str, int | None]:

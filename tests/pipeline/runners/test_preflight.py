@@ -1,5 +1,6 @@
 """What `--runner=flink` is refused for, before Beam is asked."""
 
+import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -60,3 +61,19 @@ def test_a_job_service_knows_its_cluster() -> None:
         preflight.check("FlinkRunner", OPTIONS | {"job_endpoint": endpoint})
     finally:
         service.stop(None)
+
+
+@pytest.mark.parametrize("options", [(), ("--prism_location=/nowhere/prism",)])
+def test_prism_is_not_downloaded(
+    options: tuple[str, ...], images: Path, tmp_path: Path, program: Program
+) -> None:
+    """Beam would fetch what it does not find, and run it."""
+    environment = os.environ | {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    made = tmp_path / "made"
+    words = ("pipeline", "shards", f"--images={images}", f"--dataset={made}")
+    there = ("--runner=PrismRunner", "--", *options)
+    result = program(*words, *there, env=environment)
+    assert result.returncode in (1, 2)
+    assert "make prism" in result.stderr
+    assert not (tmp_path / ".apache_beam").exists()
+    assert not made.exists()
