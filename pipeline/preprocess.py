@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -10,14 +11,14 @@ from typing import Any
 
 from pipeline.dataset import closing_summary, manifest
 from pipeline.dataset.manifest import SPLITS, ImageContract
+from pipeline.dataset.sidecar import ShardResult
 from pipeline.images import conversion
 from pipeline.runners.local import LocalRunner
 from pipeline.runners.remote_shards import RemoteShardRunner
-from pipeline.shards import finalize, plan
+from pipeline.shards import finalize, plan, resume
 from pipeline.sources import layout
 from pipeline.sources.listing import Listing
-from pipeline.storage import folder_lock
-from pipeline.storage.atomic import log_path
+from pipeline.storage import folder_lock, side_files
 from pipeline.storage.noted_error import raising_noted_error
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WORK, ResumableFolder
@@ -93,19 +94,45 @@ def run(
         slices = plan.cut_slices(listing, count=shards, seed=seed)
         key = _key(listing, slices, contract, validation_fraction, seed)
         folder = ResumableFolder(dataset, manifest=manifest.MANIFEST)
-        parts = sum(len(refs) for refs in slices.values())
-        if overwrite and not folder.resumes(key, parts=parts):
+        if overwrite:
+            if unfinished := len(folder.committed()):
+                print(
+                    f"--overwrite: {unfinished} shards of an unfinished run are "
+                    "removed; without it a run goes on"
+                )
             folder.clear(
                 manifest.SHARD_PATTERN,
                 manifest.CLASSES,
                 manifest.REJECTS,
                 manifest.CONFLICTS,
             )
-        if folder.start(key):
+        complete = folder.start(key)
+        side_files.write_source(
+            dataset,
+            {
+                "images": [str(root) for root in roots],
+                "manifest": str(csv) if csv else None,
+                "folder": os.getcwd(),
+                "flags": {
+                    **asdict(contract),
+                    "shards": shards,
+                    "validation_fraction": validation_fraction,
+                    "labelled_test": labelled_test,
+                    "classes": str(classes) if classes else None,
+                    "seed": seed,
+                    "max_reject_fraction": max_reject_fraction,
+                    "image_timeout": image_timeout,
+                    "runner": runner,
+                    "beam": list(beam_arguments),
+                },
+            },
+        )
+        if complete:
             manifest.load(dataset)  # or names the shard that is gone since
             print(f"DATASET {dataset} is complete already; nothing to do.")
             return
         planned = plan.write_plan(dataset, slices, listing.classes)
+        before = resume.committed(dataset, plan.by_shard(slices))
         finalize.prepare(
             dataset, listing, planned, max_reject_fraction=max_reject_fraction
         )
@@ -113,7 +140,7 @@ def run(
         with raising_noted_error(folder):
             complete = shard_runner.write(dataset, planned, contract)
         if complete:
-            _report(dataset, time.monotonic() - started)
+            _report(dataset, before, time.monotonic() - started)
 
 
 def _refuse_inside(dataset: AnyPath, roots: Sequence[AnyPath], *, named: bool) -> None:
@@ -174,9 +201,15 @@ def _sha256_json(values: Iterable[Sequence[str]]) -> str:
     return digest.hexdigest()
 
 
-def _report(dataset: AnyPath, seconds: float) -> None:
-    """Prints the closing summary, and logs it beside the dataset."""
-    text = "\n".join(closing_summary.lines(dataset, manifest.read(dataset), seconds))
+def _report(dataset: AnyPath, before: Sequence[ShardResult], seconds: float) -> None:
+    """Prints the closing summary, and logs it beside the dataset.
+
+    Args:
+        dataset: complete.
+        before: the shards that an earlier run has made.
+        seconds: that this run took.
+    """
+    value = manifest.read(dataset)
+    text = "\n".join(closing_summary.lines(dataset, value, before, seconds))
     print(text)
-    with log_path(dataset).open("a") as log:
-        print(time.strftime("%Y-%m-%d %H:%M:%S"), text, file=log)
+    side_files.append_to_log(dataset, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")

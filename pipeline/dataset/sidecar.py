@@ -28,19 +28,28 @@ class ShardCounts:
 
 
 class ShardResult(NamedTuple):
-    """The sidecar of a committed shard."""
+    """The sidecar of a committed shard.
+
+    Attributes:
+        shard: its entry in dataset.json.
+        tally: what became of its images.
+        seen: image_bytes.fingerprint of the sources, from before they were read.
+    """
 
     shard: Shard
     tally: ShardCounts
+    seen: str = ""
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """What `to_json` made a value of."""
-        return cls(Shard(**value["shard"]), ShardCounts(**value["tally"]))
+        tally = ShardCounts(**value["tally"])
+        return cls(Shard(**value["shard"]), tally, value["seen"])
 
     def to_json(self) -> dict[str, Any]:
         """Returns what ResumableFolder.done takes."""
-        return {"shard": asdict(self.shard), "tally": asdict(self.tally)}
+        tally = asdict(self.tally)
+        return {"shard": asdict(self.shard), "tally": tally, "seen": self.seen}
 
 
 def read_note(folder: AnyPath, name: str) -> ShardResult | None:

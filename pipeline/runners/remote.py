@@ -12,8 +12,9 @@ from typing import Any, Self
 
 from pipeline.beam_job import Job
 from pipeline.runners.progress import JobProgress
+from pipeline.storage import side_files
 from pipeline.storage.object_paths import AnyPath
-from pipeline.system.errors import RunError, UnavailableError
+from pipeline.system.errors import RunError
 
 _LOOK_SECONDS = 2.0
 _PATIENCE_SECONDS = 60.0  # until a worker begins
@@ -106,7 +107,7 @@ def _logging_to(log: Path) -> Iterator[None]:
     """What Beam and its runners say goes to a file, not between the progress."""
     root = logging.getLogger()
     before, level = root.handlers, root.level
-    handler = logging.FileHandler(log)
+    handler = side_files.log_handler(log)
     handler.setFormatter(logging.Formatter(logging.BASIC_FORMAT))
     root.handlers = [handler]
     root.setLevel(logging.INFO)
@@ -158,8 +159,8 @@ class _ProgressThread:
         begun, started = False, time.monotonic()
         seconds = max(_LOOK_SECONDS, self._watch.look_seconds)
         while not self._done.wait(seconds):
-            # A later look may see more.
-            with contextlib.suppress(OSError, UnavailableError):
+            # A later look may see more; a damaged sidecar is the last step's affair.
+            with contextlib.suppress(OSError, RunError):
                 self._watch.look()
                 if time.monotonic() - started > self._patience:
                     begun = begun or self._watch.begun()

@@ -109,8 +109,9 @@ def _refuse_too_many(account: Ledger, fraction: float, rejects: AnyPath) -> None
             f"{account.rejected.total()} of {account.listed.total()} images were "
             f"rejected ({account.reject_fraction:.2%}); --max_reject_fraction allows "
             f"{fraction:.2%}. {rejects} says which and why. Allow more and "
-            "run again: the shards are kept. Or mend the files and run again with "
-            "--overwrite."
+            "run again: the shards are kept. Or mend the files and run again: shards "
+            "with a mended file are made again (where files came, went or moved: with "
+            "--overwrite)."
         )
 
 

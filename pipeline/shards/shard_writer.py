@@ -38,6 +38,8 @@ def write(name: str, folder: str, contract: ImageContract) -> None:
 
 def _write(name: str, output: ResumableFolder, contract: ImageContract) -> None:
     images = list(read_plan(output.folder, name))
+    # First: a photo that changes while the shard is made is seen to differ later.
+    seen = image_bytes.fingerprint([ref.uri for ref in images])
     tally, sources = ShardCounts(), [duplicates.UNREAD] * len(images)
     digest, length = hashlib.sha256(), 0
     # Innermost, so that no image is marked while the shard is committed: bringing it to
@@ -71,7 +73,7 @@ def _write(name: str, output: ResumableFolder, contract: ImageContract) -> None:
             originals.count(tally.originals, original, len(source))
     duplicates.note_sources(output.folder, name, sources)
     entry = Shard(name, sum(tally.written.values()), length, digest.hexdigest())
-    output.done(name, ShardResult(entry, tally).to_json())
+    output.done(name, ShardResult(entry, tally, seen).to_json())
 
 
 def try_alone(uri: str, contract: ImageContract) -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import HEIGHT, WIDTH
 
 from pipeline import preprocess, verify
 from pipeline.dataset import manifest
 from pipeline.dataset.manifest import ImageContract, ShardName
 from pipeline.storage import atomic
 from pipeline.system.errors import RunError
+from tests.support.photos import HEIGHT, WIDTH
 
 
 def make(images: Path, folder: Path, **options: Any) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def test_readers_go_by_the_manifest(
     assert "is whole" in capsys.readouterr().out
 
 
-def test_training_reads_all_generations(grown: Path) -> None:
+def test_training_reads_all_generations(grown: Path, tf: object) -> None:
     from trainer.data import input_pipeline
 
     dataset = manifest.load(grown)

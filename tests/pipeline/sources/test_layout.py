@@ -607,3 +607,13 @@ def test_a_folder_that_cannot_be_read_is_named(
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(RunError, match=r"cannot list .*a/deep: Permission denied\. M"):
         list_images(tmp_path)
+
+
+def test_a_folder_that_ends_with_a_slash_cuts_no_letter(tmp_path: Path) -> None:
+    """As that of the whole disk does."""
+    from pipeline.sources.local_folders import LocalFolder
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.jpg").touch()
+    (found,) = LocalFolder(f"{tmp_path}/").files([])
+    assert found.path == "a/1.jpg"
