@@ -1,6 +1,5 @@
 """Errors of the system, real ones: what rejects a photo, passes, or stops a run."""
 
-import contextlib
 import csv
 import errno
 import json
@@ -79,43 +78,45 @@ def test_a_file_that_is_at_fault(
 
 
 @pytest.fixture
-def no_files_left() -> Iterator[list[int]]:
-    """Takes every file that this process may open; closing one gives it back."""
+def no_files_left() -> Iterator[Callable[[], None]]:
+    """Lets this process open no file; the function that it gives ends that."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    taken = [os.open(os.devnull, os.O_RDONLY)]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 50, before[1]))
-    with contextlib.suppress(OSError):
-        while True:
-            taken.append(os.open(os.devnull, os.O_RDONLY))
-    yield taken
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)
-    for file in taken:
-        os.close(file)
+
+    def end() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    yield end
+    end()
+
+
+@pytest.fixture
+def whole_photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(b"whole")
+    return path
 
 
 def test_an_error_that_passes_rejects_no_photo(
-    tmp_path: Path, no_files_left: list[int]
+    whole_photo: Path, no_files_left: Callable[[], None]
 ) -> None:
-    path = tmp_path / "photo.jpg"
-    later = threading.Timer(0.5, lambda: os.close(no_files_left.pop()))
-    os.close(no_files_left.pop())
-    path.write_bytes(b"whole")
-    no_files_left.append(os.open(os.devnull, os.O_RDONLY))
-    later.start()
-    assert image_bytes.read(str(path)) == b"whole"
+    threading.Timer(0.5, no_files_left).start()
+    assert image_bytes.read(str(whole_photo)) == b"whole"
 
 
 def test_an_error_that_stays_stops_the_run(
-    tmp_path: Path, no_files_left: list[int], monkeypatch: pytest.MonkeyPatch
+    whole_photo: Path,
+    no_files_left: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(io_errors, "_FIRST_WAIT", 0.001)
-    path = tmp_path / "photo.jpg"
     message = (
-        rf"Too many open files: {path} \(tried 6 times in 0 s\)\. What was committed "
-        r"is kept: allow more open files \(ulimit -n\).*run the same command again"
+        rf"Too many open files: {whole_photo} \(tried 6 times in 0 s\)\. What was "
+        r"committed is kept: allow more open files \(ulimit -n\).*"
+        "run the same command again"
     )
     with pytest.raises(UnavailableError, match=message):
-        image_bytes.read(str(path))
+        image_bytes.read(str(whole_photo))
 
 
 def limited(code: str, *, memory: int) -> subprocess.CompletedProcess[str]:
