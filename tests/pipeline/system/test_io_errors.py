@@ -1,5 +1,6 @@
 """Errors of the system, real ones: what rejects a photo, passes, or stops a run."""
 
+import contextlib
 import csv
 import errno
 import json
@@ -77,17 +78,20 @@ def test_a_file_that_is_at_fault(
     assert (caught.value.reason, caught.value.detail) == ("unreadable", detail)
 
 
-@pytest.fixture
-def no_files_left() -> Iterator[Callable[[], None]]:
-    """Lets this process open no file; the function that it gives ends that."""
+@contextlib.contextmanager
+def no_files_left(seconds: float) -> Iterator[None]:
+    """Lets this process open no file for so long, or to the end of the block."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-
-    def end() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
+    timer = threading.Timer(
+        seconds, lambda: resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    )
+    timer.start()
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
-    yield end
-    end()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @pytest.fixture
@@ -97,17 +101,13 @@ def whole_photo(tmp_path: Path) -> Path:
     return path
 
 
-def test_an_error_that_passes_rejects_no_photo(
-    whole_photo: Path, no_files_left: Callable[[], None]
-) -> None:
-    threading.Timer(0.5, no_files_left).start()
-    assert image_bytes.read(str(whole_photo)) == b"whole"
+def test_an_error_that_passes_rejects_no_photo(whole_photo: Path) -> None:
+    with no_files_left(seconds=0.5):
+        assert image_bytes.read(str(whole_photo)) == b"whole"
 
 
 def test_an_error_that_stays_stops_the_run(
-    whole_photo: Path,
-    no_files_left: Callable[[], None],
-    monkeypatch: pytest.MonkeyPatch,
+    whole_photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(io_errors, "_FIRST_WAIT", 0.001)
     message = (
@@ -115,7 +115,10 @@ def test_an_error_that_stays_stops_the_run(
         r"committed is kept: allow more open files \(ulimit -n\).*"
         "run the same command again"
     )
-    with pytest.raises(UnavailableError, match=message):
+    with (
+        no_files_left(seconds=60),
+        pytest.raises(UnavailableError, match=message),
+    ):
         image_bytes.read(str(whole_photo))
 
 
