@@ -208,8 +208,8 @@ def read(path: AnyPath, digest: Digest | None = None) -> Iterator[Stored]:
 
     Args:
         path: the shard.
-        digest: of hashlib; it is given all bytes of the file, also those after a
-            record that cannot be read, before the last record or error comes out.
+        digest: of hashlib; at the end, or once an error is raised, it has all bytes
+            of the file, also those after a record that cannot be read.
 
     Raises:
         BadRecordError: a CRC does not match, the file ends inside a record, or one is

@@ -80,6 +80,6 @@ def test_what_is_unfinished_is_refused_by_name(
     }
     result = program(*words[kind], *(["--weights=none"] if kind == "model" else []))
     assert result.returncode == 1, result.stderr
-    assert "begun was begun by release 0.1, and is not finished." in result.stderr
+    assert "begun was begun by release 0.1, and is not finished" in result.stderr
     assert "Finish it with that release" in result.stderr
     assert tree(folder) == before
