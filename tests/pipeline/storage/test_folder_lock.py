@@ -288,7 +288,6 @@ def test_two_runs_have_two_ids_and_their_children_have_them(tmp_path: Path) -> N
 
 JOB = """
 import sys
-import tempfile
 from pipeline.storage import atomic
 from pipeline.runners import execution
 from pipeline.beam_job import Job
