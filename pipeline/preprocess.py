@@ -107,26 +107,19 @@ def run(
                 manifest.CONFLICTS,
             )
         complete = folder.start(key)
-        side_files.write_source(
-            dataset,
-            {
-                "images": [str(root) for root in roots],
-                "manifest": str(csv) if csv else None,
-                "folder": os.getcwd(),
-                "flags": {
-                    **asdict(contract),
-                    "shards": shards,
-                    "validation_fraction": validation_fraction,
-                    "labelled_test": labelled_test,
-                    "classes": str(classes) if classes else None,
-                    "seed": seed,
-                    "max_reject_fraction": max_reject_fraction,
-                    "image_timeout": image_timeout,
-                    "runner": runner,
-                    "beam": list(beam_arguments),
-                },
-            },
-        )
+        flags = {
+            "shards": shards,
+            "validation_fraction": validation_fraction,
+            "labelled_test": labelled_test,
+            "classes": str(classes) if classes else None,
+            "seed": seed,
+            "max_reject_fraction": max_reject_fraction,
+            "image_timeout": image_timeout,
+            "runner": runner,
+            "beam": list(beam_arguments),
+        }
+        source = _source(roots, csv, asdict(contract) | flags)
+        side_files.write_source(dataset, source)
         if complete:
             manifest.load(dataset)  # or names the shard that is gone since
             print(f"DATASET {dataset} is complete already; nothing to do.")
@@ -163,6 +156,18 @@ def _refuse_inside(dataset: AnyPath, roots: Sequence[AnyPath], *, named: bool) -
                 f"DATASET {dataset} is among the images of {root}. Name a folder "
                 "elsewhere."
             )
+
+
+def _source(
+    roots: Sequence[AnyPath], csv: AnyPath | None, flags: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a dataset is made from, for DATASET.source.json; no part of its bytes."""
+    return {
+        "images": [str(root) for root in roots],
+        "manifest": str(csv) if csv else None,
+        "folder": os.getcwd(),  # where these paths begin
+        "flags": flags,
+    }
 
 
 def _key(
