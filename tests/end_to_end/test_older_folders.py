@@ -78,7 +78,9 @@ def test_what_is_unfinished_is_refused_by_name(
         "model": ("trainer", data, f"--model={folder}", "--recipe=demo", "--cpu"),
         "predictions": ("predictor", data, model, f"--predictions={folder}", "--cpu"),
     }
-    result = program(*words[kind], *(["--weights=none"] if kind == "model" else []))
+    result = program(
+        *words[kind], *(["--weights=none", "--batch_size=4"] if kind == "model" else [])
+    )
     assert result.returncode == 1, result.stderr
     assert "begun was begun by release 0.1, and is not finished" in result.stderr
     assert "Finish it with that release" in result.stderr
