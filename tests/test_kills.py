@@ -16,6 +16,7 @@ from steps import kill_before_step
 
 from pipeline import preprocess
 from pipeline.dataset.manifest import ImageContract
+from pipeline.options import ShardsOptions
 
 pytestmark = pytest.mark.slow
 
@@ -26,13 +27,15 @@ SHARDS = 12
 def make(images: Path, folder: Path) -> None:
     """As the command line of `start` does, in this process."""
     preprocess.run(
-        images,
-        folder,
-        contract=ImageContract(height=HEIGHT, width=WIDTH),
-        shards=SHARDS,
-        max_reject_fraction=0.1,
-        workers=1,
-        beam_arguments=["--direct_running_mode=in_memory"],
+        ShardsOptions(
+            images=images,
+            dataset=folder,
+            contract=ImageContract(height=HEIGHT, width=WIDTH),
+            shards=SHARDS,
+            max_reject_fraction=0.1,
+            workers=1,
+            beam_arguments=["--direct_running_mode=in_memory"],
+        )
     )
 
 

@@ -20,6 +20,7 @@ from pipeline import preprocess, verify
 from pipeline.dataset import manifest, shard_cache, sidecar
 from pipeline.dataset.manifest import Dataset, ImageContract
 from pipeline.images import conversion
+from pipeline.options import ShardsOptions
 from pipeline.shards import image_in_progress, isolated_process, plan
 from pipeline.sources.listing import ImageRef
 from pipeline.storage import atomic, object_paths
@@ -273,13 +274,15 @@ def test_photos_of_a_store_are_predicted(
 def make(images: AnyPath, dataset: AnyPath) -> None:
     """As `made_dataset`, in this process."""
     preprocess.run(
-        images,
-        dataset,
-        contract=ImageContract(height=HEIGHT, width=WIDTH),
-        shards=2,
-        max_reject_fraction=0.1,
-        workers=1,
-        beam_arguments=["--direct_running_mode=in_memory"],
+        ShardsOptions(
+            images=images,
+            dataset=dataset,
+            contract=ImageContract(height=HEIGHT, width=WIDTH),
+            shards=2,
+            max_reject_fraction=0.1,
+            workers=1,
+            beam_arguments=["--direct_running_mode=in_memory"],
+        )
     )
 
 

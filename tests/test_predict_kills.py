@@ -89,16 +89,19 @@ def source(request: pytest.FixtureRequest, photos: Path) -> dict[str, Path]:
         return {"images": photos}
     from pipeline import preprocess
     from pipeline.dataset.manifest import ImageContract
+    from pipeline.options import ShardsOptions
 
     dataset = photos.parent / "dataset"
     preprocess.run(
-        photos,
-        dataset,
-        contract=ImageContract(height=HEIGHT, width=WIDTH),
-        shards=12,
-        max_reject_fraction=0.1,
-        workers=1,
-        beam_arguments=["--direct_running_mode=in_memory"],
+        ShardsOptions(
+            images=photos,
+            dataset=dataset,
+            contract=ImageContract(height=HEIGHT, width=WIDTH),
+            shards=12,
+            max_reject_fraction=0.1,
+            workers=1,
+            beam_arguments=["--direct_running_mode=in_memory"],
+        )
     )
     return {"dataset": dataset}
 
