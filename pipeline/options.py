@@ -32,7 +32,9 @@ class PlanOptions(WorkersOption):
         "commas, or the flag is repeated."
     )
     dataset: AnyPath | None = path_option(
-        "Names the folder to make, here or in a store; it gets TFRecord shards.", None
+        "Names the folder to make, here or in a store. By default the disk of the "
+        "current folder is looked at.",
+        None,
     )
     manifest: AnyPath | None = path_option(
         "Names a CSV `id,label[,split]` of the photos; IMAGES/id is the file of an id. "

@@ -5,14 +5,11 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-import pipeline
 from pipeline.system import command_line
-
-REPOSITORY = Path(pipeline.__file__).parents[1]
+from tests.support.files import REPOSITORY
 
 SHARDS = """
     images manifest classes dataset height width resize quality chroma shards
@@ -91,7 +88,8 @@ def test_help_texts_are_sentences_that_name_the_default(
 ) -> None:
     flags = command_line.flags_of(verbs_of(program)[verb].options)
     for name in flags:
-        text = flags[name].help.partition(";\n    repeat this")[0]
+        # Between what absl adds: `<words>: ` and `;\n    repeat this option …`.
+        text = re.sub(r"^<.+?>: |;\n    repeat this.*", "", flags[name].help)
         assert re.fullmatch(r"[A-Z][a-z]+s .*\.", text, re.DOTALL), (name, text)
         if flags[name].default is None:
             assert re.search(r"must be given|[Bb]y default", text), name

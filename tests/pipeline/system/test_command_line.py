@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-import pipeline
 from pipeline.storage.flag_paths import local_path_option, path_option, paths_option
 from pipeline.system import command_line
 from pipeline.system.command_line import Verb, group, option, passed_on
+from tests.support.files import REPOSITORY
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -270,12 +270,11 @@ def shell(
     """Runs a pipe, in which TOOL is the script, and returns the script's code."""
     command += "; exit ${PIPESTATUS[0]}"
     tool = f"{sys.executable} {script}"
-    root = str(Path(pipeline.__file__).parents[1])
     return subprocess.run(
         ["bash", "-c", command.replace("TOOL", tool)],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": root, **environment},
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY), **environment},
         timeout=120,
         check=False,
     )
