@@ -16,8 +16,36 @@ SHARDS = """
     validation_fraction labelled_test seed max_reject_fraction image_timeout workers
     runner overwrite
 """
+RECIPE = """
+    recipe epochs batch_size head_epochs head_learning_rate learning_rate warmup_epochs
+    label_smoothing class_weights trainable precision augmentation jit
+    steps_per_execution accumulate
+"""
+TRAIN = """
+    dataset model weights seed cache cache_dir feature_dtype virtual_devices cpu
+    all_reduce save_minutes keep_snapshots hang_minutes
+"""
+SHARD_CACHE = "shard_cache shard_cache_bytes"
 FLAGS = {
     "pipeline": {"shards": SHARDS, "plan": SHARDS, "verify": "dataset workers"},
+    "trainer": {
+        "train": f"{TRAIN} {RECIPE} {SHARD_CACHE}",
+        "doctor": f"dataset model {RECIPE} {SHARD_CACHE}",
+        "curves": "model",
+        "export": "model",
+    },
+    "predictor": {
+        "predict": f"""
+            model predictions format top_k compression parquet dataset images split
+            sample_submission max_reject_fraction batch_size writers virtual_devices cpu
+            workers runner {SHARD_CACHE}
+        """,
+        "evaluate": f"""
+            evaluation model dataset split predictions labels batch_size virtual_devices
+            cpu {SHARD_CACHE}
+        """,
+        "verify": f"predictions dataset model workers {SHARD_CACHE}",
+    },
 }
 # Flags of each program before they belonged to verbs.
 EARLIER = {
@@ -26,11 +54,27 @@ EARLIER = {
         max_reject_fraction overwrite quality resize runner seed shards
         validation_fraction width workers
     """,
+    "trainer": """
+        accumulate all_reduce augmentation batch_size cache cache_dir class_weights cpu
+        dataset epochs feature_dtype hang_minutes head_epochs head_learning_rate jit
+        keep_snapshots label_smoothing learning_rate model precision recipe save_minutes
+        seed shard_cache shard_cache_bytes steps_per_execution trainable virtual_devices
+        warmup_epochs weights
+    """,
+    "predictor": """
+        batch_size compression cpu dataset evaluation format images labels
+        max_reject_fraction model parquet predictions runner sample_submission
+        shard_cache shard_cache_bytes split top_k virtual_devices workers writers
+    """,
 }
 # A flag, the verb it is given to, and the verbs that have it.
 OTHERS = [
     ("pipeline", "verify", "--height=3", "shards and plan have it"),
     ("pipeline", "verify", "--overwrite", "shards and plan have it"),
+    ("trainer", "doctor", "--cache=none", "train has it"),
+    ("trainer", "curves", "--epochs=3", "train and doctor have it"),
+    ("predictor", "verify", "--split=test", "predict and evaluate have it"),
+    ("predictor", "evaluate", "--workers=2", "predict and verify have it"),
 ]
 
 

@@ -240,7 +240,7 @@ def test_photos_of_a_store_are_predicted(
 ) -> None:
     from predictor import predict
     from predictor.format.file_format import Format
-    from predictor.request import PredictionRequest
+    from predictor.options import PredictionRequest, PredictOptions
 
     remote = put_tree(images / "test", bucket / "photos")
     for source, out in (
@@ -254,13 +254,13 @@ def test_photos_of_a_store_are_predicted(
             format=Format(),
             max_reject_fraction=1,
         )
-        predict.run(order, cpu=True)
+        predict.run(PredictOptions(request=order, cpu=True))
     copy = get_tree(bucket / "predictions", tmp_path / "copy")
     assert tree(copy) == tree(tmp_path / "predictions")
     order = PredictionRequest(
         model=model, folder=bucket / "predictions", images=remote, format=Format()
     )
-    predict.run(order, cpu=True)
+    predict.run(PredictOptions(request=order, cpu=True))
 
 
 def make(images: AnyPath, dataset: AnyPath) -> None:

@@ -37,7 +37,7 @@ def predict(model: Path, folder: Path, source: dict, environment: dict) -> None:
     from pipeline.system.errors import RunError
     from predictor import predict
     from predictor.format.file_format import Format
-    from predictor.request import PredictionRequest
+    from predictor.options import PredictionRequest, PredictOptions
 
     log = os.open(folder.parent / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (sys.stdout, sys.stderr):
@@ -49,7 +49,7 @@ def predict(model: Path, folder: Path, source: dict, environment: dict) -> None:
         model=model, folder=folder, format=Format(), max_reject_fraction=1, **source
     )
     try:
-        predict.run(order, batch_size=2, writers=2, cpu=True)
+        predict.run(PredictOptions(request=order, batch_size=2, writers=2, cpu=True))
     except KeyboardInterrupt:
         sys.exit(130)
     except RunError:
