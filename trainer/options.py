@@ -19,7 +19,7 @@ class RecipeOptions:
     """A recipe by name, and what replaces fields of it; see recipe.Recipe."""
 
     recipe: str = option(
-        "Chooses what to do and with which numbers.", "article", choices=[*RECIPES]
+        "Chooses what to do and with which numbers.", "article", choices=sorted(RECIPES)
     )
     epochs: int | None = option(
         "Sets the number of epochs, which a later run may raise; by default the "
