@@ -10,6 +10,7 @@ import pytest
 from pipeline import preprocess, verify
 from pipeline.dataset import manifest
 from pipeline.dataset.manifest import ImageContract
+from pipeline.options import ShardsOptions
 from pipeline.system.errors import RunError
 from tests.support.files import tree
 
@@ -20,11 +21,13 @@ FINISHED = FOLDERS / "finished" / "dataset"
 def make(images: Path, folder: Path, **options: Any) -> None:
     settings = {"max_reject_fraction": 0.1, "workers": 1, "shards": 2, **options}
     preprocess.run(
-        images,
-        folder,
-        contract=ImageContract(height=32, width=40, quality=50),
-        beam_arguments=["--direct_running_mode=in_memory"],
-        **settings,
+        ShardsOptions(
+            images=images,
+            dataset=folder,
+            contract=ImageContract(height=32, width=40, quality=50),
+            beam_arguments=["--direct_running_mode=in_memory"],
+            **settings,
+        )
     )
 
 

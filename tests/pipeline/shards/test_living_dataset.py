@@ -12,6 +12,7 @@ import pytest
 from pipeline import preprocess, verify
 from pipeline.dataset import manifest
 from pipeline.dataset.manifest import ImageContract, ShardName
+from pipeline.options import ShardsOptions
 from pipeline.storage import atomic
 from pipeline.system.errors import RunError
 from tests.support.photos import HEIGHT, WIDTH
@@ -21,11 +22,13 @@ def make(images: Path, folder: Path, **options: Any) -> dict[str, Any]:
     """Makes a dataset and returns its dataset.json."""
     settings = {"max_reject_fraction": 0.5, "workers": 1, "shards": 2, **options}
     preprocess.run(
-        images,
-        folder,
-        contract=ImageContract(height=HEIGHT, width=WIDTH),
-        beam_arguments=["--direct_running_mode=in_memory"],
-        **settings,
+        ShardsOptions(
+            images=images,
+            dataset=folder,
+            contract=ImageContract(height=HEIGHT, width=WIDTH),
+            beam_arguments=["--direct_running_mode=in_memory"],
+            **settings,
+        )
     )
     value: dict[str, Any] = json.loads((folder / "dataset.json").read_text())
     return value
@@ -145,7 +148,7 @@ def test_what_was_ignored_by_kind(root: Path, tmp_path: Path) -> None:
 def test_what_a_csv_does_not_name(root: Path, tmp_path: Path) -> None:
     rows = "".join(f"train/red/{i:02d}.jpg,red\n" for i in range(8))
     (tmp_path / "named.csv").write_text(f"id,label\n{rows}train/blue/01.jpg,blue\n")
-    ledger = make(root, tmp_path / "made", csv=tmp_path / "named.csv")["ledger"]
+    ledger = make(root, tmp_path / "made", manifest=tmp_path / "named.csv")["ledger"]
     assert ledger["ignored_by_kind"] == {"unnamed": ledger["ignored"]}
     assert ledger["ignored"] > 30
 

@@ -14,6 +14,7 @@ import pytest
 from pipeline import preprocess
 from pipeline.dataset.manifest import ImageContract
 from pipeline.images import image_bytes
+from pipeline.options import ShardsOptions
 from pipeline.storage import side_files
 from pipeline.system.errors import RunError
 from tests.support.files import tree
@@ -23,11 +24,13 @@ from tests.support.photos import HEIGHT, WIDTH
 def make(images: Path, folder: Path, **options: Any) -> None:
     settings = {"max_reject_fraction": 0.1, "workers": 1, "shards": 2, **options}
     preprocess.run(
-        images,
-        folder,
-        contract=ImageContract(height=HEIGHT, width=WIDTH),
-        beam_arguments=["--direct_running_mode=in_memory"],
-        **settings,
+        ShardsOptions(
+            images=images,
+            dataset=folder,
+            contract=ImageContract(height=HEIGHT, width=WIDTH),
+            beam_arguments=["--direct_running_mode=in_memory"],
+            **settings,
+        )
     )
 
 
