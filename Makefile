@@ -92,7 +92,7 @@ train: install  ## DATASET → MODEL (DATASET= MODEL= RECIPE=article ARGS=)
 	$(RUN) trainer train --dataset="$(DATASET)" --model="$(MODEL)" --recipe=$(RECIPE) $(ARGS)
 
 .PHONY: bench
-bench: install  ## Measure one part of the job (BENCH=input|features|accuracy|shards|predictions DATASET= IMAGES= RECIPE=article ARGS= BEAM=)
+bench: install  ## Measure one part of the job (BENCH=input|features|shards|predictions DATASET= IMAGES= RECIPE=article ARGS= BEAM=)
 	$(RUN) benchmarks $(BENCH) $(if $(DATASET),--dataset="$(DATASET)") $(if $(IMAGES),--images="$(IMAGES)") --recipe=$(RECIPE) $(ARGS) $(if $(BEAM),-- $(BEAM))
 
 .PHONY: doctor

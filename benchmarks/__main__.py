@@ -2,7 +2,6 @@
 
     input        how fast this node feeds a model, by stage and beside other ways
     features     training from cached features beside training from pixels
-    accuracy     validation accuracy from features of each dtype, over seeds
     shards       the shard job beside other ways to make the same small images
     predictions  how fast predictions are written, beside other ways
 
@@ -19,6 +18,12 @@ from typing import Any
 
 from absl import flags
 
+from benchmarks.options import (
+    FeaturesOptions,
+    InputOptions,
+    PredictionsOptions,
+    ShardsOptions,
+)
 from pipeline.dataset.manifest import CHROMAS, RESIZES, SPLITS, ImageContract
 from pipeline.storage import flag_paths
 from pipeline.system import console, errors
@@ -68,67 +73,42 @@ flags.DEFINE_integer("seed", 0, "Seed that chooses the photos of `shards`.")
 
 def input_pipeline(passed_on: Sequence[str]) -> None:
     """Measures how fast this node feeds a model."""
-    console.nothing_passed_on(passed_on)
-    console.required(dataset=FLAGS.dataset)
-    from benchmarks.input import input_pipeline
+    from benchmarks import input_pipeline
 
     input_pipeline.run(
-        flag_paths.path(FLAGS.dataset),
-        flag_paths.local_path(FLAGS.output, "output"),
-        images=_local("images"),
-        repeats=FLAGS.repeats or 5,
-        **_training(),
+        InputOptions(images=_local("images"), **_training(passed_on, repeats=5))
     )
 
 
 def features(passed_on: Sequence[str]) -> None:
     """Measures what training from cached features saves."""
-    console.nothing_passed_on(passed_on)
-    console.required(dataset=FLAGS.dataset)
-    from benchmarks.features import feature_training
+    from benchmarks import features
 
-    feature_training.run(
-        flag_paths.path(FLAGS.dataset),
-        flag_paths.local_path(FLAGS.output, "output"),
-        repeats=FLAGS.repeats or 3,
-        **_training(),
-    )
-
-
-def accuracy(passed_on: Sequence[str]) -> None:
-    """Measures what the dtype of cached features costs in accuracy."""
-    console.nothing_passed_on(passed_on)
-    console.required(dataset=FLAGS.dataset)
-    from benchmarks.features import accuracy
-
-    accuracy.run(
-        flag_paths.path(FLAGS.dataset),
-        flag_paths.local_path(FLAGS.output, "output"),
-        repeats=FLAGS.repeats or 3,
-        **_training(),
-    )
+    features.run(FeaturesOptions(**_training(passed_on, repeats=3)))
 
 
 def shards(beam_arguments: Sequence[str]) -> None:
     """Measures the shard job beside other ways, on the photos of IMAGES."""
     console.required(images=FLAGS.images)
-    from benchmarks.shards import shard_job
+    from benchmarks import shards
 
-    shard_job.run(
-        flag_paths.local_path(FLAGS.images, "images"),
-        contract=ImageContract(
-            height=FLAGS.height,
-            width=FLAGS.width,
-            resize=FLAGS.resize,
-            quality=FLAGS.quality,
-            chroma=FLAGS.chroma,
-        ),
-        count=FLAGS.bench_images,
-        workers=FLAGS.workers,
-        repeats=FLAGS.repeats or 3,
-        seed=FLAGS.seed,
-        output=_output("shards.json"),
-        beam_arguments=beam_arguments,
+    shards.run(
+        ShardsOptions(
+            images=flag_paths.local_path(FLAGS.images, "images"),
+            output=flag_paths.local_path(FLAGS.output, "output"),
+            contract=ImageContract(
+                height=FLAGS.height,
+                width=FLAGS.width,
+                resize=FLAGS.resize,
+                quality=FLAGS.quality,
+                chroma=FLAGS.chroma,
+            ),
+            bench_images=FLAGS.bench_images,
+            workers=FLAGS.workers,
+            repeats=FLAGS.repeats or 3,
+            seed=FLAGS.seed,
+            beam_arguments=beam_arguments,
+        )
     )
 
 
@@ -136,27 +116,27 @@ def predictions(passed_on: Sequence[str]) -> None:
     """Measures how fast predictions are written."""
     console.nothing_passed_on(passed_on)
     console.required(dataset=FLAGS.dataset)
-    from benchmarks.predictions import writing
+    from benchmarks import predictions
 
-    writing.run(
-        flag_paths.path(FLAGS.dataset),
-        split=FLAGS.split,
-        repeats=FLAGS.repeats or 3,
-        output=_output("predictions.json"),
+    predictions.run(
+        PredictionsOptions(
+            dataset=flag_paths.path(FLAGS.dataset),
+            output=flag_paths.local_path(FLAGS.output, "output"),
+            split=FLAGS.split,
+            repeats=FLAGS.repeats or 3,
+        )
     )
 
 
-def _output(name: str) -> Path:
-    """Returns a file of the folder of --output, which is made if it is not there."""
-    folder = flag_paths.local_path(FLAGS.output, "output")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / name
-
-
-def _training() -> dict[str, Any]:
-    """Returns the recipe and the devices, as the benchmarks of training take them."""
+def _training(passed_on: Sequence[str], *, repeats: int) -> dict[str, Any]:
+    """Returns what the benchmarks of training have in common."""
+    console.nothing_passed_on(passed_on)
+    console.required(dataset=FLAGS.dataset)
     return {
+        "dataset": flag_paths.path(FLAGS.dataset),
+        "output": flag_paths.local_path(FLAGS.output, "output"),
         "recipe": _recipe(),
+        "repeats": FLAGS.repeats or repeats,
         "virtual_devices": FLAGS.virtual_devices,
         "cpu": FLAGS.cpu,
     }
@@ -183,10 +163,17 @@ def _local(flag: str) -> Path | None:
 VERBS = {
     "input": input_pipeline,
     "features": features,
-    "accuracy": accuracy,
     "shards": shards,
     "predictions": predictions,
 }
 
 if __name__ == "__main__":
-    sys.exit(console.main(VERBS, default="input", argv=sys.argv, about=__doc__ or ""))
+    sys.exit(
+        console.main(
+            VERBS,
+            default="input",
+            argv=sys.argv,
+            about=__doc__ or "",
+            moved={"accuracy": "docs/benchmarks.md#what-a-smaller-dtype-costs"},
+        )
+    )

@@ -217,6 +217,6 @@ if __name__ == "__main__":
             default="train",
             argv=sys.argv,
             about=__doc__ or "",
-            moved={"bench": "python -m benchmarks input|features|accuracy"},
+            moved={"bench": "python -m benchmarks input|features"},
         )
     )

@@ -1,4 +1,4 @@
-"""What `plan` and `bench` measure with: samples, processes in step, whole commands."""
+"""What `plan` and the benchmarks measure with: processes in step, whole commands."""
 
 import multiprocessing
 import os
