@@ -10,7 +10,6 @@
 """
 
 import dataclasses
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from benchmarks.options import (
 )
 from pipeline.dataset.manifest import CHROMAS, RESIZES, SPLITS, ImageContract
 from pipeline.storage import flag_paths
-from pipeline.system import console, errors
+from pipeline.system import console, errors, resources
 from trainer.recipe import CHOICES, RECIPES, Recipe
 
 FLAGS = flags.FLAGS
@@ -66,7 +65,7 @@ flags.DEFINE_integer(
     lower_bound=2,
 )
 flags.DEFINE_integer(
-    "workers", len(os.sched_getaffinity(0)), "Processes of `shards`.", lower_bound=1
+    "workers", resources.cores(), "Processes of `shards`.", lower_bound=1
 )
 flags.DEFINE_integer("seed", 0, "Seed that chooses the photos of `shards`.")
 

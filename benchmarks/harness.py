@@ -228,7 +228,7 @@ def machine() -> dict[str, Any]:
     named = [line.split(":")[1].strip() for line in lines if "model name" in line]
     return {
         "processor": next(iter(named), platform.machine()),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": resources.cores(),
         "load": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
         "versions": conversion.versions() | {p: metadata.version(p) for p in _PACKAGES},

@@ -13,6 +13,7 @@ from PIL import Image
 
 from benchmarks import harness
 from benchmarks.harness import Figure, Target
+from pipeline.system import resources
 
 NAN = math.nan
 
@@ -137,7 +138,7 @@ def test_the_report_says_the_same_twice(
 def test_the_machine_in_words() -> None:
     here = harness.machine()
     said = harness.in_words(here)
-    assert here["cores"] == len(os.sched_getaffinity(0))
+    assert here["cores"] == resources.cores()
     for word in (here["processor"], f"{here['cores']} cores", "tensorflow 2."):
         assert word in said
 
