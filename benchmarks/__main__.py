@@ -1,21 +1,6 @@
-"""Flags of `python -m benchmarks`: figures for the docs and for those who change code.
+"""`python -m benchmarks`: figures for the docs and for those who change code."""
 
-    input        how fast this node feeds a model, by stage and beside other ways
-    features     training from cached features beside training from pixels
-    shards       the shard job beside other ways to make the same small images
-    predictions  how fast predictions are written, beside other ways
-
-`shards` measures on the photos of IMAGES, the others on DATASET. What follows the first
-`--` goes to Beam, for `shards` alone.
-"""
-
-import dataclasses
 import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
-from absl import flags
 
 from benchmarks.options import (
     FeaturesOptions,
@@ -23,156 +8,54 @@ from benchmarks.options import (
     PredictionsOptions,
     ShardsOptions,
 )
-from pipeline.dataset.manifest import CHROMAS, RESIZES, SPLITS, ImageContract
-from pipeline.storage import flag_paths
-from pipeline.system import console, errors, resources
-from trainer.recipe import CHOICES, RECIPES, Recipe
+from pipeline.system import command_line
+from pipeline.system.command_line import Verb
 
-FLAGS = flags.FLAGS
-flags.DEFINE_string("dataset", None, "DATASET, as `make shards` makes it.")
-flags.DEFINE_string(
-    "images", None, "Photos: what `shards` resizes; what `input` reads without shards."
-)
-flags.DEFINE_integer(
-    "repeats",
-    None,
-    "Repetitions of every measurement. Default: 5 for input, else 3.",
-    lower_bound=1,
-)
-flags.DEFINE_string("output", "bench", "Folder for tables, charts and JSON.")
-flags.DEFINE_enum("recipe", "article", sorted(RECIPES), "Recipe of the model.")
-flags.DEFINE_integer("batch_size", None, "Global batch size, in place of the recipe's.")
-flags.DEFINE_enum(
-    "precision", None, CHOICES["precision"], "Precision, in place of the recipe's."
-)
-flags.DEFINE_bool("jit", None, "Compile the frozen layers with XLA.")
-flags.DEFINE_integer(
-    "virtual_devices", None, "Split the CPU into as many devices.", lower_bound=1
-)
-flags.DEFINE_bool("cpu", False, "Use the CPU, even where there are GPUs.")
-flags.DEFINE_enum("split", "test", SPLITS, "Split that `predictions` predicts.")
-flags.DEFINE_integer("height", 150, "Rows of an image of `shards`.", lower_bound=1)
-flags.DEFINE_integer("width", 200, "Columns of an image of `shards`.", lower_bound=1)
-flags.DEFINE_enum("resize", "stretch", RESIZES, "Resize rule of `shards`.")
-flags.DEFINE_integer(
-    "quality", 90, "JPEG quality of `shards`.", lower_bound=1, upper_bound=100
-)
-flags.DEFINE_enum("chroma", "420", CHROMAS, "Colour subsampling of `shards`.")
-flags.DEFINE_integer(
-    "bench_images",
-    3000,
-    "Images of the large job of `shards`; the photos are repeated.",
-    lower_bound=2,
-)
-flags.DEFINE_integer(
-    "workers", resources.cores(), "Processes of `shards`.", lower_bound=1
-)
-flags.DEFINE_integer("seed", 0, "Seed that chooses the photos of `shards`.")
+# Benchmarks are imported by the verbs: --help need not wait for TensorFlow.
 
 
-def input_pipeline(passed_on: Sequence[str]) -> None:
-    """Measures how fast this node feeds a model."""
+def input_pipeline(options: InputOptions) -> None:
+    """Measures how fast this node feeds a model, and says what helps most."""
     from benchmarks import input_pipeline
 
-    input_pipeline.run(
-        InputOptions(images=_local("images"), **_training(passed_on, repeats=5))
-    )
+    input_pipeline.run(options)
 
 
-def features(passed_on: Sequence[str]) -> None:
-    """Measures what training from cached features saves."""
+def features(options: FeaturesOptions) -> None:
+    """Measures training from features beside training from pixels."""
     from benchmarks import features
 
-    features.run(FeaturesOptions(**_training(passed_on, repeats=3)))
+    features.run(options)
 
 
-def shards(beam_arguments: Sequence[str]) -> None:
-    """Measures the shard job beside other ways, on the photos of IMAGES."""
-    console.required(images=FLAGS.images)
+def shards(options: ShardsOptions) -> None:
+    """Measures the shard job beside other ways to make the same small images."""
     from benchmarks import shards
 
-    shards.run(
-        ShardsOptions(
-            images=flag_paths.local_path(FLAGS.images, "images"),
-            output=flag_paths.local_path(FLAGS.output, "output"),
-            contract=ImageContract(
-                height=FLAGS.height,
-                width=FLAGS.width,
-                resize=FLAGS.resize,
-                quality=FLAGS.quality,
-                chroma=FLAGS.chroma,
-            ),
-            bench_images=FLAGS.bench_images,
-            workers=FLAGS.workers,
-            repeats=FLAGS.repeats or 3,
-            seed=FLAGS.seed,
-            beam_arguments=beam_arguments,
-        )
-    )
+    shards.run(options)
 
 
-def predictions(passed_on: Sequence[str]) -> None:
-    """Measures how fast predictions are written."""
-    console.nothing_passed_on(passed_on)
-    console.required(dataset=FLAGS.dataset)
+def predictions(options: PredictionsOptions) -> None:
+    """Measures how fast predictions are written, beside other ways."""
     from benchmarks import predictions
 
-    predictions.run(
-        PredictionsOptions(
-            dataset=flag_paths.path(FLAGS.dataset),
-            output=flag_paths.local_path(FLAGS.output, "output"),
-            split=FLAGS.split,
-            repeats=FLAGS.repeats or 3,
-        )
-    )
-
-
-def _training(passed_on: Sequence[str], *, repeats: int) -> dict[str, Any]:
-    """Returns what the benchmarks of training have in common."""
-    console.nothing_passed_on(passed_on)
-    console.required(dataset=FLAGS.dataset)
-    return {
-        "dataset": flag_paths.path(FLAGS.dataset),
-        "output": flag_paths.local_path(FLAGS.output, "output"),
-        "recipe": _recipe(),
-        "repeats": FLAGS.repeats or repeats,
-        "virtual_devices": FLAGS.virtual_devices,
-        "cpu": FLAGS.cpu,
-    }
-
-
-def _recipe() -> Recipe:
-    """Returns the recipe, with the fields that flags override."""
-    given: dict[str, Any] = {
-        name: FLAGS[name].value
-        for name in ("batch_size", "precision", "jit")
-        if FLAGS[name].present
-    }
-    try:
-        return dataclasses.replace(RECIPES[FLAGS.recipe], **given)
-    except ValueError as error:
-        raise errors.UsageError(str(error)) from error
-
-
-def _local(flag: str) -> Path | None:
-    text = FLAGS[flag].value
-    return flag_paths.local_path(text, flag) if text else None
+    predictions.run(options)
 
 
 VERBS = {
-    "input": input_pipeline,
-    "features": features,
-    "shards": shards,
-    "predictions": predictions,
+    "input": Verb(InputOptions, input_pipeline),
+    "features": Verb(FeaturesOptions, features),
+    "shards": Verb(ShardsOptions, shards),
+    "predictions": Verb(PredictionsOptions, predictions),
 }
 
 if __name__ == "__main__":
     sys.exit(
-        console.main(
+        command_line.main(
+            "benchmarks",
             VERBS,
-            default="input",
             argv=sys.argv,
-            about=__doc__ or "",
+            about=__doc__,
             moved={"accuracy": "docs/benchmarks.md#what-a-smaller-dtype-costs"},
         )
     )

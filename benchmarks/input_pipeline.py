@@ -30,7 +30,7 @@ from trainer.data import augmentation as augment
 from trainer.data import input_pipeline as data
 from trainer.data import permutation
 from trainer.doctor import decode_rate, throughput
-from trainer.options import Options
+from trainer.options import CacheOptions
 from trainer.recipe import Augmentation, Recipe
 from trainer.training import distribution
 from trainer.training.loop import Loop
@@ -97,7 +97,7 @@ def run(options: InputOptions) -> None:
         photos = fixtures.jpegs(options.images, whole.image, seed=0)
     # As `make train` chooses, and before this process takes memory of its own.
     choice = training_inputs.choose(
-        whole, recipe, Options(), earlier={}, folder=Path.cwd()
+        whole, recipe, CacheOptions(), earlier={}, folder=Path.cwd()
     )
     strategy = distribution.strategy(
         virtual_devices=options.virtual_devices, cpu=options.cpu
