@@ -11,7 +11,6 @@
 """
 
 import dataclasses
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from absl import flags
 
 from pipeline.dataset.manifest import CHROMAS, RESIZES, SPLITS, ImageContract
 from pipeline.storage import flag_paths
-from pipeline.system import console, errors
+from pipeline.system import console, errors, resources
 from trainer.recipe import CHOICES, RECIPES, Recipe
 
 FLAGS = flags.FLAGS
@@ -61,7 +60,7 @@ flags.DEFINE_integer(
     lower_bound=2,
 )
 flags.DEFINE_integer(
-    "workers", len(os.sched_getaffinity(0)), "Processes of `shards`.", lower_bound=1
+    "workers", resources.cores(), "Processes of `shards`.", lower_bound=1
 )
 flags.DEFINE_integer("seed", 0, "Seed that chooses the photos of `shards`.")
 

@@ -7,7 +7,7 @@
 What follows the first `--` goes to Beam.
 """
 
-import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +17,7 @@ from absl import flags
 from pipeline.dataset.manifest import CHROMAS, RESIZES, ImageContract
 from pipeline.storage import flag_paths
 from pipeline.storage.object_paths import AnyPath
-from pipeline.system import console
+from pipeline.system import console, resources
 
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_string(
@@ -64,9 +64,7 @@ flags.DEFINE_float(
     lower_bound=0,
     upper_bound=1,
 )
-flags.DEFINE_integer(
-    "workers", len(os.sched_getaffinity(0)), "Processes.", lower_bound=1
-)
+flags.DEFINE_integer("workers", resources.cores(), "Processes.", lower_bound=1)
 flags.DEFINE_float(
     "image_timeout",
     60,
@@ -149,7 +147,8 @@ VERBS = {
 }
 
 if __name__ == "__main__":
-    sys.exit(
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    console.leave(
         console.main(
             VERBS,
             default="shards",

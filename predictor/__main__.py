@@ -7,7 +7,6 @@
 What follows the first `--` goes to Beam, where `--runner` names one of its runners.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from pipeline.dataset import shard_cache
 from pipeline.dataset.manifest import SPLITS
 from pipeline.storage import flag_paths, folder_lock
 from pipeline.storage.object_paths import AnyPath
-from pipeline.system import console
+from pipeline.system import console, resources
 from pipeline.system.errors import UsageError
 
 FLAGS = flags.FLAGS
@@ -60,7 +59,7 @@ flags.DEFINE_integer(
 flags.DEFINE_bool("cpu", False, "Predict on the CPU, even where there are GPUs.")
 flags.DEFINE_integer(
     "workers",
-    len(os.sched_getaffinity(0)),
+    resources.cores(),
     "Of verify: processes. Of another --runner: workers.",
     lower_bound=1,
 )

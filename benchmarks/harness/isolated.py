@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from benchmarks.harness import unsaved_training
 from pipeline.dataset.manifest import Dataset
 from pipeline.system import resources
-from pipeline.system.process_pool import end_with_the_parent
+from pipeline.system.child_process import end_with_the_parent
 from trainer.cache.features import Features
 from trainer.cache.in_memory import in_memory
 from trainer.data import input_pipeline as data

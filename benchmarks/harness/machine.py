@@ -8,6 +8,7 @@ from importlib import metadata
 from typing import Any
 
 from pipeline.images import conversion
+from pipeline.system import resources
 
 _PACKAGES = ("apache-beam", "tensorflow")  # besides those that decide the bytes
 
@@ -16,7 +17,7 @@ def describe() -> dict[str, Any]:
     """What measured figures depend on besides the code, as JSON has it."""
     return {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": resources.cores(),
         "load": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
         "versions": {**conversion.versions(), **_installed()},

@@ -31,7 +31,7 @@ from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import ResumableFolder
 from pipeline.system import console, resources
-from pipeline.system.process_pool import end_with_the_parent
+from pipeline.system.child_process import end_with_the_parent
 from predictor.format.file_format import Format
 from predictor.format.predictions_manifest import MANIFEST
 from predictor.forward_pass import ForwardPass

@@ -1,9 +1,11 @@
 """What a program says and how it ends: progress, errors in a paragraph, exit codes."""
 
+import contextlib
 import difflib
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from absl import flags
 from tqdm import tqdm
@@ -60,6 +62,17 @@ def main(
             INTERRUPTED,
         )
     return DONE
+
+
+def leave(code: int) -> NoReturn:
+    """Ends this process at once, whatever its threads still wait for.
+
+    Beam leaves some 30 threads after a failure, which an ordinary exit would join.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+            stream.flush()
+    os._exit(code)
 
 
 def _parse(
