@@ -38,7 +38,7 @@ def test_no_folder_has_more_modules_than_a_reader_can_survey() -> None:
 # What a program imports, and what must not come along (TensorFlow: 480 MB, 5 s).
 LIGHT = {
     "a process that writes a shard": (
-        "import pipeline.shards.isolated_process",
+        "import pipeline.system.child_process, pipeline.shards.shard_writer",
         ("tensorflow", "keras", "apache_beam", "pandas"),
     ),
     "a Beam worker": (

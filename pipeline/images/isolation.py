@@ -73,6 +73,8 @@ def run(
         try:
             return pool.call(partial(work, rejected), seconds=seconds)
         except ChildLostError as error:
+            if pool.ended:  # which has ended this child
+                raise
             lost = error
         name, why = "", None
         if lost.item is not None:
@@ -85,13 +87,14 @@ def run(
             losses = 0
             continue
         losses += 1
+        where = f"at {name}" if name else "at no image"
         if losses == _LOSSES:
-            where = f"the last at {name}" if name else "before they had begun"
             raise RunError(
                 f"processes that decode images were lost {_LOSSES} times in a row, "
-                f"{where}, and no image is to blame: {lost}. Is there enough memory "
-                f"for {pool.count} of them? {_ADVICE}"
+                f"the last {where}, and no image is to blame: {lost}. Is there enough "
+                f"memory for {pool.count} of them? {_ADVICE}"
             ) from lost
+        print(f"a process was lost {where} ({lost}); going on", file=sys.stderr)
 
 
 def _try_alone(

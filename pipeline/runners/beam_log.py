@@ -30,13 +30,12 @@ def logging_to(log: Path, level: int) -> Iterator[None]:
     root.handlers = [handler]
     root.setLevel(level)
     threading.excepthook = _log_error
-    try:
-        yield
-    finally:
-        threading.excepthook = hook
-        root.handlers = handlers
-        root.setLevel(before)
-        handler.close()
+    yield
+    # Not after an error: threads that Beam leaves go on to say things.
+    threading.excepthook = hook
+    root.handlers = handlers
+    root.setLevel(before)
+    handler.close()
 
 
 class _Log(logging.FileHandler):

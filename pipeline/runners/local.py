@@ -170,7 +170,7 @@ def _telling(outcome: Future[None]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        logging.exception("a step of the job failed")
+        logging.error("a step of the job failed", exc_info=error)
         with contextlib.suppress(InvalidStateError):
             outcome.set_exception(error)
         raise

@@ -70,11 +70,11 @@ class RemoteRunner:
         """
         from pipeline.runners.execution import only_builds
 
-        in_worker = functools.partial(_in_worker, atomic.run_id(), folder)
+        of_run = functools.partial(in_worker, atomic.run_id(), folder)
         job = Job(
             job.missing,
-            functools.partial(in_worker, job.write),
-            functools.partial(in_worker, job.complete),
+            functools.partial(of_run, job.write),
+            functools.partial(of_run, job.complete),
         )
         log = log_path(folder)
         with logging_to(log, logging.INFO):
@@ -113,7 +113,7 @@ class RemoteRunner:
         )
 
 
-def _in_worker(
+def in_worker(
     run: str, folder: AnyPath, action: Callable[..., None], *arguments: str
 ) -> None:
     """Runs an action of a worker, which may be far from its launcher.

@@ -63,7 +63,7 @@ class RemoteShardRunner:
                 finalize.complete(dataset)
                 return True
             write = functools.partial(
-                _write,
+                write_in_worker,
                 folder=str(dataset),
                 contract=contract,
                 image_timeout=self._image_timeout,
@@ -73,7 +73,7 @@ class RemoteShardRunner:
             return self._engine.run(job, watch, dataset)
 
 
-def _write(
+def write_in_worker(
     name: str, *, folder: str, contract: ImageContract, image_timeout: float
 ) -> None:
     """Writes a shard, in a worker of the job.
@@ -94,12 +94,12 @@ def _write(
         folder=folder,
         contract=contract,
         image_timeout=image_timeout,
-        pool=_pool(),
+        pool=pool(),
     )
 
 
 @functools.cache
-def _pool() -> ChildPool:
+def pool() -> ChildPool:
     """Returns the children of this worker, for all of its threads and jobs."""
     return isolation.new_pool(resources.cores())
 

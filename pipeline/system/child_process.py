@@ -236,6 +236,10 @@ class ChildPool:
     Args:
         count: children at a time; whoever wants one more waits.
         begin: what a child does first, to show that it can work.
+
+    Attributes:
+        count: as given.
+        ended: `end` was called.
     """
 
     def __init__(self, count: int, *, begin: Callable[[], object] | None = None):
@@ -244,7 +248,7 @@ class ChildPool:
         self._lock = threading.Lock()
         self._idle: list[tuple[float, Child]] = []
         self._busy: set[Child] = set()
-        self._ended = False
+        self.ended = False
 
     def start(self, count: int) -> None:
         """Starts children before they are wanted: they import meanwhile."""
@@ -284,7 +288,7 @@ class ChildPool:
     def end(self) -> None:
         """Ends all children; whoever waits for one, or asks for one, gets an error."""
         with self._lock:
-            self._ended = True
+            self.ended = True
             for child in self._busy:
                 child.kill()  # its caller does the rest
             while self._idle:
@@ -292,7 +296,7 @@ class ChildPool:
 
     def _take(self, fresh: bool) -> Child:
         with self._lock:
-            if self._ended:
+            if self.ended:
                 raise RuntimeError("the run that this pool belongs to has ended")
             child = None
             while self._idle and child is None:
@@ -311,7 +315,7 @@ class ChildPool:
     def _keep(self, child: Child) -> None:
         with self._lock:
             self._busy.discard(child)
-            if not self._ended:
+            if not self.ended:
                 self._idle.append((time.monotonic(), child))
                 return
         child.end()

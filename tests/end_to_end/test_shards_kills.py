@@ -34,7 +34,6 @@ def make(images: Path, folder: Path) -> None:
         shards=SHARDS,
         max_reject_fraction=0.1,
         workers=1,
-        beam_arguments=["--direct_running_mode=in_memory"],
     )
 
 

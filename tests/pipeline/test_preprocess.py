@@ -22,7 +22,6 @@ from tests.support.files import REPOSITORY, tree
 from tests.support.photos import CLASSES, HEIGHT, PER_CLASS, TEST, WIDTH, jpeg, photo
 from tests.support.processes import Program, wait_for_shards
 
-IN_MEMORY = ["--direct_running_mode=in_memory"]
 CONTRACT = ImageContract(height=HEIGHT, width=WIDTH)
 SIZE = (f"--height={HEIGHT}", f"--width={WIDTH}")
 
@@ -30,9 +29,7 @@ SIZE = (f"--height={HEIGHT}", f"--width={WIDTH}")
 def make(images: Path | list[Path], folder: Path, **options: object) -> None:
     """As the command line does, in this process."""
     settings = {"max_reject_fraction": 0.1, "workers": 1, "shards": 2, **options}
-    preprocess.run(
-        images, folder, contract=CONTRACT, beam_arguments=IN_MEMORY, **settings
-    )
+    preprocess.run(images, folder, contract=CONTRACT, **settings)
 
 
 def test_a_finished_dataset_holds_these_files_and_no_others(made_dataset: Path) -> None:
@@ -245,6 +242,12 @@ def test_beam_options_are_checked() -> None:
     assert execution.beam_options(["--num_workers=3"], workers=1)
 
 
+@pytest.mark.parametrize("mode", ["in_memory", "multi_processing"])
+def test_there_is_one_mode(mode: str) -> None:
+    with pytest.raises(UsageError, match=f"{mode}: .* it is multi_threading"):
+        execution.beam_options([f"--direct_running_mode={mode}"], workers=1)
+
+
 # ------------------------------------------------------- archives, a CSV, several roots
 
 
@@ -447,6 +450,5 @@ def test_a_stopped_run_goes_on(
         shards=40,
         validation_fraction=0,
         workers=1,
-        beam_arguments=IN_MEMORY,
     )
     assert tree(folder) == tree(undisturbed)

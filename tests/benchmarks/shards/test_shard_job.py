@@ -54,7 +54,6 @@ def test_a_short_benchmark(
         workers=1,
         repeats=1,
         output=output,
-        beam_arguments=["--direct_running_mode=in_memory"],
     )
     text = capsys.readouterr().out
     assert "skipped: TensorFlow" in text
