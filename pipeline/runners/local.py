@@ -169,7 +169,7 @@ def _telling(outcome: Future[None]) -> Iterator[None]:
     """Makes an error of the body the outcome, unless another was before it."""
     try:
         yield
-    except Exception as error:
+    except BaseException as error:
         logging.error("a step of the job failed", exc_info=error)
         with contextlib.suppress(InvalidStateError):
             outcome.set_exception(error)

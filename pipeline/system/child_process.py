@@ -59,38 +59,19 @@ class ChildLostError(Exception):
     """
 
     def __init__(
-        self, message: str, *, ending: str, item: int | None, by_itself: bool
+        self,
+        message: str,
+        *,
+        item: int | None,
+        ending: str = "",
+        by_itself: bool = True,
     ) -> None:
         super().__init__(message)
         self.ending, self.item, self.by_itself = ending, item, by_itself
 
 
-class _Item:
-    """The item that a child is at, in memory that it shares with its parent.
-
-    Args:
-        descriptor: of the memory.
-    """
-
-    _LAYOUT = struct.Struct("<dq")  # seconds of the monotonic clock, index; -1: none
-    SIZE = _LAYOUT.size
-
-    def __init__(self, descriptor: int) -> None:
-        self._memory = mmap.mmap(descriptor, self.SIZE)
-
-    def set(self, index: int | None) -> None:
-        # In this order: half of it is the last item, begun just now.
-        self._LAYOUT.pack_into(
-            self._memory, 0, time.monotonic(), -1 if index is None else index
-        )
-
-    def get(self) -> tuple[int | None, float]:
-        """Returns the item, and since when the child has been at it."""
-        since, index = self._LAYOUT.unpack_from(self._memory)
-        return (None if index < 0 else index), since
-
-
-_own_item: _Item | None = None  # of this process, where it is a child
+_ITEM = struct.Struct("<dq")  # begun, by the monotonic clock; index, -1 for none
+_own_item: mmap.mmap | None = None  # memory that this child shares with its parent
 
 
 def at(index: int | None) -> None:
@@ -98,8 +79,10 @@ def at(index: int | None) -> None:
 
     Only the time at an item is watched. Does nothing in other processes.
     """
-    if _own_item:
-        _own_item.set(index)
+    if _own_item is not None:
+        # In this order: half of it is the last item, begun just now.
+        number = -1 if index is None else index
+        _ITEM.pack_into(_own_item, 0, time.monotonic(), number)
 
 
 class Child(Generic[Request, Answer]):
@@ -124,9 +107,9 @@ class Child(Generic[Request, Answer]):
     ) -> None:
         self._here, there = multiprocessing.Pipe()
         memory = os.memfd_create("item")
-        os.ftruncate(memory, _Item.SIZE)
-        self._item = _Item(memory)
-        self._item.set(None)
+        os.ftruncate(memory, _ITEM.size)
+        self._item = mmap.mmap(memory, _ITEM.size)
+        _ITEM.pack_into(self._item, 0, 0, -1)
         self._said = open(os.memfd_create("said"), "r+b", buffering=0)  # noqa: SIM115
         self._ready = False
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
@@ -192,15 +175,19 @@ class Child(Generic[Request, Answer]):
         self._here.close()
         self._said.close()
 
+    def item(self) -> tuple[int | None, float]:
+        """Returns the item that it is at, and the clock when it began with that."""
+        begun, index = _ITEM.unpack_from(self._item)
+        return (None if index < 0 else index), begun
+
     def _receive(self, seconds: float, *, started: float | None = None) -> Any:
         """Waits for an answer, but not longer for an item, or in all since a start."""
         try:
             while not self._here.poll(None if seconds == math.inf else _LOOK_SECONDS):
-                item, since = self._item.get()
-                if (started or (since if item is not None else math.inf)) < (
-                    time.monotonic() - seconds
-                ):
-                    raise self._late(seconds, item)
+                item, begun = self.item()
+                watched = started is not None or item is not None
+                if watched and time.monotonic() - (started or begun) > seconds:
+                    raise ChildLostError(f"no result in {seconds:g} s", item=item)
             good, value = self._here.recv()
         except (EOFError, OSError) as error:
             raise self._lost() from error
@@ -211,23 +198,23 @@ class Child(Generic[Request, Answer]):
             raise value
         return value
 
-    def _late(self, seconds: float, item: int | None) -> ChildLostError:
-        message = f"no result in {seconds:g} s"
-        return ChildLostError(message, ending="", item=item, by_itself=True)
-
     def _lost(self) -> ChildLostError:
+        code = None
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(10)  # it has closed its pipe, so it is ending
-        code, (item, _) = self._process.returncode, self._item.get()
-        ending = f"exit code {code}"
-        if code is not None and code < 0:
-            ending = signal.Signals(-code).name
+            code = self._process.wait(10)  # it has closed its pipe, so it is ending
+        ending = (
+            signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
+        )
         message = f"the process ended: {ending}"
         self._said.seek(0)
         if said := self._said.read().decode(errors="replace").strip():
             message += f", and said: {said.splitlines()[-1]}"
-        by_itself = code is not None and (code >= 0 or -code in _CRASHES)
-        return ChildLostError(message, ending=ending, item=item, by_itself=by_itself)
+        return ChildLostError(
+            message,
+            item=self.item()[0],
+            ending=ending,
+            by_itself=code is not None and (code >= 0 or -code in _CRASHES),
+        )
 
 
 class ChildPool:
@@ -275,15 +262,14 @@ class ChildPool:
             Exception: what the function raised.
         """
         with self._slots:
-            child = self._take(fresh)
+            child, usable = self._take(fresh), False
             try:
                 child.ask(function)
                 answer = child.answer(seconds=seconds)
-            except BaseException:
-                self._drop(child)
-                raise
-            self._keep(child)
-            return answer
+                usable = True
+                return answer
+            finally:
+                self._give_back(child, usable)
 
     def end(self) -> None:
         """Ends all children; whoever waits for one, or asks for one, gets an error."""
@@ -306,23 +292,20 @@ class ChildPool:
                 usable = time.monotonic() - since < _IDLE_SECONDS / 2 and last.runs()
                 if usable and not fresh:
                     child = last
-                else:
-                    last.end()
+                    continue
+                last.end()
+                if fresh:  # there is room for a new one
+                    break
             child = child or self._new()
             self._busy.add(child)
             return child
 
-    def _keep(self, child: Child) -> None:
+    def _give_back(self, child: Child, usable: bool) -> None:
         with self._lock:
             self._busy.discard(child)
-            if not self.ended:
+            if usable and not self.ended:
                 self._idle.append((time.monotonic(), child))
                 return
-        child.end()
-
-    def _drop(self, child: Child) -> None:
-        with self._lock:
-            self._busy.discard(child)
         child.end()
 
     def _new(self) -> Child:
@@ -374,9 +357,9 @@ def each(
 def end_with_the_parent(pipe: int | None = None) -> None:
     """Has this child process end when its parent has, even by `kill -9`.
 
-    The kernel sends SIGIO at the end of the pipe, which ends this process also where a
-    decoder that hangs holds Python's lock. PR_SET_PDEATHSIG would go by the parent's
-    thread, and threads end earlier.
+    The kernel sends SIGKILL at the end of the pipe, also where a decoder that hangs
+    holds Python's lock, so that no thread could look. PR_SET_PDEATHSIG would go by the
+    parent's thread, and threads end earlier.
 
     Args:
         pipe: one whose other end the parent alone holds, and never writes to; without
@@ -387,6 +370,7 @@ def end_with_the_parent(pipe: int | None = None) -> None:
         assert parent is not None
         pipe = parent.sentinel
     fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
     flags = fcntl.fcntl(pipe, fcntl.F_GETFL)
     fcntl.fcntl(pipe, fcntl.F_SETFL, flags | os.O_ASYNC)
     if select.select([pipe], [], [], 0)[0]:  # it had ended before
@@ -398,7 +382,7 @@ def serve() -> None:
     global _own_item
     end_with_the_parent(sys.stdin.fileno())
     requests, memory = map(int, sys.argv[1:])
-    _own_item = _Item(memory)
+    _own_item = mmap.mmap(memory, _ITEM.size)
     there = Connection(requests)
     with contextlib.suppress(EOFError, OSError):  # OSError: a request was cut short
         idle, make, arguments = there.recv()
@@ -407,7 +391,7 @@ def serve() -> None:
         while good and there.poll(None if idle == math.inf else idle):
             request = there.recv()
             answer = _answered(function, request)
-            _own_item.set(None)  # an answer may wait long for who takes it
+            at(None)  # an answer may wait long for who takes it
             there.send(answer)
 
 

@@ -190,7 +190,7 @@ def test_at_no_item_it_may_take_its_time(child: Child[str, str]) -> None:
 
 def test_the_item_at_which_it_dies_is_known(child: Child[str, str]) -> None:
     child.ask("at 17")
-    wait_until(lambda: child._item.get()[0] == 17)
+    wait_until(lambda: child.item()[0] == 17)
     os.kill(child.pid, signal.SIGSEGV)
     with pytest.raises(ChildLostError) as raised:
         child.answer()
