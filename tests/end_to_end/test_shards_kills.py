@@ -15,6 +15,7 @@ import pytest
 
 from pipeline import preprocess
 from pipeline.dataset.manifest import ImageContract
+from pipeline.options import ShardsOptions
 from pipeline.system.errors import RunError
 from tests.support.files import REPOSITORY, tree
 from tests.support.kill_steps import kill_before_step
@@ -30,12 +31,14 @@ SHARDS = 12
 def make(images: Path, folder: Path, *, shards: int = SHARDS) -> None:
     """As the command line of `start` does, in this process."""
     preprocess.run(
-        images,
-        folder,
-        contract=ImageContract(height=HEIGHT, width=WIDTH),
-        shards=shards,
-        max_reject_fraction=0.1,
-        workers=1,
+        ShardsOptions(
+            images=images,
+            dataset=folder,
+            contract=ImageContract(height=HEIGHT, width=WIDTH),
+            shards=shards,
+            max_reject_fraction=0.1,
+            workers=1,
+        )
     )
 
 
