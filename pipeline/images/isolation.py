@@ -76,6 +76,8 @@ def run(
             if pool.ended:  # which has ended this child
                 raise
             lost = error
+        # The image is to blame if a fresh child, with nothing before it, is lost too.
+        # A child that something from outside has killed says nothing about it.
         name, why = "", None
         if lost.item is not None:
             name, uri = image(lost.item)

@@ -114,6 +114,7 @@ class LocalRunner:
             started.pool.start(len(job.missing))  # they import while Beam is imported
             arguments = (job, started.outcome, self._arguments, self._workers)
             threading.Thread(target=_run_beam, args=arguments, daemon=True).start()
+            # Not for Beam's end: after an error it waits for all of its threads.
             while not started.outcome.done():
                 concurrent.futures.wait([started.outcome], watch.look_seconds)
                 watch.look()
