@@ -20,7 +20,7 @@ import pandas as pd
 from pipeline.images import conversion
 from pipeline.storage import atomic
 from pipeline.system import console, resources
-from pipeline.system.process_pool import end_with_the_parent
+from pipeline.system.child_process import end_with_the_parent
 
 _PACKAGES = ("apache-beam", "tensorflow")  # besides those that decide the bytes
 _WARM_UP = 0.5  # of the seconds: graphs are built, and buffers filled on the side

@@ -1,12 +1,12 @@
 """Options of the verbs of `python -m pipeline`: each field is a flag."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.dataset.manifest import ImageContract
 from pipeline.storage.flag_paths import path_option, paths_option
 from pipeline.storage.object_paths import AnyPath
+from pipeline.system import resources
 from pipeline.system.command_line import group, option, passed_on
 
 
@@ -16,7 +16,7 @@ class WorkersOption:
 
     workers: int = option(
         "Sets the number of processes; by default one for each core.",
-        len(os.sched_getaffinity(0)),
+        resources.cores(),
         lower_bound=1,
     )
 

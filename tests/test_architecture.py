@@ -34,10 +34,23 @@ def test_no_folder_has_more_modules_than_a_reader_can_survey() -> None:
     assert crowded == {}
 
 
+def test_cores_are_those_of_the_container() -> None:
+    """Its quota counts, too; a benchmark pins its processes to some of them."""
+    asking = {
+        path
+        for path in MODULES
+        if re.search("sched_getaffinity|cpu_count", path.read_text())
+    }
+    assert asking == {
+        REPOSITORY / "pipeline" / "system" / "resources.py",
+        REPOSITORY / "benchmarks" / "harness" / "isolated.py",
+    }
+
+
 # What a program imports, and what must not come along (TensorFlow: 480 MB, 5 s).
 LIGHT = {
     "a process that writes a shard": (
-        "import pipeline.shards.isolated_process",
+        "import pipeline.system.child_process, pipeline.shards.shard_writer",
         ("tensorflow", "keras", "apache_beam", "pandas"),
     ),
     "a Beam worker": (

@@ -12,8 +12,8 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.synchronize import Barrier
 from typing import Any
 
+from pipeline.system.child_process import end_with_the_parent
 from pipeline.system.errors import RunError
-from pipeline.system.process_pool import end_with_the_parent
 
 # One thread per process, and no GPU.
 _SINGLE = {

@@ -138,11 +138,10 @@ def test_a_short_benchmark(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In one process, beside one baseline; the JSON says what the table says."""
+    """In one child process, beside one baseline; the JSON says what the table says."""
     monkeypatch.setattr(shards, "BASELINES", {shards.BARE: shards.bare})
-    mode = ["--direct_running_mode=in_memory"]
     small = {"bench_images": 16, "workers": 1, "repeats": 1, "seconds": 0.01}
-    shards.run(options(images, tmp_path / "bench", beam_arguments=mode, **small))
+    shards.run(options(images, tmp_path / "bench", **small))
     text = capsys.readouterr().out
     value = json.loads((tmp_path / "bench" / "shards.json").read_text())
     assert value["setup"]["photos"] == 40  # two of the 42 are broken

@@ -23,7 +23,6 @@ from tests.support.files import REPOSITORY, tree
 from tests.support.photos import CLASSES, HEIGHT, PER_CLASS, TEST, WIDTH, jpeg, photo
 from tests.support.processes import Program, wait_for_shards
 
-IN_MEMORY = ["--direct_running_mode=in_memory"]
 CONTRACT = ImageContract(height=HEIGHT, width=WIDTH)
 SIZE = (f"--height={HEIGHT}", f"--width={WIDTH}")
 
@@ -36,7 +35,6 @@ def make(images: Path | list[Path], folder: Path, **options: object) -> None:
             images=images,
             dataset=folder,
             contract=CONTRACT,
-            beam_arguments=IN_MEMORY,
             **settings,
         )
     )
@@ -252,6 +250,12 @@ def test_beam_options_are_checked() -> None:
     assert execution.beam_options(["--num_workers=3"], workers=1)
 
 
+@pytest.mark.parametrize("mode", ["in_memory", "multi_processing"])
+def test_there_is_one_mode(mode: str) -> None:
+    with pytest.raises(UsageError, match=f"{mode}: .* it is multi_threading"):
+        execution.beam_options([f"--direct_running_mode={mode}"], workers=1)
+
+
 # ------------------------------------------------------- archives, a CSV, several roots
 
 
@@ -455,7 +459,6 @@ def test_a_stopped_run_goes_on(
             shards=40,
             validation_fraction=0,
             workers=1,
-            beam_arguments=IN_MEMORY,
         )
     )
     assert tree(folder) == tree(undisturbed)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.system.process_pool import end_with_the_parent
+from pipeline.system.child_process import end_with_the_parent
 
 _BYTES = 64 << 20  # of what is summed
 _REPEATS = 5

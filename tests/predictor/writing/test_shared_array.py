@@ -5,8 +5,8 @@ import os
 
 import numpy as np
 
-from predictor.processes.request_process import RequestProcess
-from predictor.processes.shared_array import SharedArray
+from pipeline.system.child_process import Child
+from predictor.writing.shared_array import SharedArray
 
 
 class Double:
@@ -32,7 +32,7 @@ def test_zeros_of_a_shape() -> None:
 
 def test_what_one_process_writes_the_other_reads() -> None:
     shared = SharedArray((3, 4))
-    worker: RequestProcess[int, float] = RequestProcess(Double, shared)
+    worker: Child[int, float] = Child(Double, shared, shared=[shared.descriptor])
     shared.array[:] = np.arange(12).reshape(3, 4)
     worker.ask(1)
     assert worker.answer() == 2 * (4 + 5 + 6 + 7)

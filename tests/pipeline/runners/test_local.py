@@ -1,4 +1,4 @@
-"""Workers that crash, hang or die, in real processes.
+"""The local runner: processes that crash, hang or die, signals, errors.
 
 `sitecustomize` stands in for a defect of the decoder: every Python process imports it
 at its start, and then certain bytes in a photo crash or stop simplejpeg.
@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +17,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from pipeline.storage import atomic
+from pipeline.storage.object_paths import AnyPath, ObjectPath
 from tests.support.defects import DEFECT, SLOW_DISK
 from tests.support.files import REPOSITORY
+from tests.support.object_servers import Proxy
 from tests.support.photos import HEIGHT, WIDTH, jpeg, photo
-from tests.support.processes import Program, children, wait_for_shards
+from tests.support.processes import Program, children, descendants, wait_for_shards
 
+# As where memory is short: only the known photo of the beginning is smaller.
+KILLED = DEFECT.replace('b"CRASH-ME" in data', "len(data) > 1500").replace(
+    "SIGSEGV", "SIGKILL"
+)
 SIZE = (f"--height={HEIGHT}", f"--width={WIDTH}", "--max_reject_fraction=0.5")
 
 
@@ -86,31 +94,11 @@ def test_the_commit_of_a_shard_is_no_image_that_hangs(
     assert "42 images listed = 40 written + 2 rejected" in result.stdout
 
 
-ALONE = """
-import sys
-from pipeline.shards import retry_alone
-from pipeline.dataset.manifest import ImageContract
-
-retry_alone._try_alone(sys.argv[1], ImageContract(height=32, width=40), 600)
-"""
-
-
-def test_an_image_that_hangs_alone_ends_with_a_killed_launcher(faulty: Path) -> None:
-    image = faulty / "train" / "a" / "22.jpg"
-    launcher = subprocess.Popen([sys.executable, "-c", ALONE, image], cwd=REPOSITORY)
-    deadline = time.monotonic() + 60
-    while len(processes := children(launcher.pid)) < 2:  # one of them tracks resources
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    launcher.kill()
-    launcher.wait()
-    while left := [pid for pid in processes if os.path.exists(f"/proc/{pid}")]:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.02)
-
-
-def start(many: Path, folder: Path) -> subprocess.Popen[str]:
+def start(
+    many: Path, folder: AnyPath, *, image_timeout: int = 60
+) -> subprocess.Popen[str]:
     words = [f"--images={many}", f"--dataset={folder}", "--shards=40", *SIZE]
+    words.append(f"--image_timeout={image_timeout}")
     return subprocess.Popen(
         [sys.executable, "-m", "pipeline", *words],
         cwd=REPOSITORY,
@@ -120,51 +108,101 @@ def start(many: Path, folder: Path) -> subprocess.Popen[str]:
     )
 
 
-def workers(launcher: int) -> list[int]:
-    return [pid for child in children(launcher) for pid in children(child)]
-
-
-@pytest.mark.parametrize(
-    "victim", ["worker", pytest.param("Beam", marks=pytest.mark.slow)]
-)
-def test_a_killed_process_is_replaced(many: Path, tmp_path: Path, victim: str) -> None:
+def test_a_killed_process_is_replaced(many: Path, tmp_path: Path) -> None:
     folder = tmp_path / "made"
     process = start(many, folder)
     wait_for_shards(folder, process)
-    beam = next(child for child in children(process.pid) if children(child))
-    os.kill(children(beam)[0] if victim == "worker" else beam, signal.SIGKILL)
+    os.kill(children(process.pid)[0], signal.SIGKILL)
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    assert "a worker process died; going on with what is left" in errors
+    assert "SIGKILL); going on" in errors
     assert "400 images listed = 400 written + 0 rejected" in output
     assert "Traceback" not in errors
 
 
-def test_workers_that_die_every_time_end_the_run(many: Path, tmp_path: Path) -> None:
-    """As they do where memory is short: nothing is committed, no image to blame."""
+def test_processes_that_die_every_time_end_the_run(
+    images: Path, tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the kernel kills them where memory is short: no image is to blame."""
+    (tmp_path / "sitecustomize.py").write_text(KILLED)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     folder = tmp_path / "made"
-    process = start(many, folder)
-    while process.poll() is None:
-        for pid in workers(process.pid):
-            os.kill(pid, signal.SIGKILL)
-        time.sleep(0.02)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "3 times in a row, and no image is to blame" in errors
-    assert "fewer --workers" in errors
-    assert "Traceback" not in errors
+    result = program("pipeline", f"--images={images}", f"--dataset={folder}", *SIZE)
+    assert result.returncode == 1
+    assert "lost 3 times in a row, the last at " in result.stderr
+    assert "no image is to blame: the process ended: SIGKILL" in result.stderr
+    assert "fewer processes (--workers)" in result.stderr
+    assert "rejected: " not in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(folder.glob("*.tfrecord"))
 
 
-def test_workers_end_with_their_launcher(many: Path, tmp_path: Path) -> None:
+def test_children_end_with_their_launcher(many: Path, tmp_path: Path) -> None:
     process = start(many, tmp_path / "made")
     wait_for_shards(tmp_path / "made", process)
-    (group,) = (child for child in children(process.pid) if children(child))
+    below = descendants(process.pid)
+    assert below
     process.kill()
     process.wait()
+    wait_for_end_of(below)
+
+
+def wait_for_end_of(processes: list[int]) -> None:
     deadline = time.monotonic() + 30
-    while children(group):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    while left := [pid for pid in processes if os.path.exists(f"/proc/{pid}/exe")]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_nothing_but_what_was_committed(
+    many: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Its children are at work, with a scratch file each."""
+    folder = tmp_path / "made"
+    process = start(many, folder)
+    wait_for_shards(folder, process)
+    below = descendants(process.pid)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors.splitlines()[-1] == (
+        "error: interrupted. What was committed is kept: run the same command again to "
+        "go on."
+    )
+    assert "Traceback" not in errors
+    wait_for_end_of(below)
+    assert list(folder.rglob(".*")) == []
+    assert not (folder / "dataset.json").exists()
+    process = start(many, folder)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "going on: " in output
+    assert "400 images listed = 400 written + 0 rejected" in output
+
+
+def test_an_upload_in_flight_is_abandoned(
+    many: Path, bucket: ObjectPath, proxy: Proxy
+) -> None:
+    """The store takes no object any more when Ctrl-C comes."""
+    folder = bucket / "made"
+    process = start(many, folder, image_timeout=0)
+    while len(list((folder / "_work" / "done").glob("*"))) < 3:
+        assert process.poll() is None
+        time.sleep(0.1)
+    with proxy.failing("slow", times=10**6, method="P") as fault:
+        seen = fault.seen
+        while fault.seen == seen:
+            assert process.poll() is None
+            time.sleep(0.02)
+        below = descendants(process.pid)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    wait_for_end_of(below)
+    name = atomic.temporary_name(folder / "_work", "upload")
+    assert list(Path(tempfile.gettempdir()).glob(f"{name}*")) == []
 
 
 def test_a_failing_worker_is_quoted(images: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import math
 import mmap
 import os
-from multiprocessing import reduction
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,12 @@ import numpy as np
 class SharedArray:
     """float32[shape], all zeros at first.
 
-    Memory without a name, that goes with the last process that has it. When a child is
-    started with it as an argument, the child's is the same memory.
+    Memory without a name, that goes with the last process that has it. The array of a
+    child that is started with its descriptor among `shared` is the same memory.
+
+    Attributes:
+        array: float32[shape].
+        descriptor: of the memory.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
@@ -22,18 +25,18 @@ class SharedArray:
         self._map(descriptor, shape)
 
     def _map(self, descriptor: int, shape: tuple[int, ...]) -> None:
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         self.array = np.frombuffer(mmap.mmap(descriptor, 0), np.float32).reshape(shape)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (reduction.DupFd(self._descriptor), self.array.shape)
+        return _again, (self.descriptor, self.array.shape)
 
     def __del__(self) -> None:
-        os.close(self._descriptor)
+        os.close(self.descriptor)
 
 
-def _again(descriptor: Any, shape: tuple[int, ...]) -> SharedArray:
-    """The array of the parent, in a child."""
+def _again(descriptor: int, shape: tuple[int, ...]) -> SharedArray:
+    """Returns the array of the parent, in a child."""
     array = SharedArray.__new__(SharedArray)
-    array._map(descriptor.detach(), shape)
+    array._map(descriptor, shape)
     return array
