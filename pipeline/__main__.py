@@ -36,6 +36,19 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "classes", None, "classes.txt of another dataset, to have the same labels."
 )
+flags.DEFINE_enum(
+    "layout",
+    "auto",
+    ["auto", "splits", "classes"],
+    "What folders called train, validation and test are: auto refuses photos beside "
+    "them; splits leaves those out; classes takes every folder for a class.",
+)
+flags.DEFINE_string("id_column", "id", "Of --manifest: the column of the ids.")
+flags.DEFINE_string(
+    "label_column",
+    "label",
+    "Of --manifest: the column of the labels; landmark_id is found without it.",
+)
 flags.DEFINE_integer("height", 150, "Rows of a stored image.", lower_bound=1)
 flags.DEFINE_integer("width", 200, "Columns of a stored image.", lower_bound=1)
 flags.DEFINE_enum("resize", "stretch", RESIZES, "What becomes of the aspect ratio.")
@@ -122,6 +135,9 @@ def _job(beam_arguments: Sequence[str]) -> dict[str, Any]:
         "validation_fraction": FLAGS.validation_fraction,
         "labelled_test": FLAGS.labelled_test,
         "classes": flag_paths.path(FLAGS.classes) if FLAGS.classes else None,
+        "folder_layout": FLAGS.layout,
+        "id_column": FLAGS.id_column,
+        "label_column": FLAGS.label_column,
         "seed": FLAGS.seed,
         "workers": FLAGS.workers,
         "beam_arguments": beam_arguments,

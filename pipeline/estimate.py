@@ -94,6 +94,9 @@ def run(
     validation_fraction: float = 0.1,
     labelled_test: bool = False,
     classes: AnyPath | None = None,
+    folder_layout: str = "auto",
+    id_column: str = "id",
+    label_column: str = "label",
     seed: int = 0,
     workers: int,
     beam_arguments: Sequence[str] = (),
@@ -110,6 +113,8 @@ def run(
         validation_fraction: of each class, where there are no splits.
         labelled_test: `test/` holds class folders.
         classes: a class list to be used as it is.
+        folder_layout: see layout.list_images.
+        id_column, label_column: of `csv`.
         seed: of the order, of the split and of the sample.
         workers: processes.
         beam_arguments: options for Beam.
@@ -125,7 +130,11 @@ def run(
         seed=seed,
         labelled_test=labelled_test,
         classes=classes,
+        layout=folder_layout,
+        id_column=id_column,
+        label_column=label_column,
     )
+    layout.announce(listing)
     slices = plan.cut_slices(listing, count=shards, seed=seed)
     listed = time.monotonic() - started
     chunks = _chunks(listing, contract, seed=seed, workers=workers)
@@ -239,8 +248,7 @@ def _report(
     rate = len(listing.refs) / max(1e-9, seconds.expected - prediction.startup)
     shards = ", ".join(f"{n} {split}" for split, n in prediction.shards.items())
     return [
-        f"IMAGES {images}: {len(listing):,} images, {len(listing.classes):,} classes, "
-        f"{len(listing.ignored):,} other files ignored",
+        f"IMAGES {images}: {len(listing):,} images",
         f"  sample     {prediction.sampled} images, {workers} workers, "
         f"{rate:,.0f} images/s",
         f"  wall time  {in_time(seconds.expected)} ({in_time(seconds.low)} to "

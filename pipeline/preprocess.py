@@ -34,6 +34,9 @@ def run(
     validation_fraction: float = 0.1,
     labelled_test: bool = False,
     classes: AnyPath | None = None,
+    folder_layout: str = "auto",
+    id_column: str = "id",
+    label_column: str = "label",
     seed: int = 0,
     max_reject_fraction: float = 0.01,
     workers: int,
@@ -53,6 +56,8 @@ def run(
         validation_fraction: of each class, where there are no splits.
         labelled_test: `test/` holds class folders.
         classes: an existing class list, so that labels agree with another dataset's.
+        folder_layout: see layout.list_images.
+        id_column, label_column: of `csv`.
         seed: of the order and of the split.
         max_reject_fraction: above it the run fails once everything is tried.
         workers: processes.
@@ -86,10 +91,11 @@ def run(
             seed=seed,
             labelled_test=labelled_test,
             classes=classes,
+            layout=folder_layout,
+            id_column=id_column,
+            label_column=label_column,
         )
-        if listing.ignored:
-            named = ", ".join(sorted(listing.ignored)[:5])
-            print(f"ignored: {len(listing.ignored)} files or folders, such as {named}")
+        layout.announce(listing)
         slices = plan.cut_slices(listing, count=shards, seed=seed)
         key = _key(listing, slices, contract, validation_fraction, seed)
         folder = ResumableFolder(dataset, manifest=manifest.MANIFEST)

@@ -7,7 +7,6 @@ image, save the two of a class that `validation_ids` names.
 import hashlib
 from collections.abc import Iterable
 
-
 _FEW = 5  # images of a class, from which on one of them validates
 
 

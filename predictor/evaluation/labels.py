@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pipeline.dataset import manifest, record
 from pipeline.dataset.manifest import Dataset
-from pipeline.sources.listing import stem
+from pipeline.sources.names import stem
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system import io_errors
 from pipeline.system.errors import RunError

@@ -4,7 +4,7 @@ import csv
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from pipeline.sources.listing import stem
+from pipeline.sources.names import stem
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import ResumableFolder
