@@ -14,7 +14,7 @@ from typing import Any
 
 from absl import flags
 
-from pipeline.dataset.manifest import CHROMAS, RESIZES, ImageContract
+from pipeline.dataset.manifest import CHROMAS, MAX_PIXELS, RESIZES, ImageContract
 from pipeline.storage import flag_paths
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system import console
@@ -56,6 +56,13 @@ flags.DEFINE_integer(
     "quality", 90, "Of the stored JPEG.", lower_bound=1, upper_bound=100
 )
 flags.DEFINE_enum("chroma", "420", CHROMAS, "Colour subsampling of the stored JPEG.")
+flags.DEFINE_integer(
+    "max_pixels",
+    MAX_PIXELS,
+    "Reject originals of which more pixels would be decoded; JPEGs are decoded at 1/8 "
+    "where the stored image is small.",
+    lower_bound=1,
+)
 flags.DEFINE_integer(
     "shards", None, "Per split. Default: about 1,024 images a shard.", lower_bound=1
 )
@@ -101,7 +108,6 @@ def shards(beam_arguments: Sequence[str]) -> None:
         _images(),
         flag_paths.path(FLAGS.dataset),
         **_job(beam_arguments),
-        max_reject_fraction=FLAGS.max_reject_fraction,
         image_timeout=FLAGS.image_timeout,
         runner=FLAGS.runner,
         overwrite=FLAGS.overwrite,
@@ -139,6 +145,7 @@ def _job(beam_arguments: Sequence[str]) -> dict[str, Any]:
         "id_column": FLAGS.id_column,
         "label_column": FLAGS.label_column,
         "seed": FLAGS.seed,
+        "max_reject_fraction": FLAGS.max_reject_fraction,
         "workers": FLAGS.workers,
         "beam_arguments": beam_arguments,
     }
@@ -155,6 +162,7 @@ def _contract() -> ImageContract:
         resize=FLAGS.resize,
         quality=FLAGS.quality,
         chroma=FLAGS.chroma,
+        max_pixels=FLAGS.max_pixels,
     )
 
 

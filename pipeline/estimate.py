@@ -98,6 +98,7 @@ def run(
     id_column: str = "id",
     label_column: str = "label",
     seed: int = 0,
+    max_reject_fraction: float = 0.01,
     workers: int,
     beam_arguments: Sequence[str] = (),
 ) -> None:
@@ -116,11 +117,13 @@ def run(
         folder_layout: see layout.list_images.
         id_column, label_column: of `csv`.
         seed: of the order, of the split and of the sample.
+        max_reject_fraction: above it `preprocess.run` fails.
         workers: processes.
         beam_arguments: options for Beam.
 
     Raises:
-        RunError: the images are at fault, or the disk cannot hold the dataset.
+        RunError: the images are at fault, the disk cannot hold the dataset, or too many
+            images are rejected by the listing alone.
     """
     started = time.monotonic()
     listing = layout.list_images(
@@ -141,6 +144,15 @@ def run(
     empty = parallel_timing.empty_job_seconds(workers, beam_arguments)
     prediction = predict(chunks, slices, startup=listed + empty, workers=workers)
     print("\n".join(_report(layout.in_words(images), listing, prediction, workers)))
+    if fault := listing.beyond(max_reject_fraction):
+        raise RunError(f"make shards would fail: {fault}")
+    rejected = len(listing.rejects) + prediction.rejected
+    if rejected > max_reject_fraction * len(listing):
+        print(
+            f"  verdict    make shards would likely fail at its end: about "
+            f"{rejected / len(listing):.2%} of the images are rejected, and "
+            f"--max_reject_fraction allows {max_reject_fraction:.2%}"
+        )
     _look_at_disk(dataset or Path.cwd(), prediction.bytes)
 
 

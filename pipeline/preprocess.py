@@ -5,7 +5,6 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from pipeline.dataset import closing_summary, manifest
@@ -59,7 +58,8 @@ def run(
         folder_layout: see layout.list_images.
         id_column, label_column: of `csv`.
         seed: of the order and of the split.
-        max_reject_fraction: above it the run fails once everything is tried.
+        max_reject_fraction: above it the run fails: at once where the listing tells,
+            else once everything is tried.
         workers: processes.
         image_timeout: seconds after which an image is given up; 0 for never.
         runner: where Beam runs the job; see execution.engine_options.
@@ -102,6 +102,8 @@ def run(
         parts = sum(len(refs) for refs in slices.values())
         if overwrite and not folder.resumes(key, parts=parts):
             folder.clear(manifest.SHARD_PATTERN, manifest.CLASSES, manifest.REJECTS)
+        if not folder.complete() and (fault := listing.beyond(max_reject_fraction)):
+            raise RunError(fault)
         if folder.start(key):
             manifest.load(dataset)  # or names the shard that is gone since
             print(f"DATASET {dataset} is complete already; nothing to do.")
@@ -150,7 +152,7 @@ def _key(
     refs = sorted((ref.split, ref.id, ref.label or "") for ref in listing.refs)
     return {
         "version": manifest.VERSION,
-        "image": asdict(contract),
+        "image": contract.to_json(),
         "classes": manifest.classes_entry(listing.classes),
         "source": {
             "layout": listing.layout,

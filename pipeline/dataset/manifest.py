@@ -1,8 +1,8 @@
 """dataset.json: the splits, their shards, the classes and the image contract."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.dataset import record
@@ -20,7 +20,9 @@ SPLITS = ("train", "validation", "test")
 UNLABELLED = -1
 RESIZES = ("stretch", "crop", "pad")
 CHROMAS = ("420", "444")
+MAX_PIXELS = 89_478_485  # Pillow's own limit against decompression bombs
 
+_FEW = 5  # classes in a line
 _RESTORE = "Restore it, or make the dataset again: `make shards` with ARGS=--overwrite."
 
 
@@ -35,6 +37,7 @@ class ImageContract:
         quality: of the stored JPEG, 1 to 100.
         chroma: colour subsampling of the stored JPEG, `420` or `444`.
         format: of the stored image.
+        max_pixels: originals of which more are decoded are rejected.
     """
 
     height: int
@@ -43,6 +46,7 @@ class ImageContract:
     quality: int = 90
     chroma: str = "420"
     format: str = "jpeg"
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
@@ -56,6 +60,13 @@ class ImageContract:
             raise ValueError(f"quality is {self.quality}, not from 1 to 100")
         if self.chroma not in CHROMAS:
             raise ValueError(f"chroma is {self.chroma!r}, not one of {CHROMAS}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the `image` entry of dataset.json, without the usual `max_pixels`."""
+        value = asdict(self)
+        if self.max_pixels == MAX_PIXELS:
+            del value["max_pixels"]
+        return value
 
     def pixels(self) -> dict[str, Any]:
         """What must agree between a dataset and a model."""
@@ -128,6 +139,18 @@ def classes_entry(classes: tuple[str, ...]) -> dict[str, Any]:
     """The `classes` entry of dataset.json and model.json."""
     text = classes_text(classes)
     return {"count": len(classes), "sha256": atomic.sha256_text(text)}
+
+
+def classes_in_words(classes: Sequence[str]) -> str:
+    """Returns how many classes there are, and the first few.
+
+    >>> classes_in_words(("coat", "hat"))
+    '2 classes: coat, hat'
+    """
+    if not classes:
+        return "no classes"
+    few = ", ".join(classes[:_FEW]) + (", …" if len(classes) > _FEW else "")
+    return f"{len(classes):,} class{'es' * (len(classes) > 1)}: {few}"
 
 
 def read_classes(path: AnyPath, entry: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """The classes of a listing: from a class list or from the images, each name once."""
 
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -78,11 +79,7 @@ def classes_of(
                 f"them from {split}."
             )
     if near:
-        listing.warnings.append(
-            f"{_listed([' and '.join(map(names.shown, group)) for group in near])} "
-            "are different classes, though they are spelled nearly the same. Is that "
-            "what you mean?"
-        )
+        listing.warnings.append(_nearly(near))
     if given and (unused := [name for name in given if name not in there]):
         listing.warnings.append(
             f"{len(unused)} of the {len(given)} classes of {flag} have no image, such "
@@ -98,16 +95,22 @@ def classes_of(
     return classes
 
 
-def in_words(classes: Sequence[str]) -> str:
-    """Returns how many classes there are, and the first few.
+def compare(known: Iterable[str], flag: str) -> None:
+    """Holds the labels of a CSV to the classes of a model, which are among `known`.
 
-    >>> in_words(("coat", "hat"))
-    '2 classes: coat, hat'
+    Prints a warning on names that differ in case only.
+
+    Raises:
+        RunError: two names look the same.
     """
-    few = ", ".join(classes[:_SHOWN]) + (", …" if len(classes) > _SHOWN else "")
-    if not classes:
-        return "no classes"
-    return f"{len(classes):,} class{'es' * (len(classes) > 1)}: {few}"
+    same, near = names.alike(known)
+    if same:
+        raise RunError(
+            f"{flag}: with the classes of the model there are {_twins(same)}. Give "
+            "labels as classes.txt spells them."
+        )
+    if near:
+        print(f"warning: {flag}: {_nearly(near)}", file=sys.stderr)
 
 
 def spelled_otherwise(strange: Iterable[str], known: Iterable[str]) -> str:
@@ -117,6 +120,14 @@ def spelled_otherwise(strange: Iterable[str], known: Iterable[str]) -> str:
         if other := by_key.get(names.key(name)):
             return f"; {names.shown(name)} is spelled {names.shown(other)} there"
     return ""
+
+
+def _nearly(groups: Sequence[Sequence[str]]) -> str:
+    pairs = [" and ".join(map(names.shown, group)) for group in groups]
+    return (
+        f"{_listed(pairs)} are different classes, though they are spelled nearly the "
+        "same. Is that what you mean?"
+    )
 
 
 def _twins(groups: Sequence[Sequence[str]]) -> str:

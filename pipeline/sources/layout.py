@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NoReturn
 
-from pipeline.dataset.manifest import SPLITS
+from pipeline.dataset.manifest import SPLITS, classes_in_words
 from pipeline.images import image_bytes
 from pipeline.sources import buckets, class_names, csv_manifest, tar_archives
 from pipeline.sources.folder_tree import FolderLevel, FolderTree, refuse_compressed
@@ -106,7 +106,7 @@ def in_words(images: AnyPath | Sequence[AnyPath]) -> str:
 
 def announce(listing: Listing) -> None:
     """Prints the classes, what is ignored, and what may be other than it seems."""
-    print(class_names.in_words(listing.classes))
+    print(classes_in_words(listing.classes))
     if listing.ignored:
         print(listing.ignored)
     for warning in listing.warnings:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pipeline.dataset.ledger import Listed, Reject
 from pipeline.dataset.manifest import SPLITS
-from pipeline.sources.names import is_utf8, printable
+from pipeline.sources.names import is_utf8, printable, shown
 
 REASONS = {
     "bad_name": "the path is not UTF-8, or leads out of its folder or archive",
@@ -147,6 +147,25 @@ class Listing:
         counts = Counter((ref.split, ref.label or "") for ref in self.refs)
         counts.update((row.split, row.label) for row in self.rejects)
         return Listed(counts, self.rejects, len(self.ignored))
+
+    def beyond(self, max_reject_fraction: float) -> str:
+        """Returns why the rejects are too many already; "" where they are not."""
+        total, rejected = len(self), len(self.rejects)
+        if rejected <= max_reject_fraction * total:
+            return ""
+        counts = Counter(reject.reason for reject in self.rejects)
+        first = {reject.reason: reject for reject in reversed(self.rejects)}
+        reasons = "; ".join(
+            f"{count:,} {reason}, such as {shown(first[reason].id)} "
+            f"({first[reason].detail})"
+            for reason, count in counts.most_common()
+        )
+        return (
+            f"{rejected:,} of {total:,} images were rejected by their names alone "
+            f"({rejected / total:.2%}); --max_reject_fraction allows "
+            f"{max_reject_fraction:.2%}. These are {reasons}. Mend them; or allow "
+            "more, and rejects.csv lists them all."
+        )
 
     def splits(self) -> list[str]:
         """The splits that have images, in the usual order."""

@@ -153,6 +153,8 @@ class FromImages:
 
     def __init__(self, images: AnyPath, split: str, contract: ImageContract) -> None:
         listed = photo_listing.list_photos(images, split=split)
+        if listed.ignored:
+            print(listed.ignored)
         count = plan.default_count(len(listed.images)) or 1
         cuts = [len(listed.images) * n // count for n in range(count + 1)]
         self.key: Mapping[str, Any] = {
