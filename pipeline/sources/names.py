@@ -29,6 +29,7 @@ _LITTER = frozenset(
     }
 )
 _INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u2060\ufeff]")
+_BYTE = re.compile(r"\\udc([89a-f][0-9a-f])")  # that is not UTF-8, in a repr
 _NUMBER = re.compile(r"0*(\d+?)(?:\.0*)?")
 
 
@@ -82,7 +83,7 @@ def shown(name: str) -> str:
     >>> print(shown("caf\\u00e9"), shown("cafe\\u0301"), shown(" a\\xa0b"))
     'café' 'cafe\\u0301' ' a\\xa0b'
     """
-    quoted = repr(printable(name))
+    quoted = _BYTE.sub(r"\\x\1", repr(name))
     return "".join(
         letter
         if unicodedata.category(letter)[0] not in "MCZ" or letter == " "

@@ -152,7 +152,7 @@ def first_photo(path: str) -> str:
     """
     try:
         for member in _members(path):
-            parts = member.name.split("/")
+            parts = PurePosixPath(member.name).parts
             if has_photo_extension(member.name) and not any(map(is_litter, parts)):
                 return printable(member.name)
     except RunError:  # no archive that could be read

@@ -165,10 +165,11 @@ class Table:
                 f"{header}. Rename all but one."
             )
         missing = [x for x in self._required if not self._positions(x, self._header)]
+        flags = " or name them (--id_column, --label_column)"
+        named = flags if self._flag.startswith("--manifest") else ""
         raise RunError(
             f"{self._flag} has no column {' and no column '.join(missing)}; its header "
-            f"is {header}. Rename the columns, or name them (--id_column, "
-            "--label_column of make shards)."
+            f"is {header}. Rename the columns{named}."
         )
 
 

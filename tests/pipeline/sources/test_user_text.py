@@ -86,6 +86,6 @@ def test_what_is_no_text(tmp_path: Path, data: bytes, message: str) -> None:
 @pytest.mark.parametrize("name", ["none", "n" * 300, "/".join(["n" * 200] * 30), "."])
 def test_what_is_no_file(tmp_path: Path, name: str) -> None:
     with pytest.raises(
-        RunError, match=r"--x (is no file|cannot be read: File name too"
+        RunError, match=r"--x (is no file|cannot be read: File name too)"
     ):
         user_text.lines(tmp_path / name, "--x")
