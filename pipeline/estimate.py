@@ -260,7 +260,7 @@ def _report(
     rate = len(listing.refs) / max(1e-9, seconds.expected - prediction.startup)
     shards = ", ".join(f"{n} {split}" for split, n in prediction.shards.items())
     return [
-        f"IMAGES {images}: {len(listing):,} images",
+        f"IMAGES {images}: {len(listing):,} images, {len(listing.classes):,} classes",
         f"  sample     {prediction.sampled} images, {workers} workers, "
         f"{rate:,.0f} images/s",
         f"  wall time  {in_time(seconds.expected)} ({in_time(seconds.low)} to "

@@ -48,11 +48,13 @@ class ImageRef(NamedTuple):
     split: str
 
 
-# Kinds of files that are no part of a collection, in words.
-LITTER = "left by systems and tools"
-NO_PHOTO = "no photos by their extension"
-BESIDE = "beside the folders that are read"
-UNNAMED = "not named by the CSV"
+LITTER, NO_PHOTO, BESIDE, UNNAMED = "litter", "no_photo", "beside", "unnamed"
+KINDS = {
+    LITTER: "left by systems and tools",
+    NO_PHOTO: "no photos by their extension",
+    BESIDE: "beside the folders that are read",
+    UNNAMED: "not named by the CSV",
+}
 _EXAMPLES = 3  # of a kind
 
 
@@ -60,7 +62,7 @@ class Ignored:
     """Files that are no part of the collection.
 
     Attributes:
-        counts: how many there are, by kind.
+        counts: how many there are, by kind, of KINDS.
         examples: the first few paths of a kind, sorted.
     """
 
@@ -91,7 +93,7 @@ class Ignored:
     def __str__(self) -> str:
         """A line for people, with an example of each kind."""
         kinds = [
-            f"{count:,} {kind}, such as {self.examples[kind][0]}"
+            f"{count:,} {KINDS[kind]}, such as {self.examples[kind][0]}"
             for kind, count in sorted(self.counts.items())
         ]
         return f"ignored: {len(self):,} files: {'; '.join(kinds)}"

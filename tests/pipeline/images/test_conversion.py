@@ -523,7 +523,9 @@ def test_of_a_jpeg_the_pixels_count_that_are_decoded(
 
 def test_max_pixels_is_a_flag() -> None:
     data = encode(Image.new("RGB", (64, 48)), "PNG")
-    with pytest.raises(conversion.BadImage, match=r"64x48: 3,072 .* the 3,071 of --max"):
+    with pytest.raises(
+        conversion.BadImage, match=r"64x48: 3,072 .* the 3,071 of --max"
+    ):
         conversion.decode(data, ImageContract(height=8, width=8, max_pixels=3071))
     conversion.decode(data, ImageContract(height=8, width=8, max_pixels=3072))
 

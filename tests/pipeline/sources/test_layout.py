@@ -10,7 +10,7 @@ import pytest
 from pipeline.dataset.manifest import SPLITS
 from pipeline.sources import local_folders
 from pipeline.sources.layout import list_images
-from pipeline.sources.listing import BESIDE, LITTER, NO_PHOTO, Listing
+from pipeline.sources.listing import BESIDE, KINDS, LITTER, NO_PHOTO, Listing
 from pipeline.system.errors import RunError
 from tests.support.image_folders import grow, labels, pack, rejected, tar
 
@@ -82,7 +82,7 @@ def test_what_stands_beside_the_splits_is_ignored_and_counted(tmp_path: Path) ->
     assert listing.rejects == []
     assert listing.ignored.counts == {BESIDE: 4}
     assert str(listing.ignored) == (
-        f"ignored: 4 files: 4 {BESIDE}, such as {tmp_path}/1.jpg"
+        f"ignored: 4 files: 4 {KINDS[BESIDE]}, such as {tmp_path}/1.jpg"
     )
 
 
