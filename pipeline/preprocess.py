@@ -72,7 +72,8 @@ def run(
     """
     started = time.monotonic()
     roots = images if isinstance(images, Sequence) else [images]
-    _refuse_inside(dataset, roots, named=csv is not None)
+    by_folders = csv is None and folder_layout != "classes"
+    _refuse_inside(dataset, roots, may_have_splits=by_folders)
     # Before the listing, which may take minutes: a second run is refused at once.
     with folder_lock.held(dataset, notes=WORK):
         folders = {"images": roots, "dataset": [dataset]}
@@ -119,20 +120,22 @@ def run(
             _report(dataset, time.monotonic() - started)
 
 
-def _refuse_inside(dataset: AnyPath, roots: Sequence[AnyPath], *, named: bool) -> None:
+def _refuse_inside(
+    dataset: AnyPath, roots: Sequence[AnyPath], *, may_have_splits: bool
+) -> None:
     """Refuses a dataset among the images: a listing would take it for a class.
 
     Args:
         dataset: perhaps not there yet.
         roots: of the images.
-        named: a CSV names the images, so that splits have no folders.
+        may_have_splits: folders called like splits are splits.
     """
     around = dataset.resolve().parents
     for root in roots:
         if root.resolve() not in around or not root.is_dir():
             continue
         names = {path.name.partition(".")[0] for path in root.iterdir()}  # or a .tar
-        splits = [root / name for name in SPLITS if name in names and not named]
+        splits = [root / x for x in SPLITS if x in names and may_have_splits]
         # Beside the folders of splits nothing is listed.
         if not splits or any(split.resolve() in around for split in splits):
             raise RunError(

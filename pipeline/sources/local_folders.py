@@ -2,14 +2,16 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from pipeline.sources import tar_archives
 from pipeline.sources.folder_tree import FolderLevel
 from pipeline.sources.listing import LITTER, Candidate, Ignored
-from pipeline.sources.names import is_litter
+from pipeline.sources.names import is_litter, printable
 from pipeline.system import io_errors
 from pipeline.system.errors import RunError
 
+_T = TypeVar("_T")
 _Identities = tuple[tuple[int, int], ...]
 
 
@@ -127,7 +129,7 @@ def _asked(path: str, question: Callable[[], bool]) -> bool | str:
 
 
 def _identity(folder: str) -> tuple[int, int]:
-    status = io_errors.insist(folder, lambda: os.stat(folder))
+    status = _reached(folder, lambda: os.stat(folder))
     return status.st_dev, status.st_ino
 
 
@@ -136,10 +138,16 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return list(entries)
 
+    return _reached(folder, listed)
+
+
+def _reached(folder: str, question: Callable[[], _T]) -> _T:
+    """Asks the disk about a folder, which must be there."""
     try:
-        return io_errors.insist(folder, listed)
+        return io_errors.insist(folder, question)
     except OSError as error:
+        shown = io_errors.shortened(printable(folder))
         raise RunError(
-            f"cannot list {folder}: {error.strerror}. Make it readable, or move it "
-            "out of IMAGES."
+            f"cannot list {shown}: {error.strerror}. Make it readable, or move it out "
+            "of IMAGES."
         ) from error

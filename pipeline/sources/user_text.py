@@ -181,8 +181,8 @@ def _open(path: AnyPath, flag: str) -> TextIO:
         raise RunError(f"{flag} is no file. Correct the path.") from error
     except OSError as error:
         raise RunError(
-            f"{flag} cannot be read: {error.strerror}. Correct the path, or make it "
-            "readable."
+            f"{io_errors.shortened(flag)} cannot be read: {error.strerror}. Correct "
+            "the path, or make it readable."
         ) from error
     encoding = next((e for mark, e in _MARKS.items() if data.startswith(mark)), "utf-8")
     try:

@@ -181,6 +181,13 @@ def test_a_dataset_inside_the_images_is_refused(images: Path) -> None:
         make(images, images / "train" / "made")
 
 
+def test_where_every_folder_is_a_class_a_dataset_inside_is_refused(
+    images: Path,
+) -> None:
+    with pytest.raises(RunError, match="is among the images of"):
+        make(images, images / "made", folder_layout="classes")
+
+
 def test_a_finished_dataset_that_lost_a_shard_is_not_complete(
     images: Path, dataset: Path
 ) -> None:

@@ -808,3 +808,20 @@ def test_litter_of_storage_is_counted_in_files(tmp_path: Path) -> None:
     listing = list_images(tmp_path, validation_fraction=0)
     assert listing.classes == ("#1", "@home", "a")
     assert listing.ignored.counts == {LITTER: 11}
+
+
+def test_a_path_that_is_too_long_is_a_sentence(tmp_path: Path) -> None:
+    """Deeper than the system follows; the message has no 4,000 letters."""
+    here = os.open(grow(tmp_path, ["hat/1.jpg"]) / "hat", os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("n" * 250, dir_fd=here)
+        below = os.open("n" * 250, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    try:
+        with pytest.raises(RunError, match=r"cannot list .*…n+: File name too") as said:
+            list_images(tmp_path)
+        assert len(str(said.value)) < 600
+    finally:
+        subprocess.run(["rm", "-rf", str(tmp_path / "hat")], check=True)
