@@ -90,12 +90,12 @@ def list_images(
         listing = _list_roots(places, labelled_test, layout)
     if len(roots) > 1:
         _refuse_repeated(listing.refs)
-    _refuse_twins(named, listing.refs)
     if listing.carved:
         _carve_validation(listing, validation_fraction, seed)
     if not listing.refs:
         _refuse_nothing(named, listing)
     listing.classes = class_names.classes_of(named, listing, given)
+    _refuse_twins(named, listing.refs)
     return listing
 
 
