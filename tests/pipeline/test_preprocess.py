@@ -16,6 +16,7 @@ import pytest
 from pipeline import preprocess
 from pipeline.dataset import manifest
 from pipeline.dataset.manifest import ImageContract
+from pipeline.options import ShardsOptions
 from pipeline.runners import execution
 from pipeline.system.errors import RunError, UsageError
 from tests.support.files import REPOSITORY, tree
@@ -31,7 +32,13 @@ def make(images: Path | list[Path], folder: Path, **options: object) -> None:
     """As the command line does, in this process."""
     settings = {"max_reject_fraction": 0.1, "workers": 1, "shards": 2, **options}
     preprocess.run(
-        images, folder, contract=CONTRACT, beam_arguments=IN_MEMORY, **settings
+        ShardsOptions(
+            images=images,
+            dataset=folder,
+            contract=CONTRACT,
+            beam_arguments=IN_MEMORY,
+            **settings,
+        )
     )
 
 
@@ -185,7 +192,7 @@ def test_where_every_folder_is_a_class_a_dataset_inside_is_refused(
     images: Path,
 ) -> None:
     with pytest.raises(RunError, match="is among the images of"):
-        make(images, images / "made", folder_layout="classes")
+        make(images, images / "made", layout="classes")
 
 
 def test_a_finished_dataset_that_lost_a_shard_is_not_complete(
@@ -339,8 +346,8 @@ def test_a_csv_says_what_class_folders_say(
         archive.add(photos, ".")
     options = {"validation_fraction": 0.4, "shards": 1}
     make(photos, tmp_path / "folders", **options)
-    make(photos, tmp_path / "csv", csv=csv, **options)
-    make(tmp_path / "photos.tar", tmp_path / "tar", csv=csv, **options)
+    make(photos, tmp_path / "csv", manifest=csv, **options)
+    make(tmp_path / "photos.tar", tmp_path / "tar", manifest=csv, **options)
     made = tree(tmp_path / "folders")
     assert tree(tmp_path / "csv") == tree(tmp_path / "tar")
     for name in made.keys() - {"dataset.json"}:
@@ -350,7 +357,7 @@ def test_a_csv_says_what_class_folders_say(
 
     csv.write_text(f"id,label\ngone,red\n{''.join(rows[:-1])}")
     capsys.readouterr()
-    make(photos, tmp_path / "again", csv=csv, **options, max_reject_fraction=0.2)
+    make(photos, tmp_path / "again", manifest=csv, **options, max_reject_fraction=0.2)
     said = capsys.readouterr().out
     assert "3 classes: blue, green, red" in said
     assert f"1 not named by the CSV, such as {photos / ids[0]}" in said
@@ -465,12 +472,14 @@ def test_a_stopped_run_goes_on(
     noted = {path: path.stat().st_mtime_ns for path in kept}
     assert sum(noted[path] == kept[path] for path in kept) >= 3
     preprocess.run(
-        many,
-        undisturbed,
-        contract=CONTRACT,
-        shards=40,
-        validation_fraction=0,
-        workers=1,
-        beam_arguments=IN_MEMORY,
+        ShardsOptions(
+            images=many,
+            dataset=undisturbed,
+            contract=CONTRACT,
+            shards=40,
+            validation_fraction=0,
+            workers=1,
+            beam_arguments=IN_MEMORY,
+        )
     )
     assert tree(folder) == tree(undisturbed)
