@@ -409,11 +409,14 @@ def test_plan_takes_the_same_flags(
     roots = f"{images / 'train'},{images / 'test'}"
     result = program(
         *("pipeline", "plan", f"--images={roots}", f"--manifest={csv}", *SIZE),
-        *("--workers=1", "--validation_fraction=0"),
+        *("--workers=1", "--validation_fraction=0", "--max_reject_fraction=0.5"),
     )
     assert result.returncode == 0, result.stderr
-    first = f"IMAGES {images / 'train'}, {images / 'test'}: 3 images, 2 classes, 31"
-    assert result.stdout.startswith(first)
+    assert result.stdout.startswith(
+        "2 classes: blue, red\nignored: 31 files: 31 not na"
+    )
+    said = f"IMAGES {images / 'train'}, {images / 'test'}: 3 images, 2 classes\n"
+    assert said in result.stdout
     assert "1 already (1 no_file)" in result.stdout
 
 

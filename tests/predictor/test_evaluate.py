@@ -460,7 +460,7 @@ def test_an_evaluation_that_was_not_finished_is_none(
         ("id,label\na,blue,x\n", "line 2 has 3 cells, and the header has 2"),
         ("id,label\n,blue\n", "line 2 has no id"),
         ("id,label\na, blue\n", "line 2 has blanks at the ends of the label ' blue'"),
-        ("id,label\na,blue\nb,bl\u200bue\n", r"'bl\\u200bue' and 'blue'\. Give labels"),
+        ("id,label\na,blue\nb,bl\u200bue\n", r"'blue' and 'bl\\u200bue'\. Give labels"),
         ("id,label\na,\nb,\n", "has 2 ids and no label"),
         ("id,label\nx,blue\n", "none of the 1 ids .* 'x', .* 5 images .* such as 'a'"),
         ("id,label\na,violet\n", "none of the 1 labels .*'violet', .* is 'blue'"),
