@@ -27,7 +27,7 @@ from pipeline.sources.names import (
     spelling,
 )
 from pipeline.storage.object_paths import AnyPath, ObjectPath
-from pipeline.system.errors import RunError
+from pipeline.system.errors import RunError, UnavailableError
 
 LAYOUTS = ("auto", "splits", "classes")
 # What other tools and people call a split, in any case.
@@ -161,10 +161,20 @@ def ignore_others(level: FolderLevel, names: Iterable[str], ignored: Ignored) ->
         if isinstance(place, tar_archives.Packed):  # not opened: it is one file
             ignored.add(BESIDE, place.where)
             continue
-        for found in place.files(ignored):
+        for found in _files_beside(place, ignored):
             first = min(first or found.path, found.path)
             count += 1
         ignored.add(BESIDE, f"{place.where}/{first}", count)
+
+
+def _files_beside(place: FolderTree, ignored: Ignored) -> Iterator[Candidate]:
+    """Yields the files of a place that nothing is read of, as far as we may list it."""
+    try:
+        yield from place.files(ignored)
+    except UnavailableError:
+        raise
+    except RunError:  # it is another's
+        return
 
 
 def photos_beside(level: FolderLevel, names: Iterable[str]) -> Iterator[str]:
@@ -177,7 +187,7 @@ def photos_beside(level: FolderLevel, names: Iterable[str]) -> Iterator[str]:
         if isinstance(place, tar_archives.Packed):
             photo = tar_archives.first_photo(place.where)
         else:
-            paths = (found.path for found in place.files(Ignored()))
+            paths = (found.path for found in _files_beside(place, Ignored()))
             photo = next(filter(has_photo_extension, paths), "")
         if photo:
             yield f"{name}/{photo}"

@@ -738,6 +738,21 @@ def test_one_class_is_said(tmp_path: Path) -> None:
     assert "there is one class, 'hat'" in warning
 
 
+def test_a_folder_beside_the_splits_need_not_be_readable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grow(tmp_path, ["train/a/1.jpg", "private/2.jpg"])
+    scandir = os.scandir
+
+    def refuse(folder: str):
+        if str(folder).endswith("private"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert len(list_images(tmp_path)) == 1
+
+
 # ------------------------------------------------------ names that look the same
 
 
