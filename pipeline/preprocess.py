@@ -5,7 +5,6 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from pipeline.dataset import closing_summary, manifest
@@ -35,7 +34,8 @@ def run(options: ShardsOptions) -> None:
     started = time.monotonic()
     images, dataset, contract = options.images, options.dataset, options.contract
     roots = images if isinstance(images, Sequence) else [images]
-    _refuse_inside(dataset, roots, named=options.manifest is not None)
+    by_folders = options.manifest is None and options.layout != "classes"
+    _refuse_inside(dataset, roots, may_have_splits=by_folders)
     # Before the listing, which may take minutes: a second run is refused at once.
     with folder_lock.held(dataset, notes=WORK):
         folders = {"images": roots, "dataset": [dataset]}
@@ -56,16 +56,21 @@ def run(options: ShardsOptions) -> None:
             seed=options.seed,
             labelled_test=options.labelled_test,
             classes=options.classes,
+            layout=options.layout,
+            id_column=options.id_column,
+            label_column=options.label_column,
         )
-        if listing.ignored:
-            named = ", ".join(sorted(listing.ignored)[:5])
-            print(f"ignored: {len(listing.ignored)} files or folders, such as {named}")
+        layout.announce(listing)
         slices = plan.cut_slices(listing, count=options.shards, seed=options.seed)
         key = _key(listing, slices, options)
         folder = ResumableFolder(dataset, manifest=manifest.MANIFEST)
         parts = sum(len(refs) for refs in slices.values())
         if options.overwrite and not folder.resumes(key, parts=parts):
             folder.clear(manifest.SHARD_PATTERN, manifest.CLASSES, manifest.REJECTS)
+        if not folder.complete() and (
+            fault := listing.beyond(options.max_reject_fraction)
+        ):
+            raise RunError(fault)
         if folder.start(key):
             manifest.load(dataset)  # or names the shard that is gone since
             print(f"DATASET {dataset} is complete already; nothing to do.")
@@ -84,20 +89,22 @@ def run(options: ShardsOptions) -> None:
             _report(dataset, time.monotonic() - started)
 
 
-def _refuse_inside(dataset: AnyPath, roots: Sequence[AnyPath], *, named: bool) -> None:
+def _refuse_inside(
+    dataset: AnyPath, roots: Sequence[AnyPath], *, may_have_splits: bool
+) -> None:
     """Refuses a dataset among the images: a listing would take it for a class.
 
     Args:
         dataset: perhaps not there yet.
         roots: of the images.
-        named: a CSV names the images, so that splits have no folders.
+        may_have_splits: folders called like splits are splits.
     """
     around = dataset.resolve().parents
     for root in roots:
         if root.resolve() not in around or not root.is_dir():
             continue
         names = {path.name.partition(".")[0] for path in root.iterdir()}  # or a .tar
-        splits = [root / name for name in SPLITS if name in names and not named]
+        splits = [root / x for x in SPLITS if x in names and may_have_splits]
         # Beside the folders of splits nothing is listed.
         if not splits or any(split.resolve() in around for split in splits):
             raise RunError(
@@ -115,7 +122,7 @@ def _key(
     refs = sorted((ref.split, ref.id, ref.label or "") for ref in listing.refs)
     return {
         "version": manifest.VERSION,
-        "image": asdict(options.contract),
+        "image": options.contract.to_json(),
         "classes": manifest.classes_entry(listing.classes),
         "source": {
             "layout": listing.layout,

@@ -5,6 +5,7 @@ import dataclasses
 import platform
 import secrets
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +71,13 @@ def run(options: TrainOptions) -> None:
             print(f"MODEL {folder} is complete already: {recipe.epochs} epochs.")
             return
         state.check(checkpoint, key)
+        print(manifest.classes_in_words(dataset.classes))
+        if len(dataset.classes) == 1:
+            print(
+                f"warning: a model of one class, {dataset.classes[0]!r}, answers the "
+                "same for every image; make a DATASET with a folder for each class",
+                file=sys.stderr,
+            )
         print("\n".join([f"recipe {recipe.name}", *recipe.in_words(), str(choice)]))
         if options.seed is not None:
             keras.utils.set_random_seed(options.seed)

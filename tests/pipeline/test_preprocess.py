@@ -129,6 +129,22 @@ def test_another_run_is_refused_with_both_values(images: Path, dataset: Path) ->
         make(images, dataset, shards=3)
 
 
+def test_rejects_of_the_listing_are_refused_before_anything_is_made(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    csv, folder = tmp_path / "list.csv", tmp_path / "made"
+    csv.write_text("id,label\nred/00,red\nblue/00,blue\ngone,red\n")
+    with pytest.raises(
+        RunError,
+        match=r"1 of 3 images were rejected by their names alone \(33\.33%\); .* These "
+        r"are 1 no_file, such as 'gone' \(IMAGES has no file gone\.jpg or gone\)\. Me",
+    ):
+        make(images / "train", folder, csv=csv)
+    assert not folder.exists()
+    make(images / "train", folder, csv=csv, max_reject_fraction=0.5)
+    make(images / "train", folder, csv=csv)  # it is complete: nothing is judged again
+
+
 def test_overwrite_leaves_no_stale_shard(
     images: Path, dataset: Path, made_dataset: Path
 ) -> None:
@@ -168,6 +184,13 @@ def test_mended_files_are_read_again_with_overwrite(
 def test_a_dataset_inside_the_images_is_refused(images: Path) -> None:
     with pytest.raises(RunError, match="is among the images of"):
         make(images, images / "train" / "made")
+
+
+def test_where_every_folder_is_a_class_a_dataset_inside_is_refused(
+    images: Path,
+) -> None:
+    with pytest.raises(RunError, match="is among the images of"):
+        make(images, images / "made", layout="classes")
 
 
 def test_a_finished_dataset_that_lost_a_shard_is_not_complete(
@@ -340,7 +363,8 @@ def test_a_csv_says_what_class_folders_say(
     capsys.readouterr()
     make(photos, tmp_path / "again", manifest=csv, **options, max_reject_fraction=0.2)
     said = capsys.readouterr().out
-    assert f"ignored: 1 files or folders, such as {photos / ids[0]}" in said
+    assert "3 classes: blue, green, red" in said
+    assert f"1 not named by the CSV, such as {photos / ids[0]}" in said
     assert "1 rejected: 1 no_file" in said
     account = manifest.read(tmp_path / "again")["ledger"]
     assert account["ignored"] == 1
@@ -389,11 +413,14 @@ def test_plan_takes_the_same_flags(
     roots = f"{images / 'train'},{images / 'test'}"
     result = program(
         *("pipeline", "plan", f"--images={roots}", f"--manifest={csv}", *SIZE),
-        *("--workers=1", "--validation_fraction=0"),
+        *("--workers=1", "--validation_fraction=0", "--max_reject_fraction=0.5"),
     )
     assert result.returncode == 0, result.stderr
-    first = f"IMAGES {images / 'train'}, {images / 'test'}: 3 images, 2 classes, 31"
-    assert result.stdout.startswith(first)
+    assert result.stdout.startswith(
+        "2 classes: blue, red\nignored: 31 files: 31 not na"
+    )
+    said = f"IMAGES {images / 'train'}, {images / 'test'}: 3 images, 2 classes\n"
+    assert said in result.stdout
     assert "1 already (1 no_file)" in result.stdout
 
 

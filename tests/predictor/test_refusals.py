@@ -302,7 +302,7 @@ def test_a_sample_that_is_not_there(run, made_dataset: Path, tmp_path: Path) -> 
         "format": Format(kind="submission"),
         "sample_submission": tmp_path / "sample.csv",
     }
-    with pytest.raises(RunError, match=r"sample\.csv cannot be read"):
+    with pytest.raises(RunError, match=r"sample\.csv is no file"):
         run(made_dataset, tmp_path / "predictions", **options)
     assert not (tmp_path / "predictions").exists()
 

@@ -240,7 +240,9 @@ def test_the_default_trains_the_model_of_pixels_to_the_bit(
                 del row[name]
         made[cache] = weights(folder), rows, snapshots(folder)
         assert not (folder / "cache").exists()
-    assert "cache: features, on disk: block4_pool as float32" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "cache: features, on disk: block4_pool as float32" in said
+    assert "3 classes: blue, green, red" in said
     for ours, theirs in zip(made["auto"][0], made["decoded"][0], strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert made["auto"][1:] == made["decoded"][1:]
