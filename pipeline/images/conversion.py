@@ -19,6 +19,7 @@ import simplejpeg
 from PIL import Image
 
 from pipeline.dataset.manifest import ImageContract
+from pipeline.dataset.originals import Original
 from pipeline.images import metadata
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
@@ -87,10 +88,16 @@ def convert(data: bytes, contract: ImageContract) -> bytes:
     Raises:
         BadImage: `data` is no image, damaged, too large, or of an unsupported kind.
     """
-    pixels = resize(decode(data, contract), contract)
-    return simplejpeg.encode_jpeg(
-        pixels, contract.quality, colorsubsampling=contract.chroma
+    return convert_described(data, contract)[0]
+
+
+def convert_described(data: bytes, contract: ImageContract) -> tuple[bytes, Original]:
+    """Does what `convert` does, and also returns what the header of `data` says."""
+    pixels, original = _decode_insisting(data, contract)
+    encoded = simplejpeg.encode_jpeg(
+        resize(pixels, contract), contract.quality, colorsubsampling=contract.chroma
     )
+    return encoded, original
 
 
 def decode(data: bytes, contract: ImageContract) -> np.ndarray:
@@ -101,6 +108,13 @@ def decode(data: bytes, contract: ImageContract) -> np.ndarray:
     Raises:
         BadImage: as `convert`.
     """
+    return _decode_insisting(data, contract)[0]
+
+
+def _decode_insisting(
+    data: bytes, contract: ImageContract
+) -> tuple[np.ndarray, Original]:
+    """Decodes an image, where need be without metadata that are damaged."""
     try:
         return _decode(data, contract)
     except BadImage as bad:
@@ -141,13 +155,19 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in names}
 
 
-def _decode(data: bytes, contract: ImageContract) -> np.ndarray:
+def _decode(data: bytes, contract: ImageContract) -> tuple[np.ndarray, Original]:
     image = _open(data)
-    if image.format in ("JPEG", "MPO"):
-        return _decode_jpeg(data, image, contract)
-    _refuse_pixels(image, image.height * image.width, contract)
-    pixels = _decode_any(image)  # first: the EXIF of a PNG may follow its pixels
-    return _turn(pixels, _orientation(image))
+    format, (width, height) = str(image.format).lower(), image.size  # before `draft`
+    if format in ("jpeg", "mpo"):
+        orientation = _orientation(image)
+        pixels = _decode_jpeg(data, image, orientation, contract)
+    else:
+        _refuse_pixels(image, height * width, contract)
+        pixels = _decode_any(image)  # first: the EXIF of a PNG may follow its pixels
+        orientation = _orientation(image)
+    if orientation in _SIDEWAYS:
+        height, width = width, height
+    return _turn(pixels, orientation), Original(format, height, width)
 
 
 def _open(data: bytes) -> Image.Image:
@@ -188,10 +208,9 @@ def _unidentified(data: bytes) -> BadImage:
 
 
 def _decode_jpeg(
-    data: bytes, image: Image.Image, contract: ImageContract
+    data: bytes, image: Image.Image, orientation: int, contract: ImageContract
 ) -> np.ndarray:
-    """Decodes a JPEG, scaled down and upright."""
-    orientation = _orientation(image)
+    """Decodes a JPEG, scaled down, as it is stored."""
     upright = image.size if orientation in _SIDEWAYS else image.size[::-1]
     factor = _jpeg_factor(*upright, contract)
     if _LOSSLESS.search(data):
@@ -208,7 +227,7 @@ def _decode_jpeg(
             raise BadImage("damaged", _text(error)) from error
         image.draft(None, (image.width // factor, image.height // factor))
         pixels = _decode_any(image)
-    return _turn(pixels, orientation)
+    return pixels
 
 
 def _decode_any(image: Image.Image) -> np.ndarray:

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.storage import side_files
+
 
 @contextlib.contextmanager
 def logging_to(log: Path, level: int) -> Iterator[None]:
@@ -17,12 +19,7 @@ def logging_to(log: Path, level: int) -> Iterator[None]:
         log: the file, which may be there.
         level: the least that is logged.
     """
-    handler: logging.Handler
-    try:
-        handler = _Log(log)
-    except OSError as error:
-        print(f"note: there will be no log {log}: {error.strerror}")
-        handler = logging.NullHandler()
+    handler = side_files.log_handler(log)
     handler.setFormatter(logging.Formatter(logging.BASIC_FORMAT))
     root = logging.getLogger()
     handlers, before = root.handlers, root.level
@@ -36,13 +33,6 @@ def logging_to(log: Path, level: int) -> Iterator[None]:
     root.handlers = handlers
     root.setLevel(before)
     handler.close()
-
-
-class _Log(logging.FileHandler):
-    """A log that a full disk cuts short."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Does nothing."""
 
 
 def _log_error(args: threading.ExceptHookArgs) -> None:

@@ -15,10 +15,9 @@ from pipeline.beam_job import Job
 from pipeline.runners.beam_log import logging_to
 from pipeline.runners.progress import JobProgress
 from pipeline.storage import atomic
-from pipeline.storage.atomic import log_path
 from pipeline.storage.noted_error import noting_error
 from pipeline.storage.object_paths import AnyPath
-from pipeline.system.errors import RunError, UnavailableError
+from pipeline.system.errors import RunError
 
 _LOOK_SECONDS = 2.0
 _PATIENCE_SECONDS = 60.0  # until a worker begins
@@ -76,7 +75,7 @@ class RemoteRunner:
             functools.partial(of_run, job.write),
             functools.partial(of_run, job.complete),
         )
-        log = log_path(folder)
+        log = atomic.log_path(folder)
         with logging_to(log, logging.INFO):
             self._run(job, watch, log)
         if built := only_builds(self._options):
@@ -165,8 +164,8 @@ class _ProgressThread:
         begun, started = False, time.monotonic()
         seconds = max(_LOOK_SECONDS, self._watch.look_seconds)
         while not self._done.wait(seconds):
-            # A later look may see more.
-            with contextlib.suppress(OSError, UnavailableError):
+            # A later look may see more; a damaged sidecar is the last step's affair.
+            with contextlib.suppress(OSError, RunError):
                 self._watch.look()
                 if time.monotonic() - started > self._patience:
                     begun = begun or self._watch.begun()

@@ -4,7 +4,7 @@ import functools
 import hashlib
 from collections.abc import Mapping
 
-from pipeline.dataset import record
+from pipeline.dataset import originals, record
 from pipeline.dataset.manifest import (
     MANIFEST,
     ImageContract,
@@ -95,6 +95,8 @@ def _write(
     rejected: Mapping[int, Why],
 ) -> None:
     images = list(read_plan(output.folder, name))
+    # First: a photo that changes while the shard is made is seen to differ later.
+    seen = image_bytes.fingerprint([ref.uri for ref in images])
     tally, sources = ShardCounts(), [duplicates.UNREAD] * len(images)
     digest, length = hashlib.sha256(), 0
     with output.commit(name) as file:
@@ -109,7 +111,8 @@ def _write(
                 source = next(contents)()
                 tally.bytes_read += len(source)
                 with io_errors.explained(image_bytes.path(ref.uri)):
-                    framed = _frame(ref, conversion.convert(source, contract), contract)
+                    encoded, original = conversion.convert_described(source, contract)
+                    framed = _frame(ref, encoded, contract)
                 sources[index] = hashlib.sha256(source).digest()
             except conversion.BadImage as bad:
                 tally.rejects.append([ref.id, ref.text, bad.reason, bad.detail])
@@ -118,12 +121,13 @@ def _write(
             digest.update(framed)
             length += len(framed)
             tally.written[ref.text] = tally.written.get(ref.text, 0) + 1
+            originals.count(tally.originals, original, len(source))
         # Nobody watches the commit: bringing the shard to disk, or uploading it, may
         # take longer than --image_timeout.
         child_process.at(None)
     duplicates.note_sources(output.folder, name, sources)
     entry = Shard(name, sum(tally.written.values()), length, digest.hexdigest())
-    output.done(name, ShardResult(entry, tally).to_json())
+    output.done(name, ShardResult(entry, tally, seen).to_json())
 
 
 def _frame(ref: PlannedImage, encoded: bytes, contract: ImageContract) -> bytes:

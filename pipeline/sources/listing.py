@@ -148,7 +148,7 @@ class Listing:
         """Returns the side of the ledger that is known before anything is read."""
         counts = Counter((ref.split, ref.label or "") for ref in self.refs)
         counts.update((row.split, row.label) for row in self.rejects)
-        return Listed(counts, self.rejects, len(self.ignored))
+        return Listed(counts, self.rejects, self.ignored.counts)
 
     def beyond(self, max_reject_fraction: float) -> str:
         """Returns why the rejects are too many already; "" where they are not."""

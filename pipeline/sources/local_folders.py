@@ -48,7 +48,7 @@ class LocalFolder:
     def files(self, ignored: Ignored) -> Iterator[Candidate]:
         """Yields every file below it; paths are relative to it."""
         for path, problem in _walk(self.where, ignored, self._above):
-            yield Candidate(path[len(self.where) + 1 :], path, problem)
+            yield Candidate(path[len(self.where.rstrip("/")) + 1 :], path, problem)
 
 
 def add_archives(level: FolderLevel, packed: Iterable[str]) -> None:

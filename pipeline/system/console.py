@@ -219,7 +219,7 @@ class _Lines:
 
     def write(self, text: str) -> None:
         line = text.strip("\r\n ")
-        if line and "?" not in line:  # the first one knows no rate yet
+        if line and ", ? to go" not in line:  # the first one knows no rate yet
             print(line, file=sys.stderr)
 
     def flush(self) -> None:

@@ -154,30 +154,35 @@ def test_overwrite_leaves_no_stale_shard(
     assert tree(dataset) == tree(made_dataset)
 
 
-def test_overwrite_goes_on_with_its_own_unfinished_run(
-    images: Path, tmp_path: Path
+def test_overwrite_of_an_unfinished_run_begins_anew(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "made"
     with pytest.raises(RunError, match="images were rejected"):
-        make(images, folder, max_reject_fraction=0.0, overwrite=True)
+        make(images, folder, max_reject_fraction=0.0)
     (folder / "_work" / "done" / "train-00001-of-00002.tfrecord.json").unlink()
     first = folder / "train-00000-of-00002.tfrecord"
     written = first.stat().st_mtime_ns
     make(images, folder, overwrite=True)
-    assert first.stat().st_mtime_ns == written
+    assert first.stat().st_mtime_ns != written
+    assert (
+        "--overwrite: 5 shards of an unfinished run are removed; without it a run goes "
+        "on" in capsys.readouterr().out
+    )
 
 
-def test_mended_files_are_read_again_with_overwrite(
-    images: Path, tmp_path: Path
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_mended_files_are_read_again(
+    images: Path, tmp_path: Path, overwrite: bool
 ) -> None:
     root, folder = tmp_path / "images", tmp_path / "made"
     shutil.copytree(images, root)
-    with pytest.raises(RunError, match="mend the files and run again with --overwrite"):
+    with pytest.raises(RunError, match="mend the files and run again: shards with"):
         make(root, folder, max_reject_fraction=0.0)
     whole = (root / "train" / "red" / "00.jpg").read_bytes()
     (root / "train" / "red" / "cut.jpg").write_bytes(whole)
     (root / "test" / "page.jpg").write_bytes(whole)
-    make(root, folder, max_reject_fraction=0.0, overwrite=True)
+    make(root, folder, max_reject_fraction=0.0, overwrite=overwrite)
     assert manifest.load(folder).split("train").rejected == 0
 
 

@@ -89,6 +89,12 @@ def check(path: Path, key: Mapping[str, Any]) -> None:
     """
     earlier, progress = read(path)
     if progress and (different := difference(earlier, key)):
+        if "dropout_masks" not in earlier:  # without dropout it may go on
+            raise RunError(
+                f"{path.parent.parent} was begun by release 0.1, and is not finished: "
+                f"{different}. Finish it with that release, or name another MODEL "
+                "folder."
+            )
         raise RunError(
             f"{path.parent.parent} belongs to another run: {different}. Use the "
             "values of that run, or another MODEL folder."

@@ -155,8 +155,8 @@ BREAKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         "dataset is incomplete: it has no dataset.json.*`make shards` again",
     ),
     "another version": (
-        lambda folder: edit(folder, lambda value: value.update(version=2)),
-        "dataset.json has version 2; this program reads 1. Make .* again",
+        lambda folder: edit(folder, lambda value: value.update(version=3)),
+        "dataset.json has version 3; this program reads 1 and 2. Make .* again",
     ),
     "no version": (
         lambda folder: edit(folder, dict.clear),

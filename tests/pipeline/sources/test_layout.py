@@ -607,6 +607,16 @@ def test_a_folder_that_cannot_be_read_is_named(
         list_images(tmp_path)
 
 
+def test_a_folder_that_ends_with_a_slash_cuts_no_letter(tmp_path: Path) -> None:
+    """As that of the whole disk does."""
+    from pipeline.sources.local_folders import LocalFolder
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.jpg").touch()
+    (found,) = LocalFolder(f"{tmp_path}/").files([])
+    assert found.path == "a/1.jpg"
+
+
 # ------------------------------------------------------ what may be meant otherwise
 
 
