@@ -139,10 +139,12 @@ def test_rejects_of_the_listing_are_refused_before_anything_is_made(
         match=r"1 of 3 images were rejected by their names alone \(33\.33%\); .* These "
         r"are 1 no_file, such as 'gone' \(IMAGES has no file gone\.jpg or gone\)\. Me",
     ):
-        make(images / "train", folder, csv=csv)
+        make(images / "train", folder, manifest=csv)
     assert not folder.exists()
-    make(images / "train", folder, csv=csv, max_reject_fraction=0.5)
-    make(images / "train", folder, csv=csv)  # it is complete: nothing is judged again
+    make(images / "train", folder, manifest=csv, max_reject_fraction=0.5)
+    make(
+        images / "train", folder, manifest=csv
+    )  # it is complete: nothing is judged again
 
 
 def test_overwrite_leaves_no_stale_shard(
