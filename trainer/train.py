@@ -138,7 +138,7 @@ class _Run:
             )
         self._begin(recipe.phase(self._last_epoch()))
         self._inputs: TrainingInputs | None = None
-        self._next_save = 0.0
+        self._next_save = time.monotonic() + 60 * options.save_minutes
         if earlier:
             state.restore(self._checkpoint, self._model, self._optimizer)
 
@@ -280,7 +280,8 @@ class _Run:
                     batches, self._steps, bar=bar, since=trained, pause=self._due
                 )
                 self._progress = dataclasses.replace(self._progress, trained=trained)
-                self._save_state()
+                if self._due():
+                    self._save_state()
                 if trained.steps == self._steps and not self._stop.requested:
                     return trained
         raise KeyboardInterrupt

@@ -138,11 +138,11 @@ class _Extraction:
             self._dataset.split(self._split).shards,
             batch_size=self._size,
             first=first,
-        ).map(
-            lambda batch: device_feed.padded((batch.images, batch.labels), self._size)
-        )
+        ).map(lambda batch: (batch.images, batch.labels))
         launched: deque[Any] = deque()
-        for pixels, labels in device_feed.to_replicas(images, self._strategy):
+        for pixels, labels in device_feed.to_replicas(
+            images, self._strategy, batch_size=self._size
+        ):
             launched.append(self._all_replicas(pixels, labels))
             if len(launched) > 1:
                 yield self._fetched(launched.popleft())
