@@ -19,7 +19,11 @@ SPLIT ?= test
 BENCH ?= input
 EVALUATION ?= evaluation
 FLINK ?= .flink
-TESTS_AT_ONCE ?= $(shell nproc)
+ENGINE ?=
+# As many processes as there are cores, and 3 GB of memory for each of them.
+TESTS_AT_ONCE ?= $(shell awk -v cores="$$(nproc)" '/MemTotal/ {n = int($$2 / 3e6); \
+  print n < 1 ? 1 : n < cores ? n : cores}' /proc/meminfo)
+PYTEST = $(RUN) pytest -n $(TESTS_AT_ONCE) --dist loadfile --timeout 600
 FAKE_GCS ?= v1.56.1
 ARGS ?=
 BEAM ?=
@@ -124,20 +128,20 @@ flink-down: install  ## End what flink-up has started (FLINK=.flink)
 	$(RUN) pipeline.flink_cluster down --folder="$(FLINK)" $(ARGS)
 
 .PHONY: test
-test: install  ## The tests that take seconds, on all cores (TESTS_AT_ONCE= ARGS=)
-	$(RUN) pytest -n $(TESTS_AT_ONCE) --dist loadfile --timeout 600 -m "not slow and not flink" $(ARGS)
+test: install  ## The tests that take seconds, and the whole job once (TESTS_AT_ONCE= ARGS=)
+	$(PYTEST) -m "not slow and not integration and not clusters" $(ARGS)
+
+.PHONY: test-integration
+test-integration: install  ## Whole programs, object stores, Beam's job service (TESTS_AT_ONCE= ARGS=)
+	$(PYTEST) -m "integration and not slow" $(ARGS)
 
 .PHONY: test-all
-test-all: install  ## Every test but those of a Flink cluster
-	$(RUN) pytest -m "not flink" $(ARGS)
+test-all: install  ## Every test but those of real engines: kills and fuzzing too, an hour or so
+	$(PYTEST) -m "not clusters" $(ARGS)
 
-.PHONY: test-flink
-test-flink: install  ## The tests on a Flink cluster, which they start and end: Java, 300 MB once
-	$(RUN) pytest -m flink $(ARGS)
-
-.PHONY: test-prism
-test-prism: install prism  ## The tests on Beam's Prism runner (needs Go)
-	$(RUN) pytest -m prism $(ARGS)
+.PHONY: test-clusters
+test-clusters: install  ## Real engines, which the tests start and end (ENGINE=flink|prism, or all)
+	$(RUN) pytest $(if $(ENGINE),tests/clusters/test_$(ENGINE).py,tests/clusters) $(ARGS)
 
 .PHONY: prism
 prism: .prism/prism  ## Build Prism, for --runner=PrismRunner (needs Go)

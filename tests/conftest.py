@@ -2,107 +2,52 @@
 
 import contextlib
 import errno
-import hashlib
-import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
-from PIL import Image
+
+from tests.support.files import REPOSITORY
+from tests.support.made_once import made_once
+from tests.support.photos import HEIGHT, WIDTH, write_images
+from tests.support.processes import Program
 
 if TYPE_CHECKING:
-    import servers
-
     from pipeline.storage.object_paths import ObjectPath
+    from tests.support import object_servers
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+# Several processes of pytest share the cores.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "2")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "2")
 # In the background of a shell it would be ignored, by every program started here, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-REPOSITORY = Path(__file__).parent.parent
 
-CLASSES = ("blue", "green", "red")
-PER_CLASS = {"train": 8, "validation": 3}
-TEST = 7
-HEIGHT, WIDTH = 32, 40  # the least that VGG16 takes
-
-
-def jpeg(pixels: np.ndarray, **options: object) -> bytes:
-    """Encodes uint8[height, width, 3] as a JPEG of quality 95."""
-    encoded = io.BytesIO()
-    Image.fromarray(pixels).save(encoded, "JPEG", **{"quality": 95, **options})
-    return encoded.getvalue()
-
-
-def photo(channel: int, seed: int, height: int = 96, width: int = 120) -> np.ndarray:
-    """A smooth picture; `channel`, of red, green and blue, is the brightest."""
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 90, (6, 8, 3), np.uint8)
-    coarse[..., channel] += 130
-    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.BICUBIC))
-
-
-def write_images(root: Path) -> None:
-    """train/ and validation/ of three classes, a flat test/, two broken files."""
-    for split, count in PER_CLASS.items():
-        for label, name in enumerate(CLASSES):
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for index in range(count):
-                seed = len(split) * 1000 + label * 100 + index
-                pixels = photo(2 - label, seed)
-                (folder / f"{index:02d}.jpg").write_bytes(jpeg(pixels))
-    (root / "test").mkdir()
-    for index in range(TEST):
-        (root / "test" / f"photo {index}.jpg").write_bytes(
-            jpeg(photo(index % 3, index))
-        )
-    whole = (root / "train" / "red" / "00.jpg").read_bytes()
-    (root / "train" / "red" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    (root / "test" / "page.jpg").write_text("<html>not found</html>")
-
-
-def tree(folder: Path) -> dict[str, str]:
-    """The digest of every file below a folder."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
-def children(pid: int) -> list[int]:
-    found = subprocess.run(
-        ["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False
-    )
-    return [int(word) for word in found.stdout.split()]
-
-
-def wait_for_shards(folder: Path, process: subprocess.Popen[str]) -> None:
-    """Waits until some shards are committed, but not all."""
-    while len(list(folder.glob("_work/done/*"))) < 3:
-        assert process.poll() is None
-        time.sleep(0.02)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks whole programs, stores, Beam's job service, and real engines."""
+    for item in items:
+        folder = item.path.relative_to(REPOSITORY / "tests").parts[0]
+        servers = {"stores", "cluster"} & {*getattr(item, "fixturenames", ())}
+        if folder == "clusters":
+            item.add_marker("clusters")
+        elif servers or (
+            folder == "end_to_end" and item.path.name != "test_whole_job.py"
+        ):
+            item.add_marker("integration")
 
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root of split folders; not to be changed."""
-    root = tmp_path_factory.mktemp("collection") / "images"
-    write_images(root)
-    return root
-
-
-Program = Callable[..., subprocess.CompletedProcess[str]]
+    return made_once(tmp_path_factory, "images", write_images)
 
 
 @pytest.fixture(scope="session")
@@ -129,23 +74,24 @@ def made_dataset(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path
     from pipeline import preprocess
     from pipeline.dataset.manifest import ImageContract
 
-    folder = tmp_path_factory.mktemp("made") / "dataset"
-    preprocess.run(
-        images,
-        folder,
-        contract=ImageContract(height=HEIGHT, width=WIDTH),
-        shards=2,
-        max_reject_fraction=0.1,
-        workers=1,
-        beam_arguments=["--direct_running_mode=in_memory"],
-    )
-    return folder
+    def make(folder: Path) -> None:
+        preprocess.run(
+            images,
+            folder,
+            contract=ImageContract(height=HEIGHT, width=WIDTH),
+            shards=2,
+            max_reject_fraction=0.1,
+            workers=1,
+            beam_arguments=["--direct_running_mode=in_memory"],
+        )
+
+    return made_once(tmp_path_factory, "dataset", make)
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[tuple[str, ...]]:
     """Options of Beam for a job service, whose workers have this Python's packages."""
-    from services import started
+    from tests.support.job_service import started
 
     with started() as options:
         yield options
@@ -158,26 +104,27 @@ def dataset(made_dataset: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session", params=["s3", "gs"])
-def stores(request: pytest.FixtureRequest) -> Iterator[tuple[str, "servers.Proxy"]]:
+def stores(
+    request: pytest.FixtureRequest,
+) -> Iterator[tuple[str, "object_servers.Proxy"]]:
     """An object store: its scheme, and the proxy before it."""
-    import servers
-
     from pipeline.storage import object_store
+    from tests.support import object_servers
 
     with contextlib.ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
-        proxy = servers.Proxy()
+        proxy = object_servers.Proxy()
         stack.callback(proxy.close)
         if request.param == "s3":
             pytest.importorskip("moto.server")
-            proxy.upstream = stack.enter_context(servers.s3_server())
-            environment = servers.s3_environment(proxy.port)
+            proxy.upstream = stack.enter_context(object_servers.s3_server())
+            environment = object_servers.s3_environment(proxy.port)
         else:
             pytest.importorskip("google.cloud.storage")
-            if not (binary := servers.gcs_emulator()):
+            if not (binary := object_servers.gcs_emulator()):
                 pytest.skip("no fake-gcs-server: `make gcs-emulator` builds it")
-            server = servers.gs_server(binary, named=proxy.port)
+            server = object_servers.gs_server(binary, named=proxy.port)
             proxy.upstream = stack.enter_context(server)
-            environment = servers.gs_environment(proxy.port)
+            environment = object_servers.gs_environment(proxy.port)
         for name, value in environment.items():
             patch.setenv(name, value)
         patch.setattr(object_store, "READ_SECONDS", 1.0)
@@ -189,13 +136,13 @@ def stores(request: pytest.FixtureRequest) -> Iterator[tuple[str, "servers.Proxy
 
 
 @pytest.fixture
-def proxy(stores: tuple[str, "servers.Proxy"]) -> "servers.Proxy":
+def proxy(stores: tuple[str, "object_servers.Proxy"]) -> "object_servers.Proxy":
     """What stands before the store, and can make requests fail."""
     return stores[1]
 
 
 @pytest.fixture
-def bucket(stores: tuple[str, "servers.Proxy"]) -> "ObjectPath":
+def bucket(stores: tuple[str, "object_servers.Proxy"]) -> "ObjectPath":
     """A bucket of one's own, empty."""
     from pipeline.storage.object_paths import ObjectPath
 

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+
+from tests.support.files import REPOSITORY
 
 PACKAGES = ("pipeline", "trainer", "predictor", "benchmarks")
 MODULES = sorted(

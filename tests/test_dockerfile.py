@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+
+from tests.support.files import REPOSITORY
 
 RECIPE = Path(REPOSITORY, "Dockerfile").read_text()
 PINNED = dict(

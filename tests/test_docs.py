@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
 
 from pipeline.images import conversion, image_bytes
 from pipeline.shards import image_in_progress
 from pipeline.sources import listing
+from tests.support.files import REPOSITORY
 
 README = REPOSITORY / "README.md"
 PAGES = [README, *sorted((REPOSITORY / "docs").glob("*.md"))]

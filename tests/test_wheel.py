@@ -7,7 +7,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+
+from tests.support.files import REPOSITORY
 
 PACKAGES = ("pipeline", "trainer", "predictor")
 # Modules that need an extra of their own, and the program that needs it is optional.

@@ -196,7 +196,8 @@ def _forward(setup: _Setup, network: keras.Model) -> Rate:
         return strategy.run(lambda part: tf.reduce_sum(frozen(part)), (pixels,))
 
     def start() -> Iterator[Any]:
-        with contextlib.closing(device_feed.to_replicas(few, strategy)) as batches:
+        batches = device_feed.to_replicas(few, strategy, batch_size=size)
+        with contextlib.closing(batches):
             (pixels,) = next(batches)
         while True:
             yield all_replicas(pixels)

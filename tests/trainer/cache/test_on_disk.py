@@ -1,0 +1,274 @@
+"""The cache on disk: reused, stale, damaged, full, in use, left by a killed run."""
+
+import errno
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.dataset import manifest
+from pipeline.system.errors import RunError
+from tests.support.files import REPOSITORY
+from tests.support.photos import CLASSES, HEIGHT, PER_CLASS, WIDTH
+
+TRAIN = len(CLASSES) * PER_CLASS["train"]  # 24
+
+
+@pytest.fixture
+def stores(tf):
+    from trainer.cache import in_memory
+
+    return in_memory
+
+
+@pytest.fixture
+def dataset(made_dataset: Path) -> manifest.Dataset:
+    return manifest.load(made_dataset)
+
+
+def contents(store) -> bytes:
+    return store.columns.tobytes()
+
+
+@pytest.fixture
+def filled(stores, dataset: manifest.Dataset, tmp_path: Path) -> Path:
+    """A complete cache that nobody uses."""
+    stores.on_disk(dataset, "train", tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+def test_it_holds_what_memory_would(stores, dataset, tmp_path: Path) -> None:
+    from trainer.data import input_pipeline as data
+
+    store = stores.on_disk(dataset, "train", tmp_path / "cache")
+    expected = stores.in_memory(dataset, "train")
+    assert contents(store) == contents(expected)
+    labels, those = (
+        next(iter(data.in_order(one, batch_size=TRAIN)))[1] for one in (store, expected)
+    )
+    np.testing.assert_array_equal(labels, those)
+    names = {path.name for path in (tmp_path / "cache").iterdir()}
+    assert names == {"cache.json", "labels.npy", "pixels.npy"}
+    pixels = np.load(tmp_path / "cache" / "pixels.npy", mmap_mode="r")
+    assert pixels.shape == (TRAIN, HEIGHT, WIDTH, 3)
+
+
+def test_it_is_reused(stores, dataset, filled: Path, capsys) -> None:
+    before = (filled / "pixels.npy").stat()
+    store = stores.on_disk(dataset, "train", filled)
+    assert "is complete" in capsys.readouterr().out
+    assert (filled / "pixels.npy").stat().st_mtime_ns == before.st_mtime_ns
+    assert len(store.columns) == TRAIN
+
+
+@pytest.mark.parametrize("name", ["dataset", "split", "tensorflow", "version"])
+def test_a_stale_one_is_made_anew(
+    stores, dataset, filled: Path, capsys, name: str
+) -> None:
+    value = json.loads((filled / "cache.json").read_text())
+    (filled / "cache.json").write_text(json.dumps({**value, name: "other"}))
+    pixels = np.load(filled / "pixels.npy", mmap_mode="r+")
+    expected = pixels.tobytes()
+    pixels[:] = 0
+    pixels.flush()
+    store = stores.on_disk(dataset, "train", filled)
+    said = capsys.readouterr().out
+    assert f"is of something else ({name} is other there" in said
+    assert contents(store) == expected
+    assert json.loads((filled / "cache.json").read_text()) == value
+
+
+def flip(folder: Path) -> None:
+    pixels = np.load(folder / "pixels.npy", mmap_mode="r+")
+    pixels[7, 3, 2, 1] ^= 1
+    pixels.flush()
+
+
+def cut(folder: Path) -> None:
+    os.truncate(folder / "pixels.npy", 5000)
+
+
+def lose(folder: Path) -> None:
+    (folder / "labels.npy").unlink()
+
+
+@pytest.mark.parametrize("damage", [flip, cut, lose])
+def test_a_damaged_one_is_made_anew(
+    stores, dataset, filled: Path, capsys, damage
+) -> None:
+    expected = (filled / "pixels.npy").read_bytes()
+    damage(filled)
+    stores.on_disk(dataset, "train", filled)
+    assert "is damaged: made anew" in capsys.readouterr().out
+    assert (filled / "pixels.npy").read_bytes() == expected
+
+
+def test_a_folder_of_something_else_is_refused(stores, dataset, tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "thesis.txt").write_text("the only copy")
+    with pytest.raises(RunError, match="is not empty"):
+        stores.on_disk(dataset, "train", tmp_path / "cache")
+    assert (tmp_path / "cache" / "thesis.txt").read_text() == "the only copy"
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from pipeline.dataset import manifest
+from trainer.cache import in_memory
+
+original = in_memory._decoded
+
+def slow(dataset, split, *, first=0):
+    for element in original(dataset, split, first=first):
+        print(f"filling from {first}", flush=True)
+        yield element
+        time.sleep(float(sys.argv[3]))
+
+in_memory._decoded = slow
+in_memory._FILL_BATCH, in_memory._PART_ROWS = 4, 8
+store = in_memory.on_disk(manifest.load(Path(sys.argv[1])), "train", Path(sys.argv[2]))
+print("filled", flush=True)
+time.sleep(60)
+"""
+
+
+def start(dataset: Path, folder: Path, seconds: float, line: str) -> subprocess.Popen:
+    """Another process that fills a cache; returns when it has said `line`."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, dataset, folder, str(seconds)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=REPOSITORY,
+    )
+    hear(process, line)
+    return process
+
+
+def hear(process: subprocess.Popen, line: str) -> None:
+    assert process.stdout
+    while line not in (said := process.stdout.readline()):
+        assert said, "it ended without a word"
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_one_left_by_a_killed_run_is_finished(
+    stores, dataset, made_dataset: Path, filled: Path, tmp_path: Path, kept: int
+) -> None:
+    """Killed while it fills the part after `kept`; the last row of it is broken off."""
+    folder = tmp_path / "killed"
+    process = start(made_dataset, folder, 0.2, "filling")
+    with pytest.raises(RunError, match=r"another run uses the cache in .*killed"):
+        stores.on_disk(dataset, "train", folder)
+    work = folder / "_work"
+    while len(list(work.glob("part-*.json"))) < kept:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not list(folder.glob("*.npy"))
+    with (work / "pixels.npy").open("ab") as file:
+        file.write(b"half a row")
+    kept = len(list(work.glob("part-*.json")))
+    process = start(made_dataset, folder, 0, f"filling from {8 * kept}")
+    hear(process, "filled")
+    process.kill()
+    process.wait()
+    assert {path.name for path in folder.iterdir()} == {
+        *("cache.json", "labels.npy", "pixels.npy")
+    }
+    expected = (filled / "pixels.npy").read_bytes()
+    assert (folder / "pixels.npy").read_bytes() == expected
+
+
+def test_runs_read_one_cache_together(
+    stores, dataset, made_dataset: Path, filled: Path, capsys
+) -> None:
+    process = start(made_dataset, filled, 0, "filled")
+    store = stores.on_disk(dataset, "train", filled)
+    assert len(store.columns) == TRAIN
+    assert "is complete; another run reads it, too" in capsys.readouterr().out
+    process.kill()
+    process.wait()
+
+
+def test_without_locks_it_is_made_all_the_same(
+    stores, dataset, filled: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    def flock(*_: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    stores.on_disk(dataset, "train", tmp_path / "other")
+    said = capsys.readouterr().out
+    assert said.count("it cannot be told whether another run writes there") == 1
+    expected = (filled / "pixels.npy").read_bytes()
+    assert (tmp_path / "other" / "pixels.npy").read_bytes() == expected
+
+
+def test_a_stale_one_that_another_run_uses_is_left_alone(
+    stores, dataset, made_dataset: Path, filled: Path
+) -> None:
+    process = start(made_dataset, filled, 0, "filled")
+    before = (filled / "pixels.npy").read_bytes()
+    with pytest.raises(RunError, match="another run uses the cache"):
+        stores.on_disk(dataset, "validation", filled)
+    process.kill()
+    process.wait()
+    assert (filled / "pixels.npy").read_bytes() == before
+
+
+def test_what_was_damaged_meanwhile_is_made_again(
+    stores, dataset, made_dataset: Path, filled: Path, tmp_path: Path, capsys
+) -> None:
+    folder = tmp_path / "killed"
+    process = start(made_dataset, folder, 0.3, "filling")
+    while len(list((folder / "_work").glob("part-*.json"))) < 2:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    with (folder / "_work" / "pixels.npy").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)  # of the second part, of which 8 rows are whole
+        file.write(b"\0")
+    process = start(made_dataset, folder, 0, "filling from 8")
+    hear(process, "filled")
+    process.kill()
+    process.wait()
+    expected = (filled / "pixels.npy").read_bytes()
+    assert (folder / "pixels.npy").read_bytes() == expected
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):
+    """A file system of 64 KB; the pixels take 92."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(mount)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    yield mount
+    subprocess.run(["umount", str(mount)], check=True)
+
+
+def test_a_small_disk_is_refused(stores, dataset, small_disk: Path) -> None:
+    with pytest.raises(RunError, match=r"has [\d.]+ KB free, and .* need 92.4 KB"):
+        stores.on_disk(dataset, "train", small_disk / "cache")
+
+
+def test_a_disk_that_fills_up_leaves_nothing(
+    stores, dataset, small_disk: Path, monkeypatch
+) -> None:
+    """Others write, too: the space that was there has gone meanwhile."""
+    monkeypatch.setattr(stores.spill, "_look_at_disk", lambda *_: None)
+    with pytest.raises(OSError, match="No space left"):
+        stores.on_disk(dataset, "train", small_disk / "cache")
+    assert not list((small_disk / "cache").glob("*.npy"))
+    assert not (small_disk / "cache" / "cache.json").exists()

@@ -1,0 +1,100 @@
+"""The findings about a node, each from what it is about."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import Program
+from trainer.doctor.replica_test import ChildError
+from trainer.recipe import RECIPES
+
+GPUS = "GPU 0: NVIDIA H100 (UUID: x)\nGPU 1: NVIDIA H100 (UUID: y)"
+
+
+@pytest.fixture
+def doctor(tf):
+    from trainer.doctor import checks
+
+    return checks
+
+
+def hang() -> tuple[int, float]:
+    time.sleep(60)
+    return 0, 0.0
+
+
+def wrong() -> tuple[int, float]:
+    raise ChildError("1 + … + 2 was summed to [1.0, 2.0]")
+
+
+def crash() -> float:
+    import os
+
+    os._exit(3)
+
+
+def far_apart() -> float:
+    return 0.2
+
+
+def test_this_node_can_train(program: Program, made_dataset: Path) -> None:
+    result = program("trainer", "doctor", f"--dataset={made_dataset}")
+    assert result.returncode == 0, result.stdout
+    lines = result.stdout.splitlines()
+    assert lines[-1] == "this node can train"
+    assert {line.split()[0] for line in lines[:-1]} <= {"ok", "advice"}
+    for what in (
+        *(
+            "TensorFlow",
+            "CUDA",
+            "no GPU",
+            "a sum over 2 replicas: ",
+            "2 replicas and 1",
+        ),
+        *("files may be open", "reading DATASET", "decoding DATASET"),
+        *("cache: features, on disk: block4_pool as float32", "the disk of"),
+    ):
+        assert sum(what in line for line in lines) >= 1, what
+
+
+def test_a_hang_is_a_finding(doctor) -> None:
+    found = doctor.all_reduce(hang, timeout=8)
+    assert found.level == doctor.PROBLEM
+    assert "hung for 8 s" in found.text
+    assert "NCCL_P2P_DISABLE=1" in found.text
+
+
+def test_a_wrong_sum_is_a_finding(doctor) -> None:
+    found = doctor.all_reduce(wrong)
+    assert found.level == doctor.PROBLEM
+    assert "was summed to [1.0, 2.0]" in found.text
+
+
+def test_a_crash_is_a_finding(doctor) -> None:
+    found = doctor.parity(crash)
+    assert (found.level, "exit code 3" in found.text) == (doctor.PROBLEM, True)
+
+
+def test_replicas_that_differ_are_a_finding(doctor) -> None:
+    found = doctor.parity(far_apart)
+    assert found.level == doctor.PROBLEM
+    assert "2.0e-01 of their way apart" in found.text
+
+
+def test_hidden_gpus_are_a_problem(doctor) -> None:
+    levels = [finding.level for finding in doctor.gpus(0, GPUS)]
+    assert doctor.PROBLEM in levels
+    assert doctor.PROBLEM not in [finding.level for finding in doctor.gpus(2, GPUS)]
+
+
+@pytest.mark.parametrize(("free", "level"), [(10**8, "problem"), (10**12, "ok")])
+def test_a_disk_that_is_too_small(doctor, free: int, level: str) -> None:
+    assert doctor.disk(Path("/data"), free).level == level
+
+
+def test_problems_are_counted(doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [doctor.Finding(doctor.PROBLEM, "x"), doctor.Finding(doctor.ADVICE, "y")]
+    monkeypatch.setattr(doctor, "findings", lambda *_: iter(found))
+    with pytest.raises(doctor.RunError, match="1 problems"):
+        doctor.run(None, None, RECIPES["article"])
