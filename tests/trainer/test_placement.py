@@ -1,4 +1,4 @@
-"""No step takes images, features or weights off a GPU: see tests.support.gpu_kernels."""
+"""No step takes data off a GPU: see tests.support.gpu_kernels."""
 
 import itertools
 from collections.abc import Callable
@@ -217,3 +217,31 @@ def test_prediction_stays_on_the_device(tf, precision: str, replicas: int) -> No
     ids = [str(number) for number in range(BATCH)]
     batch = Batch(shard=0, ids=ids, images=images, rejects=[], last=True)
     assert findings(lambda: list(forward.stream([batch]))) == set()
+
+
+def test_every_replica_is_given_its_images_where_it_is(
+    tf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from predictor.forward_pass import ForwardPass
+    from predictor.inputs.inputs import Batch
+
+    strategy = strategy_of(2)
+    with strategy.scope():
+        network = tf.keras.Sequential(
+            [tf.keras.Input((2, 2, 3)), tf.keras.layers.Flatten()]
+        )
+    distribute, devices = strategy.experimental_distribute_values_from_function, []
+
+    def noting(function: Any) -> Any:
+        value = distribute(function)
+        devices.extend(x.device for x in strategy.experimental_local_results(value))
+        return value
+
+    monkeypatch.setattr(
+        strategy, "experimental_distribute_values_from_function", noting
+    )
+    images = np.arange(36, dtype=np.uint8).reshape(3, 2, 2, 3)
+    batch = Batch(shard=0, ids=["a", "b", "c"], images=images, rejects=[], last=True)
+    ((_, found),) = ForwardPass(network, strategy).stream([batch])
+    np.testing.assert_array_equal(found, images.reshape(3, 12))
+    assert devices == list(strategy.extended.worker_devices)
