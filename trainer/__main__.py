@@ -28,7 +28,7 @@ flags.DEFINE_string("model", None, "Folder to make: MODEL.")
 flags.DEFINE_enum("recipe", "article", sorted(RECIPES), "What to do.")
 # Instead of the recipe's field of that name; see trainer/recipe.py.
 INTEGERS = {
-    "epochs": "May be raised later.",
+    "epochs": "May be raised later, unless the schedule is a cosine over them.",
     "batch_size": "Over all replicas.",
     "head_epochs": "That come first and train the head alone.",
     "steps_per_execution": "Training steps in one call of TensorFlow.",
@@ -47,6 +47,12 @@ for name, what in FLOATS.items():
     flags.DEFINE_float(name, None, f"Instead of the recipe's. {what}")
 for name in ("trainable", "precision"):
     flags.DEFINE_enum(name, None, CHOICES[name], "Instead of the recipe's.")
+flags.DEFINE_bool(
+    "tf32",
+    None,
+    "Instead of the recipe's. GPUs since Ampere round the inputs of float32 "
+    "convolutions and matrix products to 10 bits of mantissa, and are faster.",
+)
 flags.DEFINE_bool("jit", None, "Compile the frozen layers with XLA.")
 flags.DEFINE_enum(
     "augmentation",
@@ -55,7 +61,7 @@ flags.DEFINE_enum(
     "Whether training images are augmented as the recipe says, or not at all. "
     "--cache=features needs recipes without augmentation, or none.",
 )
-FIELDS = (*INTEGERS, *FLOATS, "trainable", "precision", "jit")
+FIELDS = (*INTEGERS, *FLOATS, "trainable", "precision", "tf32", "jit")
 flags.DEFINE_string(
     "weights", "imagenet", "Of the convolutions: imagenet, none, or a file's path."
 )

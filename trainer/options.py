@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.system.errors import UsageError
+
 CHECKPOINT = "checkpoint"  # in MODEL: the state of the run, and who holds MODEL
 
 
@@ -33,3 +35,14 @@ class Options:
     virtual_devices: int | None = None
     cpu: bool = False
     all_reduce: str = "nccl"
+
+    def __post_init__(self) -> None:
+        for name, allowed, fits in (
+            ("save_minutes", "0 or more", self.save_minutes >= 0),
+            ("hang_minutes", "above 0", self.hang_minutes > 0),
+            ("keep_snapshots", "above 0", (self.keep_snapshots or 1) > 0),
+        ):
+            if not fits:
+                raise UsageError(
+                    f"--{name} is {getattr(self, name)}; it must be {allowed}"
+                )

@@ -98,6 +98,8 @@ class Recipe:
         augmentation: of the training images.
         precision: the Keras dtype policy; `mixed_…` computes in 16 bits and keeps
             variables, head statistics and probabilities in float32.
+        tf32: let GPUs since Ampere round the inputs of float32 convolutions and matrix
+            products to 10 bits of mantissa; no other device does, whatever this says.
         jit: compile the frozen layers with XLA.
         steps_per_execution: training steps in one call of TensorFlow.
         accumulate: parts that a batch goes through the convolutions in, one after
@@ -124,6 +126,7 @@ class Recipe:
     class_weights: float = 0.0
     augmentation: Augmentation = NO_AUGMENTATION
     precision: str = "float32"
+    tf32: bool = False
     jit: bool = False
     steps_per_execution: int = 1
     accumulate: int = 1
@@ -258,6 +261,7 @@ RECIPES = {
         ),
         # No loss scaling, unlike float16: the range is that of float32.
         precision="mixed_bfloat16",
+        tf32=True,
     ),
     # Shows the whole job within minutes, on a CPU and from random weights: statistics
     # that settle within an epoch's few steps, and steps large enough to be seen.

@@ -88,17 +88,24 @@ def run(
         if options.seed is not None:
             keras.utils.set_random_seed(options.seed)
             tf.config.experimental.enable_op_determinism()
+        if not options.cpu and not options.virtual_devices:
+            distribution.check_precision(recipe.precision, distribution.gpus())
+        tf.config.experimental.enable_tensor_float_32_execution(recipe.tf32)
         strategy = distribution.strategy(
             virtual_devices=options.virtual_devices,
             cpu=options.cpu,
             all_reduce=options.all_reduce,
         )
         distribution.check_batch_size(
-            recipe.batch_size, strategy.num_replicas_in_sync * recipe.accumulate
+            recipe.batch_size, strategy.num_replicas_in_sync, recipe.accumulate
         )
         for part in (folder, folder / CHECKPOINT, folder / snapshots.FOLDER):
             folder_lock.remove_scratch(part)
-        with StopSignal() as stop, data.naming_damage(dataset):
+        with (
+            StopSignal() as stop,
+            data.naming_damage(dataset),
+            distribution.naming_device_errors(recipe.batch_size),
+        ):
             _Run(dataset, folder, recipe, weights, options, strategy, key, stop).train(
                 choice
             )
@@ -191,9 +198,7 @@ class _Run:
     def _inputs_of(self, phase: Phase, choice: CacheChoice) -> TrainingInputs:
         """What a phase trains on; where all layers are trained, features are none."""
         if choice.features and phase.trainable == "all":
-            choice = policy.choose(
-                "auto", self._dataset, earlier={"order": choice.order}
-            )
+            choice = policy.after_features(choice, self._dataset)
             print(choice)
         if self._inputs and self._inputs.choice.kind == choice.kind:
             return self._inputs
@@ -379,17 +384,26 @@ def _key(
 ) -> dict[str, Any]:
     """What a run of MODEL must have in common with the run that it goes on."""
     choices = dataclasses.asdict(recipe)
-    del choices["epochs"]  # may be raised
+    if recipe.schedule != "cosine":
+        del choices["epochs"]  # may be raised
     return {
         "image": dataset.image.pixels(),
         "classes": manifest.classes_entry(dataset.classes),
         "dataset": dataset.fingerprint,
         "recipe": choices,
-        "weights": weights,
+        "weights": _weights_key(weights),
         "seed": seed,
         "dropout_masks": DROPOUT_MASKS if recipe.dropout else None,
         **choice.key(),
     }
+
+
+def _weights_key(weights: str) -> str:
+    """Names the weights by what they are: a file by its content, wherever it lies."""
+    path = Path(weights)
+    if weights in ("imagenet", "none") or not path.is_file():
+        return weights
+    return f"sha256:{atomic.sha256(path)}"
 
 
 def _is_finished(folder: Path, key: dict[str, Any], epochs: int) -> bool:

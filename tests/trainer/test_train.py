@@ -422,6 +422,62 @@ def test_the_batch_must_divide_by_the_replicas() -> None:
         check_batch_size(3, 4)
 
 
+@pytest.mark.parametrize("name", ["save_minutes", "hang_minutes", "keep_snapshots"])
+def test_options_are_checked(name: str) -> None:
+    from trainer.options import Options
+
+    with pytest.raises(UsageError, match=f"--{name} is -1; it must be"):
+        Options(**{name: -1})
+    if name != "save_minutes":
+        with pytest.raises(UsageError, match=f"--{name} is 0; it must be above 0"):
+            Options(**{name: 0})
+
+
+def test_a_run_without_enough_memory_reads_no_shard_again(
+    tf, run, made_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainer.data import augmentation
+
+    def too_large(*_: object) -> object:
+        return tf.zeros([tf.cast(1 << 50, tf.int64), 1 << 10])[:8, :1]
+
+    monkeypatch.setattr(augmentation, "draws_of_replica", too_large)
+    monkeypatch.setattr(manifest, "find_damage", lambda _: pytest.fail("all is read"))
+    with pytest.raises(RunError, match="a batch of 8 does not fit"):
+        run(made_dataset, tmp_path / "model", epochs=1)
+
+
+def test_a_cosine_run_keeps_its_epochs(run, made_dataset: Path, tmp_path: Path) -> None:
+    """With more of them its rate, which has come down to zero, would jump up again."""
+    cosine = replace(RECIPE, optimizer="adamw", schedule="cosine", decay=0.0)
+    run(made_dataset, tmp_path / "model", epochs=1, recipe=cosine)
+    with pytest.raises(RunError, match=r"recipe\.epochs is 1 there and 2 here"):
+        run(made_dataset, tmp_path / "model", epochs=2, recipe=cosine)
+
+
+def test_a_weights_file_is_known_by_its_content(
+    tf, made_dataset: Path, tmp_path: Path
+) -> None:
+    from trainer import train
+
+    path = tmp_path / "vgg.weights.h5"
+    tf.keras.applications.VGG16(include_top=False, weights=None).save_weights(path)
+    options = train.Options(seed=3, cpu=True, cache="none")
+
+    def run(epochs: int, weights: Path) -> None:
+        recipe = replace(RECIPE, epochs=epochs)
+        folder = tmp_path / "model"
+        train.run(
+            made_dataset, folder, recipe=recipe, weights=str(weights), options=options
+        )
+
+    run(1, path)
+    run(2, path.rename(tmp_path / "moved.h5"))
+    (tmp_path / "moved.h5").write_bytes(b"of another network")
+    with pytest.raises(RunError, match="weights is sha256"):
+        run(3, tmp_path / "moved.h5")
+
+
 def test_imagenet_without_a_network(
     made_dataset: Path, tmp_path: Path, program: Program, monkeypatch
 ) -> None:

@@ -102,6 +102,7 @@ class _Extraction:
             "weights": weights.hexdigest(),
             "preprocessing": recipe.preprocessing,
             "precision": recipe.precision,
+            "tf32": recipe.tf32,
             "jit": recipe.jit,
             "dtype": self._features.dtype,
             "tensorflow": tf.__version__,

@@ -176,7 +176,8 @@ def _fill(work: ResumableFolder, content: Content) -> None:
             notes.append(pending.result())
     for name in content.columns:
         _unfinished(work, name).replace(work.folder / _file(name))
-    work.finish({**_key(content), "crc32c": notes})
+    paths = {name: work.folder / _file(name) for name in content.columns}
+    work.finish({**_key(content), "crc32c": notes, "seals": _seals(paths)})
 
 
 def _committed(work: ResumableFolder, content: Content) -> list[dict[str, int]]:
@@ -235,10 +236,29 @@ def _look_at_disk(folder: Path, content: Content, rows: int) -> None:
 
 
 def _is_whole(work: ResumableFolder, content: Content) -> bool:
-    """Reads all of it: at some GB a second, and then it is in the page cache."""
-    notes = atomic.read_json(work.manifest)["crc32c"]
+    """Returns whether the files are those that were written.
+
+    Files of the same size, time and inode as when their checksums were last right are
+    not read again: 265 GB take 35 minutes from a disk of 125 MB/s.
+    """
+    noted = atomic.read_json(work.manifest)
     paths = {name: work.folder / _file(name) for name in content.columns}
-    return _sound_parts(paths, content, notes) == len(content.parts)
+    if noted.get("seals") == _seals(paths):
+        return True
+    if _sound_parts(paths, content, noted["crc32c"]) < len(content.parts):
+        return False
+    atomic.write_json(work.manifest, {**noted, "seals": _seals(paths)})
+    return True
+
+
+def _seals(paths: Mapping[str, Path]) -> dict[str, list[int]]:
+    """Returns size, time of the last change in ns, and inode of every file."""
+    seals = {}
+    for name, path in paths.items():
+        with contextlib.suppress(FileNotFoundError):  # equal to no note, then
+            found = path.stat()
+            seals[name] = [found.st_size, found.st_mtime_ns, found.st_ino]
+    return seals
 
 
 def _sound_parts(

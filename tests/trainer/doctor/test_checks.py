@@ -50,7 +50,7 @@ def test_this_node_can_train(program: Program, made_dataset: Path) -> None:
             "CUDA",
             "no GPU",
             "a sum over 2 replicas: ",
-            "2 replicas and 1",
+            "all replicas and 1",
         ),
         *("files may be open", "reading DATASET", "decoding DATASET"),
         *("cache: features, on disk: block4_pool as float32", "the disk of"),
@@ -83,9 +83,29 @@ def test_replicas_that_differ_are_a_finding(doctor) -> None:
 
 
 def test_hidden_gpus_are_a_problem(doctor) -> None:
-    levels = [finding.level for finding in doctor.gpus(0, GPUS)]
-    assert doctor.PROBLEM in levels
-    assert doctor.PROBLEM not in [finding.level for finding in doctor.gpus(2, GPUS)]
+    from trainer.training.distribution import Gpu
+
+    def levels(seen: int, visible: str | None = None) -> list[str]:
+        gpus = [Gpu(f"GPU:{i}", "H100", (9, 0)) for i in range(seen)]
+        how = {"precision": "mixed_bfloat16", "visible": visible}
+        return [finding.level for finding in doctor.gpus(gpus, GPUS, **how)]
+
+    assert doctor.PROBLEM in levels(0)
+    assert doctor.PROBLEM not in levels(2)
+    # Hidden on purpose, as the doctor itself advises.
+    assert doctor.PROBLEM not in levels(1, "0")
+    assert set(levels(0, "")) == {doctor.OK, doctor.ADVICE}
+
+
+def test_gpus_without_bfloat16_are_a_problem(doctor) -> None:
+    from trainer.training.distribution import Gpu
+
+    old = [Gpu("GPU:0", "Tesla T4", (7, 5))]
+    for precision, problems in (("mixed_bfloat16", 1), ("mixed_float16", 0)):
+        found = doctor.gpus(old, "", precision=precision, visible=None)
+        bad = [one.text for one in found if one.level == doctor.PROBLEM]
+        assert len(bad) == problems
+        assert all("Tesla T4, compute capability 7.5" in text for text in bad)
 
 
 @pytest.mark.parametrize(("free", "level"), [(10**8, "problem"), (10**12, "ok")])
