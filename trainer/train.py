@@ -150,7 +150,35 @@ class _Run:
             state.restore(self._checkpoint, self._model, self._optimizer)
 
     def train(self, choice: CacheChoice) -> None:
-        """Runs the epochs that are missing, and saves the result."""
+        """Runs the epochs that are missing, and saves the result.
+
+        A kill at any line loses the steps since the last save and nothing else: see
+        `_commit_epoch` for the order of what is written.
+        """
+        self._start_or_go_on()
+        with self._watchdog, self._saying_where():
+            while self._progress.epoch < self._recipe.epochs:
+                phase = self._recipe.phase(self._progress.epoch)
+                if phase != self._phase:
+                    print(f"from here on, trained are: {phase.trainable}")
+                    self._begin(phase)
+                inputs = self._inputs_of(phase, choice)
+                loop = self._loop_of(phase, inputs)
+                first = (
+                    self._progress.epoch * self._steps + self._progress.trained.steps
+                )
+                # (uint8[batch, height, width, 3] or features, int64[batch]), endless.
+                # Closed: at the end of Python its threads would wait for ever.
+                stream = contextlib.closing(loop.feed(inputs.training(first)))
+                with stream as batches, self._naming_batch(inputs.choice):
+                    while self._progress.epoch < phase.first_epoch + phase.epochs:
+                        trained = self._train_epoch(loop, batches)
+                        validated, seconds = self._validate(loop, inputs.validation)
+                        self._commit_epoch(trained, validated, seconds)
+        self._save_result()
+
+    def _start_or_go_on(self) -> None:
+        """Brings MODEL to what the last save covers; without one, saves the start."""
         done, trained = self._progress.epoch, self._progress.trained
         if done or trained.steps:
             print(f"going on after {_where(done, trained.steps, self._steps)}")
@@ -158,6 +186,7 @@ class _Run:
             self._model.summary()
             self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
             self._save_state()  # from here on the folder is known to be this run's
+        # Written before a kill, but not covered by a save: the epoch is trained again.
         snapshots.forget_after(self._folder, done)
         history.forget_after(self._folder / history.FILE, done)
         self._board = tensorboard_log.TensorBoardLog(
@@ -165,18 +194,10 @@ class _Run:
         )
         if not training_inputs.has_validation(self._dataset):
             print("no validation split: no snapshots, and empty val_ columns")
-        with self._watchdog, self._saying_where():
-            while self._progress.epoch < self._recipe.epochs:
-                phase = self._recipe.phase(self._progress.epoch)
-                if phase != self._phase:
-                    print(f"from here on, trained are: {phase.trainable}")
-                    self._begin(phase)
-                self._run_phase(phase, self._inputs_of(phase, choice))
-        self._save_result()
 
-    def _run_phase(self, phase: Phase, supplied: TrainingInputs) -> None:
-        """The epochs of a phase that are missing."""
-        self._loop = Loop(
+    def _loop_of(self, phase: Phase, inputs: TrainingInputs) -> Loop:
+        """Builds the compiled steps of a phase."""
+        return Loop(
             self._model,
             self._optimizer,
             self._strategy,
@@ -185,15 +206,8 @@ class _Run:
             seed=self._progress.stream,
             first_step=phase.first_epoch * self._steps,
             alive=hang_detection.alive,
-            source=supplied.source,
+            source=inputs.source,
         )
-        progress, end = self._progress, phase.first_epoch + phase.epochs
-        first = progress.epoch * self._steps + progress.trained.steps
-        stream = self._loop.feed(supplied.training(first))
-        # Closed: at the end of Python its threads would wait for ever.
-        with contextlib.closing(stream) as batches, self._naming_batch(supplied.choice):
-            while self._progress.epoch < end:
-                self._epoch(self._progress.epoch + 1, batches, supplied.validation)
 
     def _inputs_of(self, phase: Phase, choice: CacheChoice) -> TrainingInputs:
         """What a phase trains on; where all layers are trained, features are none."""
@@ -237,11 +251,17 @@ class _Run:
             self._optimizer = optimizer.build(self._recipe, phase, self._steps)
             self._optimizer.build(self._model.trainable_variables)
 
-    def _epoch(
-        self, number: int, batches: Iterator[Any], validation: tf.data.Dataset | None
+    def _commit_epoch(
+        self, trained: Trained, validated: Metrics | None, seconds: float
     ) -> None:
-        trained = self._train_epoch(number, batches)
-        validated, seconds = self._validate(validation)
+        """Writes what an epoch leaves, in an order that survives a kill anywhere.
+
+        Args:
+            trained: all steps of the epoch.
+            validated: on the validation split, if there is one.
+            seconds: that validation took.
+        """
+        number, best = self._progress.epoch + 1, self._progress.best_val_loss
         row = {
             "epoch": number,
             "seconds": trained.seconds + seconds,
@@ -253,24 +273,25 @@ class _Run:
             / trained.seconds,
             "input_wait": trained.input_wait,
         }
-        best = self._progress.best_val_loss
+        # Before the save: what a kill leaves of it, the next start removes.
         if validated and validated.loss < best:
             best = validated.loss
             snapshots.write(self._model, self._folder, number, validated.accuracy)
             hang_detection.alive()
         history.append(self._folder / history.FILE, row)
+        # The save: from here on the epoch is done.
         self._progress = dataclasses.replace(
             self._progress, epoch=number, trained=Trained(), best_val_loss=best
         )
         self._save_state()
-        # What follows is made good from history.csv after a kill.
+        # After the save: what a kill prevents, the next start makes of history.csv.
         self._board.add(row)
         if keep := self._options.keep_snapshots:
             snapshots.keep_newest(self._folder, keep)
         print(_line(row))
 
-    def _train_epoch(self, number: int, batches: Iterator[Any]) -> Trained:
-        """The rest of an epoch's steps, with a save every now and then.
+    def _train_epoch(self, loop: Loop, batches: Iterator[Any]) -> Trained:
+        """Takes the rest of an epoch's steps, and saves the state every --save_minutes.
 
         Raises:
             KeyboardInterrupt: after a signal, and a save.
@@ -278,10 +299,10 @@ class _Run:
         images = self._steps * self._recipe.batch_size
         trained = self._progress.trained
         done = trained.steps * self._recipe.batch_size
-        title = f"epoch {number}/{self._recipe.epochs}"
+        title = f"epoch {self._progress.epoch + 1}/{self._recipe.epochs}"
         with progress(images, title, done=done) as bar, self._stop.put_off():
             while not self._stop.requested:
-                trained = self._loop.train(
+                trained = loop.train(
                     batches, self._steps, bar=bar, since=trained, pause=self._due
                 )
                 self._progress = dataclasses.replace(self._progress, trained=trained)
@@ -296,9 +317,9 @@ class _Run:
         return self._stop.requested or time.monotonic() >= self._next_save
 
     def _validate(
-        self, batches: tf.data.Dataset | None
+        self, loop: Loop, batches: tf.data.Dataset | None
     ) -> tuple[Metrics | None, float]:
-        """The metrics on the validation split, and the seconds that took.
+        """Returns the metrics on the validation split, and the seconds that took.
 
         Raises:
             RunError: they are no finite numbers.
@@ -306,7 +327,7 @@ class _Run:
         if batches is None:
             return None, 0.0
         started = time.perf_counter()
-        metrics = self._loop.evaluate(batches)
+        metrics = loop.evaluate(batches)
         divergence.refuse_validation(metrics.loss)
         return metrics, time.perf_counter() - started
 

@@ -196,15 +196,22 @@ class Loop:
         return _means(sums.numpy())
 
     def _train_group(self, group: Sequence[Any]) -> tf.Tensor:
-        """float64[len(group), 4]: the sums of each step, one after the other."""
-        return tf.stack([self._sum(self._step.train, *batch) for batch in group])
+        """Takes the steps of some batches, one after the other.
+
+        Returns:
+            float64[len(group), 4]: the sums of each step.
+        """
+        return tf.stack(
+            [self._summed(self._strategy.run(self._step.train, one)) for one in group]
+        )
 
     def _test_batch(self, rows: Any, labels: Any, weights: Any) -> tf.Tensor:
-        return self._sum(self._step.test, rows, labels, weights)
+        return self._summed(
+            self._strategy.run(self._step.test, (rows, labels, weights))
+        )
 
-    def _sum(self, replica: Callable[..., tf.Tensor], *batch: Any) -> tf.Tensor:
-        parts = self._strategy.run(replica, batch)
-        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, parts, axis=None)
+    def _summed(self, of_replicas: Any) -> tf.Tensor:
+        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, of_replicas, axis=None)
 
 
 def _fetch(sums: Sequence[tf.Tensor]) -> np.ndarray:

@@ -69,7 +69,10 @@ class Step:
         inputs = self._source.restore(rows) if self._source else self._augmented(rows)
         frozen = self._in_parts(self._frozen, inputs)
         if self._recipe.accumulate == 1:
-            probabilities, gradients = self._at_once(frozen, labels)
+            with tf.GradientTape() as tape:
+                probabilities = self._head(self._convolutions(frozen), training=True)
+                loss = self._loss(labels, probabilities)
+            gradients = tape.gradient(loss, self._model.trainable_variables)
         else:
             probabilities, gradients = self._part_by_part(frozen, labels)
         self._optimizer.apply(gradients, self._model.trainable_variables)
@@ -82,19 +85,10 @@ class Step:
         features = self._in_parts(self._convolutions, frozen)
         return _sums(labels, self._head(features, training=False), weights)
 
-    def _at_once(
-        self, frozen: tf.Tensor, labels: tf.Tensor
-    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Probabilities, and the gradients of all trainable variables."""
-        with tf.GradientTape() as tape:
-            probabilities = self._head(self._convolutions(frozen), training=True)
-            loss = self._loss(labels, probabilities)
-        return probabilities, tape.gradient(loss, self._model.trainable_variables)
-
     def _part_by_part(
         self, frozen: tf.Tensor, labels: tf.Tensor
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """As `_at_once`, with the memory of one part.
+        """Returns probabilities and all gradients, with the memory of one part.
 
         The convolutions go forward twice: what they keep for the way back is the
         memory that is to be spared (GradCache, arXiv:2101.06983).
