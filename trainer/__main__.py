@@ -186,7 +186,7 @@ def export(passed_on: Sequence[str]) -> None:
 
 
 def _dataset() -> AnyPath:
-    """DATASET; where its shards are fetched to, if they are, is now known."""
+    """Returns DATASET, and sets where shards of a store are fetched to."""
     shard_cache.cache_at(_local("shard_cache"), FLAGS.shard_cache_bytes)
     return flag_paths.path(FLAGS.dataset)
 

@@ -34,7 +34,7 @@ class Augmentation:
 
     @property
     def changes(self) -> bool:
-        """Whether anything is on."""
+        """Returns whether anything is on."""
         return self != NO_AUGMENTATION
 
 
@@ -136,7 +136,7 @@ class Recipe:
         self._check_against_each_other()
 
     def phases(self) -> tuple[Phase, ...]:
-        """One, or two with `head_epochs`."""
+        """Returns one phase, or two with `head_epochs`."""
         rest = Phase(
             self.head_epochs,
             self.epochs - self.head_epochs,
@@ -148,7 +148,7 @@ class Recipe:
         return (Phase(0, self.head_epochs, "head", self.head_learning_rate), rest)
 
     def phase(self, epoch: int) -> Phase:
-        """That of an epoch, counted from 0."""
+        """Returns the phase of an epoch, counted from 0."""
         return next(
             phase for phase in reversed(self.phases()) if phase.first_epoch <= epoch
         )
@@ -221,7 +221,7 @@ class Recipe:
             )
 
     def in_words(self) -> list[str]:
-        """A line for each field."""
+        """Returns a line for each field."""
         return [f"  {name}: {value}" for name, value in vars(self).items()]
 
 

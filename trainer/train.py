@@ -210,7 +210,7 @@ class _Run:
         )
 
     def _inputs_of(self, phase: Phase, choice: CacheChoice) -> TrainingInputs:
-        """What a phase trains on; where all layers are trained, features are none."""
+        """Returns what a phase trains on: no features where all layers are trained."""
         if choice.features and phase.trainable == "all":
             choice = policy.after_features(choice, self._dataset)
             print(choice)
@@ -239,7 +239,7 @@ class _Run:
         return self._inputs
 
     def _last_epoch(self) -> int:
-        """The epoch, from 0, that the state was saved in."""
+        """Returns the epoch, from 0, that the state was saved in."""
         within = self._progress.trained.steps > 0
         return self._progress.epoch if within else max(0, self._progress.epoch - 1)
 
@@ -313,7 +313,7 @@ class _Run:
         raise KeyboardInterrupt
 
     def _due(self) -> bool:
-        """Whether the state should be saved now."""
+        """Returns whether the state should be saved now."""
         return self._stop.requested or time.monotonic() >= self._next_save
 
     def _validate(
@@ -349,7 +349,7 @@ class _Run:
 
     @contextlib.contextmanager
     def _saying_where(self) -> Iterator[None]:
-        """After a signal: one line of what is saved, and how to go on."""
+        """Says after a signal, in a line, what is saved and how to go on."""
         try:
             yield
         except KeyboardInterrupt:
@@ -403,7 +403,7 @@ def _key(
     seed: int | None,
     choice: CacheChoice,
 ) -> dict[str, Any]:
-    """What a run of MODEL must have in common with the run that it goes on."""
+    """Returns what a run must have in common with the run that it resumes."""
     choices = dataclasses.asdict(recipe)
     if recipe.schedule != "cosine":
         del choices["epochs"]  # may be raised
@@ -428,7 +428,7 @@ def _weights_key(weights: str) -> str:
 
 
 def _is_finished(folder: Path, key: dict[str, Any], epochs: int) -> bool:
-    """Whether MODEL holds this run with as many epochs; refuses another run's."""
+    """Returns whether MODEL holds this run with as many epochs; refuses another's."""
     path = folder / model.MANIFEST
     if path.is_file():
         earlier = atomic.read_json(path)
@@ -450,7 +450,7 @@ def _is_finished(folder: Path, key: dict[str, Any], epochs: int) -> bool:
 
 
 def _class_weights(dataset: Dataset, power: float) -> list[float] | None:
-    """Of the loss, by class; the mean over the training examples is 1."""
+    """Returns weights of the loss by class; their mean over the examples is 1."""
     if not power:
         return None
     counts = np.array(manifest.class_counts(dataset, "train"))
@@ -461,7 +461,7 @@ def _class_weights(dataset: Dataset, power: float) -> list[float] | None:
 
 
 def _where(epochs: int, steps: int, of: int) -> str:
-    """How far a run is, in words."""
+    """Returns how far a run is, in words."""
     within = f"step {steps} of {of} of epoch {epochs + 1}"
     return within if steps else f"epoch {epochs}"
 
@@ -472,7 +472,7 @@ def _prefixed(validated: Metrics | None) -> history.Row:
 
 
 def _line(row: history.Row) -> str:
-    """An epoch in words."""
+    """Returns an epoch in words."""
     shown = [f"{name} {row[name]:.4f}" for name in ("loss", "accuracy")]
     if row["val_loss"] is not None:
         shown += [f"{name} {row[name]:.4f}" for name in ("val_loss", "val_accuracy")]

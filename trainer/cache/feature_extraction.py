@@ -80,7 +80,7 @@ class _Extraction:
         self._all_replicas = tf.function(self._eagerly)
 
     def content(self) -> on_disk.Content:
-        """For trainer.cache.on_disk."""
+        """Describes the folder to trainer.cache.on_disk."""
         return on_disk.Content(
             what=f"features of {self._split}",
             key=self._key(),
@@ -90,7 +90,7 @@ class _Extraction:
         )
 
     def _key(self) -> dict[str, Any]:
-        """All that decides the features, but for the rounding of the device."""
+        """Returns all that decides the features, but for the rounding of the device."""
         weights = hashlib.sha256()
         for variable in self._prefix.variables:
             weights.update(variable.numpy().tobytes())

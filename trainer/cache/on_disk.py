@@ -62,12 +62,12 @@ class Content:
 
     @property
     def rows(self) -> int:
-        """Of all parts."""
+        """Returns the rows of all parts."""
         return sum(self.parts)
 
     @property
     def row_bytes(self) -> int:
-        """Of all columns."""
+        """Returns the bytes of a row of all columns."""
         return sum(
             np.dtype(dtype).itemsize * math.prod(shape)
             for dtype, shape in self.columns.values()
@@ -75,7 +75,7 @@ class Content:
 
 
 def in_parts(rows: int, each: int) -> list[int]:
-    """The rows of each part, the last of which may be short."""
+    """Returns the rows of each part, the last of which may be short."""
     return [min(each, rows - start) for start in range(0, rows, each)]
 
 
@@ -181,7 +181,7 @@ def _fill(work: ResumableFolder, content: Content) -> None:
 
 
 def _committed(work: ResumableFolder, content: Content) -> list[dict[str, int]]:
-    """The checksums of the parts that are there, up to the first that is not."""
+    """Returns the checksums of the parts up to the first that is missing."""
     for name in content.columns:  # killed just before the end
         if (whole := work.folder / _file(name)).is_file():
             whole.replace(_unfinished(work, name))
@@ -211,7 +211,7 @@ def _commit(
 
 
 def _open(work: ResumableFolder, content: Content, name: str, rows: int) -> BinaryIO:
-    """A column, to be written from a row on; what comes after it is cut off."""
+    """Opens a column, to be written from a row on; cuts off what comes after."""
     dtype, shape = content.columns[name]
     path = _unfinished(work, name)
     if not rows:
@@ -319,7 +319,7 @@ def _chunks(file: BinaryIO, size: int) -> Iterator[bytes]:
 
 
 def _offset(path: Path) -> int:
-    """Where the data of a .npy file begins.
+    """Returns where the data of a .npy file begins.
 
     Raises:
         ValueError: it is no such file.
@@ -331,7 +331,7 @@ def _offset(path: Path) -> int:
 
 
 def _map(path: Path) -> np.ndarray:
-    """Writable, as TensorFlow wants it, though nothing writes.
+    """Maps a file writable, as TensorFlow wants it, though nothing writes.
 
     Shared: a private mapping of this size would have to fit into memory and swap.
     """

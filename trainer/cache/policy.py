@@ -45,11 +45,11 @@ class CacheChoice:
 
     @property
     def order(self) -> str:
-        """How epochs are ordered."""
+        """Returns how epochs are ordered."""
         return WINDOW if self.kind == "none" else PERMUTATION
 
     def key(self) -> dict[str, Any]:
-        """What of it decides the numbers of a run."""
+        """Returns what decides the numbers of a run, and must match on resume."""
         features = self.features.key() if self.features else None
         return {"order": self.order, "features": features}
 
@@ -226,7 +226,7 @@ def stores(choice: CacheChoice, dataset: Dataset, folder: Path) -> Mapping[str, 
 
 
 def _sizes(dataset: Dataset) -> tuple[int, int]:
-    """Bytes of all records, and of all pixels."""
+    """Returns the bytes of all records, and of all pixels."""
     splits = [dataset.splits[name] for name in _SPLITS if name in dataset.splits]
     jpegs = sum(shard.bytes for split in splits for shard in split.shards)
     each = dataset.image.height * dataset.image.width * 3

@@ -46,7 +46,7 @@ def choose(
     earlier: Mapping[str, Any],
     folder: Path,
 ) -> CacheChoice:
-    """What of the dataset is kept, and how; see policy.choose.
+    """Chooses what of the dataset is kept, and how; see policy.choose.
 
     Args:
         dataset, recipe, options: of the run.
@@ -73,7 +73,7 @@ def choose(
 def of_pixels(
     choice: CacheChoice, dataset: Dataset, folder: Path, *, batch_size: int, seed: int
 ) -> TrainingInputs:
-    """From shards, or from a cache that is filled now.
+    """Supplies pixels from shards, or from a cache that is filled now.
 
     Args:
         choice: of policy.choose, but no features.
@@ -150,7 +150,7 @@ def of_features(
 
 
 def has_validation(dataset: Dataset) -> bool:
-    """Whether there is a validation split, with something in it."""
+    """Returns whether there is a validation split with something in it."""
     split = dataset.splits.get("validation")
     return split is not None and split.examples > 0
 

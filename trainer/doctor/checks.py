@@ -179,7 +179,7 @@ def parity(attempt: Callable[[], float], *, timeout: float = _TIMEOUT) -> Findin
 
 
 def disk(folder: Path, free: int) -> Finding:
-    """Whether a state fits."""
+    """Compares the free disk with a training state."""
     text = (
         f"the disk of {folder} has {in_bytes(free)} free; a training state takes up "
         f"to {in_bytes(_STATE_BYTES)}, a snapshot some {in_bytes(_STATE_BYTES / 6)}"
@@ -203,7 +203,7 @@ def _nvidia_wheels() -> list[tuple[str, str]]:
 
 
 def _decoding(dataset: Dataset) -> Finding:
-    """Images per second of all cores."""
+    """Measures decoding by all cores, in images per second."""
     stored = record.read(dataset.paths("train")[0])
     jpegs = [one.record.encoded for one in itertools.islice(stored, 256)]
     cores = resources.cores()
@@ -215,7 +215,7 @@ def _decoding(dataset: Dataset) -> Finding:
 
 
 def _reading(dataset: Dataset) -> Finding:
-    """The rate of the disk, as far as the system lets go of what it remembers.
+    """Measures the disk, as far as the system lets go of what it remembers.
 
     Of a store, that of one connection.
     """

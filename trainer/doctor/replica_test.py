@@ -108,7 +108,7 @@ def parity() -> float:
 
 
 def in_child(function: Callable[[], Any], *, timeout: float) -> Any:
-    """What a function returns in a fresh process with two logical CPUs.
+    """Calls a function in a fresh process with two logical CPUs.
 
     Raises:
         ChildError: it takes longer than `timeout` seconds, or fails; why, and its last

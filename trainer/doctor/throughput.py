@@ -15,7 +15,7 @@ _WARM_UP = 0.5  # of the seconds: graphs are built, and buffers filled on the si
 
 
 def of_batches(start: Callable[[], Iterator[Any]], batch_size: int) -> Rate:
-    """The rate of an endless stream of full batches.
+    """Measures an endless stream of full batches.
 
     Every measurement starts the stream anew: one that rests between two measurements
     fills its buffers, and would be measured emptying them.
@@ -36,7 +36,7 @@ def in_threads(
     threads: int,
     batch_size: int,
 ) -> Rate:
-    """The rate of a function of a batch, in Python threads that share out the batches.
+    """Measures a function of a batch, in Python threads that share out the batches.
 
     Args:
         function: holds no lock of Python's while it works.

@@ -36,7 +36,7 @@ def strategy(
     cpu: bool = False,
     all_reduce: str = "nccl",
 ) -> tf.distribute.MirroredStrategy:
-    """All GPUs; without one, the CPU. Says in one line what it took.
+    """Takes all GPUs; without one, the CPU. Says in one line what it took.
 
     To be called before TensorFlow has done anything.
 
@@ -142,7 +142,7 @@ def _on_cpu(count: int) -> tf.distribute.MirroredStrategy:
 
 
 def in_machine() -> str:
-    """The GPUs that the driver lists, a line each; empty without any."""
+    """Returns the GPUs that the driver lists, a line each; empty without any."""
     try:
         listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):

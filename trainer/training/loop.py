@@ -48,12 +48,12 @@ class Trained(NamedTuple):
 
     @property
     def metrics(self) -> Metrics:
-        """Of the batches as they were trained on."""
+        """Returns the means over the batches as they were trained on."""
         return _means(self.sums)
 
     @property
     def input_wait(self) -> float:
-        """Share of the seconds."""
+        """Returns the share of the seconds spent waiting for the next batch."""
         return self.waited / self.seconds
 
 
@@ -181,7 +181,7 @@ class Loop:
         return done
 
     def evaluate(self, batches: tf.data.Dataset) -> Metrics:
-        """The metrics over a finite dataset of (rows, labels); each row counts once.
+        """Computes the metrics over (rows, labels); each row counts once.
 
         Dropout and the moving statistics are those of inference.
         """
