@@ -88,6 +88,7 @@ def findings(
     )
     yield all_reduce(replica_test.all_reduce)
     yield parity(replica_test.parity)
+    yield placement(replica_test.placement)
     loaded = manifest.load(dataset) if dataset else None
     yield _limits()
     folder = model or Path.cwd()
@@ -175,6 +176,23 @@ def parity(attempt: Callable[[], float], *, timeout: float = _TIMEOUT) -> Findin
         PROBLEM,
         f"{text}, more than {_TOLERANCE:g}: train with one GPU "
         "(CUDA_VISIBLE_DEVICES=0), and report it",
+    )
+
+
+def placement(
+    attempt: Callable[[], list[str]], *, timeout: float = _TIMEOUT
+) -> Finding:
+    """Looks whether batches and weights lie on the devices that compute with them."""
+    try:
+        astray = replica_test.in_child(attempt, timeout=timeout)
+    except ChildError as error:
+        return Finding(PROBLEM, f"where batches and weights lie: {error}")
+    if not astray:
+        return Finding(OK, "batches and weights lie on the devices that use them")
+    return Finding(
+        PROBLEM,
+        f"{len(astray)} tensors are copied in every step, such as: {astray[0]}. "
+        "Report it",
     )
 
 

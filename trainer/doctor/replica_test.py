@@ -107,6 +107,43 @@ def parity() -> float:
     return float(np.linalg.norm(two - one) / np.linalg.norm(one - start))
 
 
+def placement() -> list[str]:
+    """Feeds a batch to the replicas, and looks where it and the weights lie.
+
+    Returns:
+        What lies elsewhere than on the device of its replica, and where.
+    """
+    import tensorflow as tf
+
+    from trainer.training import device_feed
+
+    strategy = tf.distribute.MirroredStrategy(_devices())
+    with strategy.scope():
+        weights = tf.Variable(tf.zeros([_SIZE, _CLASSES]))
+    size = _ROWS * strategy.num_replicas_in_sync
+    # All that a batch may bring: pixels, features of any dtype, labels.
+    batch = {
+        dtype: np.ones((size, _SIZE, _SIZE, 3), dtype)
+        for dtype in ("uint8", "float16", "float32", "int64")
+    }
+    feed = device_feed.to_replicas(
+        tf.data.Dataset.from_tensors((batch,)), strategy, batch_size=size
+    )
+    ((fed,),) = list(feed)
+    astray = []
+    for what, value in {**fed, "weights": weights}.items():
+        parts = strategy.experimental_local_results(value)
+        for part, device in zip(parts, strategy.extended.worker_devices, strict=True):
+            found = tf.DeviceSpec.from_string(tf.convert_to_tensor(part).backing_device)
+            wanted = tf.DeviceSpec.from_string(device)
+            if (found.device_type, found.device_index) != (
+                wanted.device_type,
+                wanted.device_index,
+            ):
+                astray.append(f"{what} of {device} is on {found.to_string()}")
+    return astray
+
+
 def in_child(function: Callable[[], Any], *, timeout: float) -> Any:
     """Calls a function in a fresh process with two logical CPUs.
 

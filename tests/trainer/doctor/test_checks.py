@@ -34,6 +34,24 @@ def crash() -> float:
     os._exit(3)
 
 
+def astray() -> list[str]:
+    """As if a batch stayed on the first of two devices."""
+    import tensorflow as tf
+
+    from trainer.doctor import replica_test
+    from trainer.training import device_feed
+
+    def on_the_first(parts, strategy):
+        with tf.device(strategy.extended.worker_devices[0]):
+            here = [tf.nest.map_structure(tf.identity, part) for part in parts]
+        return strategy.experimental_distribute_values_from_function(
+            lambda context: here[context.replica_id_in_sync_group]
+        )
+
+    device_feed._on_devices = on_the_first
+    return [one for one in replica_test.placement() if one.startswith("uint8")]
+
+
 def far_apart() -> float:
     return 0.2
 
@@ -51,6 +69,7 @@ def test_this_node_can_train(program: Program, made_dataset: Path) -> None:
             "no GPU",
             "a sum over 2 replicas: ",
             "all replicas and 1",
+            "batches and weights lie on the devices that use them",
         ),
         *("files may be open", "reading DATASET", "decoding DATASET"),
         *("cache: features, on disk: block4_pool as float32", "the disk of"),
@@ -80,6 +99,12 @@ def test_replicas_that_differ_are_a_finding(doctor) -> None:
     found = doctor.parity(far_apart)
     assert found.level == doctor.PROBLEM
     assert "2.0e-01 of their way apart" in found.text
+
+
+def test_a_batch_on_another_device_is_a_finding(doctor) -> None:
+    found = doctor.placement(astray)
+    assert found.level == doctor.PROBLEM
+    assert "1 tensors are copied in every step, such as: uint8 of" in found.text
 
 
 def test_hidden_gpus_are_a_problem(doctor) -> None:
