@@ -40,7 +40,11 @@ class Options:
         for name, allowed, fits in (
             ("save_minutes", "0 or more", self.save_minutes >= 0),
             ("hang_minutes", "above 0", self.hang_minutes > 0),
-            ("keep_snapshots", "above 0", (self.keep_snapshots or 1) > 0),
+            (
+                "keep_snapshots",
+                "above 0",
+                self.keep_snapshots is None or self.keep_snapshots > 0,
+            ),
         ):
             if not fits:
                 raise UsageError(

@@ -439,7 +439,7 @@ def test_a_run_without_enough_memory_reads_no_shard_again(
     from trainer.data import augmentation
 
     def too_large(*_: object) -> object:
-        return tf.zeros([tf.cast(1 << 50, tf.int64), 1 << 10])[:8, :1]
+        return tf.zeros([tf.cast(1 << 50, tf.int64), 1 << 10])[:8, :8]
 
     monkeypatch.setattr(augmentation, "draws_of_replica", too_large)
     monkeypatch.setattr(manifest, "find_damage", lambda _: pytest.fail("all is read"))
