@@ -14,7 +14,7 @@ from pipeline.system.console import progress
 from tests.support.gpu_kernels import Finding, findings
 from tests.support.photos import HEIGHT, WIDTH
 from tests.support.training import BATCH, examples, strategy_of
-from trainer.cache.policy import FEATURE_DTYPES
+from trainer.options import FEATURE_DTYPES
 from trainer.recipe import CHOICES, NO_AUGMENTATION, RECIPES, Augmentation
 
 AUGMENTED = Augmentation(flip=True, crop=0.5, brightness=0.2, saturation=0.2)

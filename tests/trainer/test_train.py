@@ -24,11 +24,14 @@ TIMED = ("seconds", "images_per_second", "input_wait")  # differ from run to run
 @pytest.fixture
 def run(tf):
     from trainer import train
+    from trainer.options import TrainOptions
 
     def run(dataset: Path, folder: Path, epochs: int = 3, **options: object) -> None:
         recipe = replace(options.pop("recipe", RECIPE), epochs=epochs)
-        settings = train.Options(**{"seed": 3, "cpu": True, **options})
-        train.run(dataset, folder, recipe=recipe, weights="none", options=settings)
+        settings = {"weights": "none", "seed": 3, "cpu": True, **options}
+        train.run(
+            TrainOptions(dataset=dataset, model=folder, recipe=recipe, **settings)
+        )
 
     return run
 
@@ -37,10 +40,19 @@ def run(tf):
 def trained(tf, tmp_path_factory: pytest.TempPathFactory, made_dataset: Path) -> Path:
     """MODEL of three epochs; not to be changed."""
     from trainer import train
+    from trainer.options import TrainOptions
 
     folder = tmp_path_factory.mktemp("trained") / "model"
-    options = train.Options(seed=3, cpu=True)
-    train.run(made_dataset, folder, recipe=RECIPE, weights="none", options=options)
+    train.run(
+        TrainOptions(
+            dataset=made_dataset,
+            model=folder,
+            recipe=RECIPE,
+            weights="none",
+            seed=3,
+            cpu=True,
+        )
+    )
     return folder
 
 
@@ -422,15 +434,17 @@ def test_the_batch_must_divide_by_the_replicas() -> None:
         check_batch_size(3, 4)
 
 
-@pytest.mark.parametrize("name", ["save_minutes", "hang_minutes", "keep_snapshots"])
-def test_options_are_checked(name: str) -> None:
-    from trainer.options import Options
-
-    with pytest.raises(UsageError, match=f"--{name} is -1; it must be"):
-        Options(**{name: -1})
-    if name != "save_minutes":
-        with pytest.raises(UsageError, match=f"--{name} is 0; it must be above 0"):
-            Options(**{name: 0})
+@pytest.mark.parametrize(
+    ("flag", "allowed"),
+    [("save_minutes=-1", "0 or more"), ("hang_minutes=0", "above 0")],
+)
+def test_times_that_cannot_be_are_wrong_usage(
+    flag: str, allowed: str, program: Program
+) -> None:
+    """`--hang_minutes=0` ended the run at once."""
+    result = program("trainer", "--dataset=x", "--model=y", f"--{flag}")
+    assert result.returncode == 2
+    assert f"it must be {allowed}" in result.stderr
 
 
 def test_a_run_without_enough_memory_reads_no_shard_again(
@@ -456,26 +470,17 @@ def test_a_cosine_run_keeps_its_epochs(run, made_dataset: Path, tmp_path: Path) 
 
 
 def test_a_weights_file_is_known_by_its_content(
-    tf, made_dataset: Path, tmp_path: Path
+    tf, run, made_dataset: Path, tmp_path: Path
 ) -> None:
-    from trainer import train
-
+    folder = tmp_path / "model"
     path = tmp_path / "vgg.weights.h5"
     tf.keras.applications.VGG16(include_top=False, weights=None).save_weights(path)
-    options = train.Options(seed=3, cpu=True, cache="none")
-
-    def run(epochs: int, weights: Path) -> None:
-        recipe = replace(RECIPE, epochs=epochs)
-        folder = tmp_path / "model"
-        train.run(
-            made_dataset, folder, recipe=recipe, weights=str(weights), options=options
-        )
-
-    run(1, path)
-    run(2, path.rename(tmp_path / "moved.h5"))
-    (tmp_path / "moved.h5").write_bytes(b"of another network")
+    run(made_dataset, folder, epochs=1, weights=str(path))
+    moved = path.rename(tmp_path / "moved.h5")
+    run(made_dataset, folder, epochs=2, weights=str(moved))
+    moved.write_bytes(b"of another network")
     with pytest.raises(RunError, match="weights is sha256"):
-        run(3, tmp_path / "moved.h5")
+        run(made_dataset, folder, epochs=3, weights=str(moved))
 
 
 def test_imagenet_without_a_network(
@@ -505,8 +510,14 @@ def test_imagenet_without_a_network(
         (["--dataset=x", "--model=y", "--jit", "--trainable=all"], "jit is True"),
         (["--dataset=x", "--model=y", "--precision=half"], "mixed_bfloat16"),
         (["--dataset=x", "--model=y", "--feature_dtype=int4"], "float32|float16|uint8"),
-        (["--dataset=x", "--model=y", "--features_on=host"], "Unknown command line"),
-        (["--dataset=x", "--model=y", "--feature_views=2"], "Unknown command line"),
+        (
+            ["--dataset=x", "--model=y", "--features_on=host"],
+            "no verb has a flag --feature",
+        ),
+        (
+            ["--dataset=x", "--model=y", "--feature_views=2"],
+            "no verb has a flag --feature",
+        ),
         (["--dataset=x", "--model=y", "--augmentation=some"], "recipe|none"),
         (
             ["--dataset=x", "--model=y", "--head_epochs=3"],

@@ -16,7 +16,7 @@ from trainer.cache import feature_extraction, features, policy
 from trainer.cache.features import Features
 from trainer.cache.policy import CacheChoice
 from trainer.data import input_pipeline as data
-from trainer.options import Options
+from trainer.options import CacheOptions
 from trainer.recipe import Recipe
 from trainer.training.step import InputSource
 
@@ -41,10 +41,11 @@ class TrainingInputs:
 def choose(
     dataset: Dataset,
     recipe: Recipe,
-    options: Options,
+    options: CacheOptions,
     *,
     earlier: Mapping[str, Any],
     folder: Path,
+    seeded: bool = False,
 ) -> CacheChoice:
     """Chooses what of the dataset is kept, and how; see policy.choose.
 
@@ -52,6 +53,7 @@ def choose(
         dataset, recipe, options: of the run.
         earlier: the Choice.key of the run that this one goes on with.
         folder: for what is kept on disk.
+        seeded: whether the run has a --seed.
     """
     free = resources.free_disk(folder)
     choice = policy.choose(
@@ -60,7 +62,7 @@ def choose(
         earlier=earlier,
         features=_planned(dataset, recipe, options),
         disk=free + _taken(folder, "features"),
-        seeded=options.seed is not None,
+        seeded=seeded,
     )
     # Not at the end of the epochs before: they may take days.
     if choice.features and any(phase.trainable == "all" for phase in recipe.phases()):
@@ -171,7 +173,7 @@ def _taken(folder: Path, *contents: str) -> int:
     return taken
 
 
-def _planned(dataset: Dataset, recipe: Recipe, options: Options) -> Features | str:
+def _planned(dataset: Dataset, recipe: Recipe, options: CacheOptions) -> Features | str:
     """Plans what could be kept of the frozen layers, or says why nothing can."""
     try:
         return features.plan(recipe, dataset.image, dtype=options.feature_dtype)
