@@ -187,7 +187,7 @@ def _frozen_layers(setup: _Setup, network: keras.Model) -> Callable[[], Iterator
         return setup.strategy.run(lambda part: tf.reduce_sum(frozen(part)), (pixels,))
 
     def start() -> Iterator[Any]:
-        fed = device_feed.to_replicas(same, setup.strategy)
+        fed = device_feed.to_replicas(same, setup.strategy, batch_size=size)
         with contextlib.closing(fed) as batches:
             (pixels,) = next(batches)
         while True:

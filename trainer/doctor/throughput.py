@@ -19,7 +19,7 @@ def in_threads(
     threads: int,
     batch_size: int,
 ) -> Rate:
-    """The rate of a function of a batch, in Python threads that share out the batches.
+    """Measures a function of a batch, in Python threads that share out the batches.
 
     Args:
         function: holds no lock of Python's while it works.
