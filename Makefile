@@ -97,8 +97,8 @@ train: install  ## DATASET → MODEL (DATASET= MODEL= RECIPE=article ARGS=)
 	$(RUN) trainer train --dataset="$(DATASET)" --model="$(MODEL)" --recipe=$(RECIPE) $(ARGS)
 
 .PHONY: bench
-bench: install  ## Measure one part of the job (BENCH=input|features|accuracy|shards|predictions DATASET= IMAGES= RECIPE=article ARGS= BEAM=)
-	$(RUN) benchmarks $(BENCH) $(if $(DATASET),--dataset="$(DATASET)") $(if $(IMAGES),--images="$(IMAGES)") --recipe=$(RECIPE) $(ARGS) $(if $(BEAM),-- $(BEAM))
+bench: install  ## Measure one part of the job (BENCH=input|features|shards|predictions DATASET= IMAGES= RECIPE=article ARGS= BEAM=)
+	$(RUN) benchmarks $(BENCH) $(if $(DATASET),--dataset="$(DATASET)") $(if $(IMAGES),--images="$(IMAGES)") $(if $(filter input features,$(BENCH)),--recipe=$(RECIPE)) $(ARGS) $(if $(BEAM),-- $(BEAM))
 
 .PHONY: doctor
 doctor: install  ## Whether this node can train (DATASET= MODEL=, both optional; RECIPE=article)

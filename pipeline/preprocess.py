@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from pipeline.dataset import closing_summary, manifest
@@ -36,7 +36,8 @@ def run(options: ShardsOptions) -> None:
     started = time.monotonic()
     images, dataset, contract = options.images, options.dataset, options.contract
     roots = images if isinstance(images, Sequence) else [images]
-    _refuse_inside(dataset, roots, named=options.manifest is not None)
+    by_folders = options.manifest is None and options.layout != "classes"
+    _refuse_inside(dataset, roots, may_have_splits=by_folders)
     # Before the listing, which may take minutes: a second run is refused at once.
     with folder_lock.held(dataset, notes=WORK):
         folders = {"images": roots, "dataset": [dataset]}
@@ -57,13 +58,17 @@ def run(options: ShardsOptions) -> None:
             seed=options.seed,
             labelled_test=options.labelled_test,
             classes=options.classes,
+            layout=options.layout,
+            id_column=options.id_column,
+            label_column=options.label_column,
         )
-        if listing.ignored:
-            named = ", ".join(sorted(listing.ignored)[:5])
-            print(f"ignored: {len(listing.ignored)} files or folders, such as {named}")
+        layout.announce(listing)
         slices = plan.cut_slices(listing, count=options.shards, seed=options.seed)
         key = _key(listing, slices, options)
         folder = ResumableFolder(dataset, manifest=manifest.MANIFEST)
+        fault = listing.beyond(options.max_reject_fraction)
+        if fault and (options.overwrite or not folder.complete()):
+            raise RunError(fault)
         if options.overwrite:
             if unfinished := len(folder.committed()):
                 print(
@@ -77,7 +82,7 @@ def run(options: ShardsOptions) -> None:
                 manifest.CONFLICTS,
             )
         complete = folder.start(key)
-        side_files.write_source(dataset, _source(options))
+        side_files.write_source(dataset, _source(options, roots))
         if complete:
             manifest.load(dataset)  # or names the shard that is gone since
             print(f"DATASET {dataset} is complete already; nothing to do.")
@@ -97,20 +102,22 @@ def run(options: ShardsOptions) -> None:
             _report(dataset, before, time.monotonic() - started)
 
 
-def _refuse_inside(dataset: AnyPath, roots: Sequence[AnyPath], *, named: bool) -> None:
+def _refuse_inside(
+    dataset: AnyPath, roots: Sequence[AnyPath], *, may_have_splits: bool
+) -> None:
     """Refuses a dataset among the images: a listing would take it for a class.
 
     Args:
         dataset: perhaps not there yet.
         roots: of the images.
-        named: a CSV names the images, so that splits have no folders.
+        may_have_splits: folders called like splits are splits.
     """
     around = dataset.resolve().parents
     for root in roots:
         if root.resolve() not in around or not root.is_dir():
             continue
         names = {path.name.partition(".")[0] for path in root.iterdir()}  # or a .tar
-        splits = [root / name for name in SPLITS if name in names and not named]
+        splits = [root / x for x in SPLITS if x in names and may_have_splits]
         # Beside the folders of splits nothing is listed.
         if not splits or any(split.resolve() in around for split in splits):
             raise RunError(
@@ -119,20 +126,21 @@ def _refuse_inside(dataset: AnyPath, roots: Sequence[AnyPath], *, named: bool) -
             )
 
 
-def _source(options: ShardsOptions) -> dict[str, Any]:
-    """What a dataset is made from, for DATASET.source.json; no part of its bytes."""
-    images = options.images
-    roots = images if isinstance(images, Sequence) else [images]
-    flags = asdict(options)
-    for name in ("images", "manifest", "dataset", "beam_arguments"):
-        del flags[name]
-    flags |= flags.pop("contract")
+def _source(options: ShardsOptions, roots: Sequence[AnyPath]) -> dict[str, Any]:
+    """Returns what DATASET.source.json says, which is no part of the bytes."""
+    elsewhere = {"images", "dataset", "manifest", "classes", "contract"}
+    here_alone = {"workers", "overwrite"}
+    flags = {
+        field.name: getattr(options, field.name)
+        for field in fields(options)
+        if field.name not in elsewhere | here_alone
+    }
     return {
         "images": [str(root) for root in roots],
         "manifest": str(options.manifest) if options.manifest else None,
+        "classes": str(options.classes) if options.classes else None,
         "folder": os.getcwd(),  # where these paths begin
-        "flags": flags | {"classes": str(options.classes) if options.classes else None},
-        "beam": list(options.beam_arguments),
+        "flags": flags | asdict(options.contract),
     }
 
 
@@ -145,7 +153,7 @@ def _key(
     refs = sorted((ref.split, ref.id, ref.label or "") for ref in listing.refs)
     return {
         "version": manifest.VERSION,
-        "image": asdict(options.contract),
+        "image": options.contract.to_json(),
         "classes": manifest.classes_entry(listing.classes),
         "source": {
             "layout": listing.layout,

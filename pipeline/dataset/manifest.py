@@ -2,8 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.dataset import record
@@ -24,7 +24,9 @@ SPLITS = ("train", "validation", "test")
 UNLABELLED = -1
 RESIZES = ("stretch", "crop", "pad")
 CHROMAS = ("420", "444")
+MAX_PIXELS = 89_478_485  # Pillow's own limit against decompression bombs
 
+_FEW = 5  # classes in a line
 _RESTORE = "Restore it, or make the dataset again: `make shards` with ARGS=--overwrite."
 
 
@@ -47,6 +49,12 @@ class ImageContract:
         "Sets the colour subsampling of a stored JPEG.", "420", choices=CHROMAS
     )
     format: str = "jpeg"  # of a stored image
+    max_pixels: int = option(
+        "Rejects originals of which more pixels would be decoded. A JPEG counts at the "
+        "scale of 1/8 to 1 at which it is decoded, a progressive one in full.",
+        MAX_PIXELS,
+        lower_bound=1,
+    )
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
@@ -60,6 +68,13 @@ class ImageContract:
             raise ValueError(f"quality is {self.quality}, not from 1 to 100")
         if self.chroma not in CHROMAS:
             raise ValueError(f"chroma is {self.chroma!r}, not one of {CHROMAS}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the `image` entry of dataset.json, without the usual `max_pixels`."""
+        value = asdict(self)
+        if self.max_pixels == MAX_PIXELS:
+            del value["max_pixels"]
+        return value
 
     def pixels(self) -> dict[str, Any]:
         """What must agree between a dataset and a model."""
@@ -180,6 +195,18 @@ def classes_entry(classes: tuple[str, ...]) -> dict[str, Any]:
     """The `classes` entry of dataset.json and model.json."""
     text = classes_text(classes)
     return {"count": len(classes), "sha256": atomic.sha256_text(text)}
+
+
+def classes_in_words(classes: Sequence[str]) -> str:
+    """Returns how many classes there are, and the first few.
+
+    >>> classes_in_words(("coat", "hat"))
+    '2 classes: coat, hat'
+    """
+    if not classes:
+        return "no classes"
+    few = ", ".join(classes[:_FEW]) + (", …" if len(classes) > _FEW else "")
+    return f"{len(classes):,} class{'es' * (len(classes) > 1)}: {few}"
 
 
 def read_classes(path: AnyPath, entry: Mapping[str, Any]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from pipeline.dataset import record
 from pipeline.dataset.manifest import MANIFEST, UNLABELLED, ImageContract, Shard
 from pipeline.dataset.record import BadRecordError, Digest, Record
 from pipeline.storage.object_paths import AnyPath
-from pipeline.system import io_errors, process_pool
+from pipeline.system import child_process, io_errors
 
 # Per id: 10 MB for 1.2 million, of which any two collide with a probability of 4e-8.
 DIGEST = 8
@@ -98,7 +98,7 @@ def check_all(tasks: Sequence[Task], *, workers: int) -> Generator[Report, None,
     Raises:
         RunError: one of the processes was killed.
     """
-    return process_pool.each(check, tasks, workers=workers, of="verify")
+    return child_process.each(check, tasks, workers=workers, of="verify")
 
 
 def check(task: Task) -> Report:

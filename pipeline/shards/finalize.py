@@ -17,7 +17,6 @@ from pipeline.shards import duplicates, plan
 from pipeline.shards.duplicates import Source
 from pipeline.sources.listing import Listing
 from pipeline.storage import atomic
-from pipeline.storage.noted_error import noting_error
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WORK, ResumableFolder
 from pipeline.system.errors import RunError
@@ -48,13 +47,6 @@ def prepare(
     atomic.write_json(work / "outset.json", outset, scratch=work)
 
 
-def missing(dataset: AnyPath) -> list[str]:
-    """The planned shards that are not committed, in order."""
-    planned = dict(atomic.read_json(dataset / WORK / "outset.json")["planned"])
-    notes = sidecar.read_notes(dataset, planned)
-    return [name for name, note in notes.items() if note is None]
-
-
 def complete(dataset: AnyPath) -> None:
     """Completes a dataset whose shards are all committed; again does nothing.
 
@@ -65,8 +57,7 @@ def complete(dataset: AnyPath) -> None:
     folder = ResumableFolder(dataset, manifest=MANIFEST)
     if folder.complete():
         return
-    with noting_error(dataset):
-        _complete(folder, atomic.read_json(folder.work / "outset.json"))
+    _complete(folder, atomic.read_json(folder.work / "outset.json"))
 
 
 def _complete(folder: ResumableFolder, outset: Mapping[str, Any]) -> None:

@@ -25,7 +25,7 @@ def append_to_log(folder: AnyPath, text: str) -> None:
 def log_handler(folder_log: Path) -> logging.Handler:
     """Returns a handler that appends to a log; one that drops all where it cannot."""
     with _optional(folder_log):
-        return logging.FileHandler(folder_log)
+        return _Log(folder_log)
     return logging.NullHandler()
 
 
@@ -44,3 +44,10 @@ def _optional(path: Path) -> Iterator[None]:
     except OSError as error:
         why = error.strerror or error
         print(f"note: {path} is left out: {why}. It is not needed.", file=sys.stderr)
+
+
+class _Log(logging.FileHandler):
+    """A log that a full disk cuts short."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Does nothing."""

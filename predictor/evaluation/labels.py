@@ -1,14 +1,14 @@
 """Labels: of a CSV, or of the records of a split."""
 
-import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pipeline.dataset import manifest, record
 from pipeline.dataset.manifest import Dataset
-from pipeline.sources.listing import stem
+from pipeline.sources import class_names
+from pipeline.sources.names import stem
+from pipeline.sources.user_text import Table
 from pipeline.storage.object_paths import AnyPath
-from pipeline.system import io_errors
 from pipeline.system.errors import RunError
 from predictor.evaluation.per_image import NONE
 
@@ -61,23 +61,24 @@ def of_csv(path: AnyPath, numbers: ClassIndex) -> Labels:
         RunError: there is no such file, it is no such CSV, an id comes twice, or none
             has a label.
     """
+    flag = f"--labels={path}"
     labels: dict[str, int] = {}
-    try:
-        for line, image_id, name in io_errors.insist(path, lambda: [*_lines(path)]):
-            if image_id in labels:
-                raise ValueError(f"line {line} has the id {image_id!r} again")
-            labels[image_id] = numbers.of(name) if name else NONE
-    except (OSError, ValueError, csv.Error) as error:
-        raise RunError(
-            f"--labels={path} cannot be read: {error}. It takes a CSV with the columns "
-            f"{','.join(COLUMNS)}, a line for each image; an empty label means that it "
-            "shows none of the classes."
-        ) from error
+    lines: dict[str, int] = {}
+    for line, (image_id, name) in Table(path, flag, required=COLUMNS).rows():
+        if not image_id:
+            raise RunError(f"{flag}: line {line} has no id. Complete or remove it.")
+        if (first := lines.setdefault(image_id, line)) != line:
+            raise RunError(
+                f"{flag} has the id {image_id!r} in the lines {first} and {line}. Each "
+                "may be there once: remove one of them."
+            )
+        labels[image_id] = numbers.of(name) if name else NONE
     if not any(label != NONE for label in labels.values()):
         raise RunError(
             f"--labels={path} has {len(labels)} ids and no label. Name the class of "
             "each image that shows one."
         )
+    class_names.compare(numbers.names, flag)
     return Labels(labels, stems=True)
 
 
@@ -115,18 +116,3 @@ def records(dataset: Dataset, split: str) -> Iterator[record.Record]:
             raise RunError(damage)
         for stored in record.read(dataset.folder / shard.file):
             yield stored.record
-
-
-def _lines(path: AnyPath) -> Iterator[tuple[int, str, str]]:
-    """Yields (line, id, label); the line is that of its end."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file, strict=True)
-        if missing := [name for name in COLUMNS if name not in (rows.fieldnames or ())]:
-            raise ValueError(
-                f"its header is {','.join(rows.fieldnames or ())!r}, without "
-                f"{missing[0]!r}"
-            )
-        for row in rows:
-            if None in row or None in row.values():
-                raise ValueError(f"line {rows.line_num} has not as many fields")
-            yield rows.line_num, row["id"], row["label"]

@@ -17,13 +17,13 @@ from pipeline.dataset.ledger import Reject
 from pipeline.storage import folder_lock
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WORK, ResumableFolder
+from pipeline.system.child_process import Child, ChildLostError
 from pipeline.system.errors import RunError
 from predictor.format import file_format
 from predictor.format.file_format import Format
 from predictor.format.predictions_manifest import MANIFEST, Entry
-from predictor.processes.request_process import RequestProcess, WorkerLostError
-from predictor.processes.shared_array import SharedArray
 from predictor.writing.output_shards import OutputNote
+from predictor.writing.shared_array import SharedArray
 
 _SLOTS = 2  # one is written while the next is filled
 _UNDER_WAY = 8  # requests of a process, whose answers its pipe surely holds
@@ -136,8 +136,13 @@ class _Writer:
         self, folder: AnyPath, format: Format, classes: tuple[str, ...], rows: int
     ) -> None:
         self._slots = SharedArray((_SLOTS, rows, len(classes)))
-        self._worker: RequestProcess[_Request, None] = RequestProcess(
-            _Files, folder, format, classes, self._slots
+        self._worker: Child[_Request, None] = Child(
+            _Files,
+            folder,
+            format,
+            classes,
+            self._slots,
+            shared=[self._slots.descriptor],
         )
         self._under_way = 0
         self._slot = 0
@@ -168,7 +173,7 @@ class _Writer:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except WorkerLostError as lost:
+        except ChildLostError as lost:
             raise RunError(
                 f"a process that writes predictions was lost ({lost}). Is the memory "
                 "full? What was committed is kept: run the same command again, "

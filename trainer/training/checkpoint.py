@@ -57,7 +57,7 @@ def save(
 
 
 def read(path: Path) -> tuple[dict[str, Any], Progress | None]:
-    """The key of a saved state, and its progress; without one, nothing of either.
+    """Returns the key of a saved state, and its progress; nothing without one.
 
     Raises:
         RunError: the file is damaged.
@@ -123,7 +123,7 @@ def restore(
 
 
 def _arrays(name: str, owner: Any) -> dict[str, np.ndarray]:
-    """Weights, moving statistics and dropout seeds; or slots and counts."""
+    """Returns weights, moving statistics and seeds; or slots and counts."""
     return {f"{name}{i:04d}": v.numpy() for i, v in enumerate(owner.variables)}
 
 

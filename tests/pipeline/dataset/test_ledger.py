@@ -49,9 +49,10 @@ def listed() -> Listed:
         "splits",
         refs=[ref("train", i) for i in train] + [ref("test", i) for i in ("x", "y")],
         rejects=[Reject("stray", "train", "", "no_class", "outside")],
-        ignored=["LICENSE", ".DS_Store"],
         classes=("a", "b", "c"),
     )
+    listing.ignored.add("beside", "LICENSE")
+    listing.ignored.add("litter", ".DS_Store")
     return listing.listed()
 
 

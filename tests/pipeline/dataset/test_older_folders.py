@@ -25,7 +25,6 @@ def make(images: Path, folder: Path, **options: Any) -> None:
             images=images,
             dataset=folder,
             contract=ImageContract(height=32, width=40, quality=50),
-            beam_arguments=["--direct_running_mode=in_memory"],
             **settings,
         )
     )

@@ -73,7 +73,6 @@ def test_copies_are_in_the_ledger(
             contract=ImageContract(height=32, width=40),
             max_reject_fraction=0.5,
             workers=1,
-            beam_arguments=["--direct_running_mode=in_memory"],
         )
     )
     value = json.loads((tmp_path / "made" / "dataset.json").read_text())

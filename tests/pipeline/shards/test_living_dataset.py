@@ -26,7 +26,6 @@ def make(images: Path, folder: Path, **options: Any) -> dict[str, Any]:
             images=images,
             dataset=folder,
             contract=ImageContract(height=HEIGHT, width=WIDTH),
-            beam_arguments=["--direct_running_mode=in_memory"],
             **settings,
         )
     )
