@@ -1,18 +1,16 @@
-"""Labels: of a CSV, or of the records of a split."""
+"""Labels of images, from a CSV."""
 
-import csv
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv as pa_csv
 
-from pipeline.dataset import manifest, record
-from pipeline.dataset.manifest import Dataset
-from pipeline.sources.listing import stem
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system import io_errors
 from pipeline.system.errors import RunError
-from predictor.evaluation.per_image import NONE
 
-COLUMNS = ("id", "label")
+_COLUMNS = ("label", "landmarks")
+
+Labels = dict[str, tuple[int, ...]]  # numbers of the classes that an image shows, by id
 
 
 class ClassIndex:
@@ -21,8 +19,8 @@ class ClassIndex:
     def __init__(self, known: tuple[str, ...]) -> None:
         self._numbers = {name: number for number, name in enumerate(known)}
 
-    def of(self, name: str) -> int:
-        """The number of a class."""
+    def number(self, name: str) -> int:
+        """Returns the number of a class."""
         return self._numbers.setdefault(name, len(self._numbers))
 
     @property
@@ -31,102 +29,55 @@ class ClassIndex:
         return tuple(self._numbers)
 
 
-@dataclass(frozen=True)
-class Labels:
-    """What the images show.
+def read_labels(path: AnyPath, classes: ClassIndex) -> Labels:
+    """Reads a CSV with a column `id` and one of `label` and `landmarks`.
 
-    Attributes:
-        labels: number of the class by id; NONE for a distractor.
-        stems: whether ids may lack the folders and the extension of an image's id.
-    """
-
-    labels: Mapping[str, int]
-    stems: bool
-
-    def key(self, image_id: str) -> str | None:
-        """Returns the id that an image has in `labels`; None where it is not there."""
-        if image_id in self.labels:
-            return image_id
-        short = stem(image_id)
-        return short if self.stems and short in self.labels else None
-
-
-def of_csv(path: AnyPath, numbers: ClassIndex) -> Labels:
-    """Reads a CSV with columns `id` and `label`, others beside them or not.
-
-    A label is the name of a class; an empty one makes a distractor. An id is that of
-    the image, or its stem, as Kaggle's lists have it.
+    `label` is the name of one class, `landmarks` are names with blanks between them, as
+    in Kaggle's solution. An empty field marks a distractor, which shows none of them.
 
     Raises:
         RunError: there is no such file, it is no such CSV, an id comes twice, or none
             has a label.
     """
-    labels: dict[str, int] = {}
     try:
-        for line, image_id, name in io_errors.insist(path, lambda: [*_lines(path)]):
-            if image_id in labels:
-                raise ValueError(f"line {line} has the id {image_id!r} again")
-            labels[image_id] = numbers.of(name) if name else NONE
-    except (OSError, ValueError, csv.Error) as error:
+        frame = io_errors.insist(path, lambda: _read(path))
+    except (OSError, ValueError) as error:  # Arrow's own errors are ValueErrors
         raise RunError(
-            f"--labels={path} cannot be read: {error}. It takes a CSV with the columns "
-            f"{','.join(COLUMNS)}, a line for each image; an empty label means that it "
-            "shows none of the classes."
+            f"--labels={path} cannot be read: {str(error).strip()}. It takes a CSV "
+            "with the columns id,label, a line for each image; an empty label means "
+            "that it shows none of the classes. In place of label it may have "
+            "landmarks: several classes with blanks between them."
         ) from error
-    if not any(label != NONE for label in labels.values()):
+    named = frame["label"].map(lambda name: [name] if name else [])
+    if frame["several"].any():
+        named = frame["label"].str.split()
+    if not named.str.len().any():
         raise RunError(
-            f"--labels={path} has {len(labels)} ids and no label. Name the class of "
+            f"--labels={path} has {len(frame)} ids and no label. Name the class of "
             "each image that shows one."
         )
-    return Labels(labels, stems=True)
+    numbers = (tuple(map(classes.number, names)) for names in named)
+    return dict(zip(frame["id"], numbers, strict=True))
 
 
-def of_split(dataset: Dataset, split: str, numbers: ClassIndex) -> Labels:
-    """Reads the labels of the records; no image is decoded.
-
-    Raises:
-        RunError: there is no such split, none of its images is labelled, or a shard
-            is damaged.
-    """
-    found = dataset.split(split)
-    if not any(manifest.class_counts(dataset, split)):
-        raise RunError(
-            f"split {split} of {dataset.folder} is unlabelled: none of its "
-            f"{found.examples} images has a class. Evaluate a labelled split "
-            "(--split=validation), make the dataset with --labelled_test, or predict "
-            "it and give the labels of PREDICTIONS as a CSV (--predictions --labels)."
+def _read(path: AnyPath) -> pd.DataFrame:
+    """Returns the columns `id`, `label`, and `several`: whether label is a list."""
+    text = dict.fromkeys(("id", *_COLUMNS), pa.string())
+    # Not pandas' own reader: it takes a row with a field less for a distractor.
+    with path.open("rb") as file:
+        frame = pa_csv.read_csv(
+            file,
+            read_options=pa_csv.ReadOptions(use_threads=False),  # errors name the row
+            parse_options=pa_csv.ParseOptions(newlines_in_values=True),
+            convert_options=pa_csv.ConvertOptions(column_types=text),
+        ).to_pandas()
+    label = next((name for name in _COLUMNS if name in frame), "label")
+    if missing := [name for name in ("id", label) if name not in frame]:
+        raise ValueError(
+            f"its header is {','.join(frame.columns)!r}, without {missing[0]!r}"
         )
-    known = [numbers.of(name) for name in dataset.classes]
-    labels = {
-        stored.id: NONE if stored.label == manifest.UNLABELLED else known[stored.label]
-        for stored in records(dataset, split)
-    }
-    return Labels(labels, stems=False)
-
-
-def records(dataset: Dataset, split: str) -> Iterator[record.Record]:
-    """Every record of a split, shard by shard, each held to its checksum first.
-
-    Raises:
-        RunError: a shard is missing or damaged.
-    """
-    for shard in dataset.split(split).shards:
-        if damage := manifest.damage_of(dataset, shard):
-            raise RunError(damage)
-        for stored in record.read(dataset.folder / shard.file):
-            yield stored.record
-
-
-def _lines(path: AnyPath) -> Iterator[tuple[int, str, str]]:
-    """Yields (line, id, label); the line is that of its end."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file, strict=True)
-        if missing := [name for name in COLUMNS if name not in (rows.fieldnames or ())]:
-            raise ValueError(
-                f"its header is {','.join(rows.fieldnames or ())!r}, without "
-                f"{missing[0]!r}"
-            )
-        for row in rows:
-            if None in row or None in row.values():
-                raise ValueError(f"line {rows.line_num} has not as many fields")
-            yield rows.line_num, row["id"], row["label"]
+    if (again := frame["id"].duplicated()).any():
+        row = again.argmax()
+        raise ValueError(f"row {row + 1} has the id {frame['id'][row]!r} again")
+    found = frame[["id", label]].set_axis(["id", "label"], axis=1)
+    return found.assign(several=label == "landmarks")
