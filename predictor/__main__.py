@@ -115,6 +115,11 @@ def predict(passed_on: Sequence[str]) -> None:
         max_reject_fraction=FLAGS.max_reject_fraction,
     )
     if FLAGS.runner != "local":
+        if FLAGS.writers:
+            raise UsageError(
+                "--writers is for --runner=local: a worker of another runner writes "
+                "its shards itself. Leave it out, and use --workers"
+            )
         from predictor import predict_on_beam
 
         predict_on_beam.run(
@@ -123,6 +128,8 @@ def predict(passed_on: Sequence[str]) -> None:
             workers=FLAGS.workers,
             batch_size=FLAGS.batch_size,
             shard_cache=(_local("shard_cache"), FLAGS.shard_cache_bytes),
+            virtual_devices=FLAGS.virtual_devices,
+            cpu=FLAGS.cpu,
             beam_arguments=passed_on,
         )
         return

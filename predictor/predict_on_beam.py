@@ -29,6 +29,7 @@ from predictor.request import PredictionRequest, StartedRun
 from predictor.writing import writers
 
 _Cache = tuple[Path | None, int | None]  # see shard_cache.cache_at
+_Devices = tuple[int | None, bool]  # virtual_devices, cpu
 
 _TURN = threading.Lock()  # of the threads of a worker
 
@@ -40,6 +41,8 @@ def run(
     workers: int,
     batch_size: int = 64,
     shard_cache: _Cache = (None, None),
+    virtual_devices: int | None = None,
+    cpu: bool = False,
     beam_arguments: Sequence[str] = (),
 ) -> None:
     """Has every image predicted once, or goes on where an earlier run stopped.
@@ -50,6 +53,7 @@ def run(
         runner, workers, beam_arguments: see remote.RemoteRunner.
         batch_size: over all replicas of a worker.
         shard_cache: of every worker's machine, for a dataset in a store.
+        virtual_devices, cpu: of every worker; see distribution.strategy.
 
     Raises:
         RunError: as `predict.run`; or the runner failed.
@@ -74,7 +78,11 @@ def run(
         begun.announce(begun.parts.missing(), writers=workers)
         planned = dict(zip(begun.parts.names, begun.source.sizes, strict=True))
         make = functools.partial(
-            _make, wanted=wanted, batch_size=batch_size, shard_cache=shard_cache
+            _make,
+            wanted=wanted,
+            batch_size=batch_size,
+            shard_cache=shard_cache,
+            devices=(virtual_devices, cpu),
         )
         complete = functools.partial(_complete, wanted)
         with (
@@ -94,7 +102,9 @@ def run(
 class _Worker:
     """What a worker process keeps from shard to shard."""
 
-    def __init__(self, wanted: PredictionRequest, shard_cache: _Cache) -> None:
+    def __init__(
+        self, wanted: PredictionRequest, shard_cache: _Cache, devices: _Devices
+    ) -> None:
         from predictor.forward_pass import ForwardPass
         from trainer import model
         from trainer.training import distribution
@@ -103,7 +113,8 @@ class _Worker:
         cache_at(*shard_cache)
         announce_worker(wanted.folder)
         self.begun = StartedRun(wanted, alone=False)
-        strategy = distribution.strategy()
+        virtual_devices, cpu = devices
+        strategy = distribution.strategy(virtual_devices=virtual_devices, cpu=cpu)
         with strategy.scope():
             self.forward = ForwardPass(model.load(wanted.model), strategy)
 
@@ -112,7 +123,12 @@ _worker = functools.cache(_Worker)
 
 
 def _make(
-    name: str, *, wanted: PredictionRequest, batch_size: int, shard_cache: _Cache
+    name: str,
+    *,
+    wanted: PredictionRequest,
+    batch_size: int,
+    shard_cache: _Cache,
+    devices: _Devices,
 ) -> None:
     """Predicts one input shard, and commits the output shard of this name."""
     from predictor.forward_pass import naming_shortage, refuse_infinite
@@ -121,14 +137,14 @@ def _make(
     with _TURN, noting_error(folder), io_errors.explained(folder / name):
         if ResumableFolder(wanted.folder, manifest=MANIFEST).complete():
             return  # a runner tries a part again after the last step
-        worker = _worker(wanted, shard_cache)
+        worker = _worker(wanted, shard_cache, devices)
         parts, source = worker.begun.parts, worker.begun.source
         position = parts.names.index(name)
         if parts.work.note(name):  # by a worker that was lost afterwards
             return
         rejects: list[Reject] = []
         batches = source.batches([position], batch_size=batch_size, at_once=1)
-        file = writers.File(
+        file = writers.OutputFile(
             parts.work, name, parts.format, worker.begun.contract.classes
         )
         with file, contextlib.closing(batches), naming_shortage(batch_size):

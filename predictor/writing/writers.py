@@ -1,15 +1,23 @@
 """Processes that turn probabilities into files, while the next ones are computed.
 
-The rows of a batch go by shared memory, everything else by a pipe. A file is written
-by one process from its first row to its commit.
+Four layers lie between the forward pass and the disk:
+
+    batch     Writers.write puts float32[rows, classes] into memory that is shared
+    process   _Files, in a spawned process that ends with its parent, has the open files
+    rows      OutputFile.write makes text of them, or row groups of Parquet
+    file      file_format.Output counts and sums up the bytes of the scratch file
+
+Ids and commits go by a pipe. A file is written by one process from its first row to
+its commit.
 """
 
 import contextlib
 import hashlib
+import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -22,9 +30,9 @@ from predictor.format import file_format
 from predictor.format.file_format import Format
 from predictor.format.predictions_manifest import MANIFEST, Entry
 from predictor.processes.request_process import RequestProcess, WorkerLostError
-from predictor.processes.shared_array import SharedArray
 from predictor.writing.output_shards import OutputNote
 
+_SPAWN = multiprocessing.get_context("spawn")  # as RequestProcess: only it takes these
 _SLOTS = 2  # one is written while the next is filled
 _UNDER_WAY = 8  # requests of a process, whose answers its pipe surely holds
 
@@ -135,16 +143,17 @@ class _Writer:
     def __init__(
         self, folder: AnyPath, format: Format, classes: tuple[str, ...], rows: int
     ) -> None:
-        self._slots = SharedArray((_SLOTS, rows, len(classes)))
+        memory = _SPAWN.RawArray("f", _SLOTS * rows * len(classes))
+        self._slots = _slots(memory, len(classes))
         self._worker: RequestProcess[_Request, None] = RequestProcess(
-            _Files, folder, format, classes, self._slots
+            _Files, folder, format, classes, memory
         )
         self._under_way = 0
         self._slot = 0
 
     def write(self, name: str, ids: Sequence[str], probabilities: np.ndarray) -> None:
         self.settle(_SLOTS - 1)  # then nobody reads the slot any more
-        self._slots.array[self._slot, : len(ids)] = probabilities
+        self._slots[self._slot, : len(ids)] = probabilities
         self.send(Rows(name, self._slot, ids))
         self._slot = (self._slot + 1) % _SLOTS
 
@@ -176,6 +185,11 @@ class _Writer:
             ) from lost
 
 
+def _slots(memory: Any, classes: int) -> np.ndarray:
+    """Returns a RawArray of two processes as float32[_SLOTS, rows, classes]."""
+    return np.frombuffer(memory, np.float32).reshape(_SLOTS, -1, classes)
+
+
 class _Files:
     """The files that a writer process has open.
 
@@ -188,17 +202,18 @@ class _Files:
         folder: AnyPath,
         format: Format,
         classes: tuple[str, ...],
-        slots: SharedArray,
+        memory: Any,
     ) -> None:
         self._folder = ResumableFolder(folder, manifest=MANIFEST)
-        self._format, self._classes, self._slots = format, classes, slots
-        self._open: dict[str, File] = {}
+        self._format, self._classes = format, classes
+        self._slots = _slots(memory, len(classes))
+        self._open: dict[str, OutputFile] = {}
         self._thread = ThreadPoolExecutor(1)
         self._committing: Future[None] = self._thread.submit(lambda: None)
 
     def __call__(self, request: _Request) -> None:
         if isinstance(request, Rows):
-            values = self._slots.array[request.slot, : len(request.ids)]
+            values = self._slots[request.slot, : len(request.ids)]
             self._file(request.name).write(request.ids, values)
             return
         self._committing.result()  # its error is ours
@@ -207,13 +222,15 @@ class _Files:
             del self._open[request.name]
             self._committing = self._thread.submit(file.commit, request.rejects)
 
-    def _file(self, name: str) -> "File":
+    def _file(self, name: str) -> "OutputFile":
         if name not in self._open:
-            self._open[name] = File(self._folder, name, self._format, self._classes)
+            self._open[name] = OutputFile(
+                self._folder, name, self._format, self._classes
+            )
         return self._open[name]
 
 
-class File:
+class OutputFile:
     """A file that gets its name when it is committed; in a `with`, or to be committed.
 
     Args:
