@@ -95,7 +95,8 @@ def test_a_disk_that_is_too_small_begins_nothing(
     """Here and on Beam: another format may take the folder."""
     from pipeline.system import resources
     from predictor.format.file_format import Format
-    from predictor.request import PredictionRequest, StartedRun
+    from predictor.options import PredictionRequest
+    from predictor.request import StartedRun
 
     def begun(format: Format) -> StartedRun:
         order = PredictionRequest(
@@ -210,6 +211,7 @@ def make_dataset(images: Path, parent: Path, *, good: int) -> Path:
     """Like `made_dataset`, but with another test split, in six shards."""
     from pipeline import preprocess
     from pipeline.dataset.manifest import ImageContract
+    from pipeline.options import ShardsOptions
 
     root = Path(shutil.copytree(images, parent / "images"))
     shutil.rmtree(root / "test")
@@ -220,13 +222,15 @@ def make_dataset(images: Path, parent: Path, *, good: int) -> Path:
         content = jpeg(photo(number, number))
         (root / "test" / f"good {number}.jpg").write_bytes(content)
     preprocess.run(
-        root,
-        parent / "dataset",
-        contract=ImageContract(height=HEIGHT, width=WIDTH),
-        shards=6,
-        max_reject_fraction=0.9,
-        workers=1,
-        beam_arguments=["--direct_running_mode=in_memory"],
+        ShardsOptions(
+            images=root,
+            dataset=parent / "dataset",
+            contract=ImageContract(height=HEIGHT, width=WIDTH),
+            shards=6,
+            max_reject_fraction=0.9,
+            workers=1,
+            beam_arguments=["--direct_running_mode=in_memory"],
+        )
     )
     return parent / "dataset"
 
@@ -431,16 +435,19 @@ def made_of(photos: Path, dataset: Path) -> None:
     """DATASET with a test split alone, so that any model may predict it."""
     from pipeline import preprocess
     from pipeline.dataset.manifest import ImageContract
+    from pipeline.options import ShardsOptions
 
     root = dataset.parent / "test only"
     shutil.copytree(photos, root / "test")
     preprocess.run(
-        root,
-        dataset,
-        contract=ImageContract(height=HEIGHT, width=WIDTH),
-        max_reject_fraction=0.5,
-        workers=1,
-        beam_arguments=["--direct_running_mode=in_memory"],
+        ShardsOptions(
+            images=root,
+            dataset=dataset,
+            contract=ImageContract(height=HEIGHT, width=WIDTH),
+            max_reject_fraction=0.5,
+            workers=1,
+            beam_arguments=["--direct_running_mode=in_memory"],
+        )
     )
 
 
@@ -465,18 +472,21 @@ def test_ids_with_a_dot_in_a_dataset(run, own: Path, tmp_path: Path) -> None:
     """And `verify` holds the rows to the records by the same rule."""
     from pipeline import preprocess
     from pipeline.dataset.manifest import ImageContract
+    from pipeline.options import ShardsOptions
     from predictor import verify
     from predictor.format.file_format import Format
 
     csv = tmp_path / "list.csv"
     csv.write_text("id,label,split\n22.05,,test\n31.07,,test\ndeep.7.jpg,,test\n")
     preprocess.run(
-        dotted(tmp_path),
-        tmp_path / "dataset",
-        csv=csv,
-        contract=ImageContract(height=HEIGHT, width=WIDTH),
-        workers=1,
-        beam_arguments=["--direct_running_mode=in_memory"],
+        ShardsOptions(
+            images=dotted(tmp_path),
+            dataset=tmp_path / "dataset",
+            manifest=csv,
+            contract=ImageContract(height=HEIGHT, width=WIDTH),
+            workers=1,
+            beam_arguments=["--direct_running_mode=in_memory"],
+        )
     )
     sample = write_ids(tmp_path / "sample.csv", "22,", "deep.7.jpg,", "22.05,")
     for name, given in (("free", None), ("held", sample)):
