@@ -121,8 +121,8 @@ class EvaluateOptions(BatchOption, DeviceOptions, ShardCacheOptions):
         "Names PREDICTIONS that were made; by default MODEL predicts.", None
     )
     labels: AnyPath | None = path_option(
-        "Names a CSV `id,label`, or Kaggle's `id,landmarks`; by default DATASET has the "
-        "labels.",
+        "Names a CSV `id,label`, or Kaggle's `id,landmarks`; by default DATASET has "
+        "the labels.",
         None,
     )
 
