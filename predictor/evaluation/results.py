@@ -56,7 +56,7 @@ class Evaluation:
         source: fingerprints of what went in.
         classes: names, by number.
         known: how many of these, the first, the model is known to have.
-        images: the table of images; see ImageTable.joined.
+        images: the table of images; see image_table.ImageTable.
         frequency: int64[classes], training images of each class; None where nothing
             tells.
     """
