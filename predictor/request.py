@@ -55,7 +55,7 @@ class StartedRun:
         self.output = ResumableFolder(
             order.folder, manifest=predictions_manifest.MANIFEST
         )
-        _refuse_other_version(self.output, order.format.version)
+        _refuse_other_version(self.output, order.format)
         finished = self.output.manifest.is_file()
         if alone and not finished:
             self._refuse_early()
@@ -205,11 +205,13 @@ def _refuse_repeated(classes: Sequence[str], format: Format) -> None:
         )
 
 
-def _refuse_other_version(output: ResumableFolder, version: int) -> None:
+def _refuse_other_version(output: ResumableFolder, format: Format) -> None:
     """The key of another release would differ in more than its version."""
     if not output.manifest.is_file():
         return
-    if different := output.other({"version": version}):
+    if atomic.read_json(output.manifest).get("parquet") != format.parquet:
+        return  # Parquet has a version of its own: that it differs tells no release
+    if different := output.other({"version": format.version}):
         raise RunError(
             f"{output.folder} was made by another release: {different}. Name another "
             "folder, or remove this one and run again."
