@@ -17,8 +17,7 @@ from pipeline.dataset.shard_cache import cache_at
 from pipeline.runners.progress import JobProgress
 from pipeline.runners.remote import RemoteRunner
 from pipeline.storage import folder_lock
-from pipeline.storage.atomic import log_path
-from pipeline.storage.noted_error import noting_error, raising_noted_error
+from pipeline.storage.noted_error import raising_noted_error
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WORK, ResumableFolder
 from pipeline.storage.worker_signs import announce_worker
@@ -82,10 +81,10 @@ def run(options: PredictOptions) -> None:
                 begun.output, begun.parts.work, planned, what="predict"
             ) as watch,
         ):
-            work = Job(functools.partial(list, watch.missing), make, complete)
+            job = Job(list(watch.missing), make, complete)
             if not watch.missing:
                 begun.finish()
-            elif not engine.run(work, watch, log_path(wanted.folder)):
+            elif not engine.run(job, watch, wanted.folder):
                 return
         print(request.in_words(wanted.folder, time.monotonic() - started))
 
@@ -125,7 +124,7 @@ def _make(
     from predictor.forward_pass import naming_shortage, refuse_infinite
 
     folder = wanted.folder
-    with _TURN, noting_error(folder), io_errors.explained(folder / name):
+    with _TURN, io_errors.explained(folder / name):
         if ResumableFolder(wanted.folder, manifest=MANIFEST).complete():
             return  # a runner tries a part again after the last step
         worker = _worker(wanted, shard_cache, devices)
@@ -149,7 +148,6 @@ def _make(
 
 def _complete(wanted: PredictionRequest) -> None:
     """The last step of the job; again does nothing."""
-    with noting_error(wanted.folder):
-        begun = StartedRun(wanted, alone=False)
-        if not begun.complete:
-            begun.finish()
+    begun = StartedRun(wanted, alone=False)
+    if not begun.complete:
+        begun.finish()

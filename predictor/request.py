@@ -57,6 +57,8 @@ class StartedRun:
         )
         _refuse_other_version(self.output, order.format)
         finished = self.output.manifest.is_file()
+        if alone and self.source.left_out:
+            print(self.source.left_out)
         if alone and not finished:
             self._refuse_early()
         # A run that is not finished may go on with what only its last step needs.

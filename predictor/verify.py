@@ -14,7 +14,7 @@ from pipeline.dataset.shard_check import Problems
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WORK
-from pipeline.system import console, process_pool
+from pipeline.system import child_process, console
 from pipeline.system.errors import RunError, UnavailableError
 from predictor.format import file_check, predictions_manifest, reader
 from predictor.format.file_check import Task
@@ -54,7 +54,7 @@ def run(
     problems = Problems(_TOLD)
     for line in (*_names(made), *_totals(made), *_origins(made, loaded, model)):
         problems.add(line)
-    reports = process_pool.each(
+    reports = child_process.each(
         file_check.check, _tasks(made, loaded, model), workers=workers, of="verify"
     )
     hashes: list[np.ndarray] = []

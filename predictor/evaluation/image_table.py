@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from pipeline.sources.listing import stem
+from pipeline.sources.names import stem
 from pipeline.system.errors import RunError
 from predictor.evaluation import metrics, per_image
 from predictor.evaluation.labels import ClassIndex, Labels

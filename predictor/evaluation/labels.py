@@ -1,14 +1,9 @@
 """Labels of images, from a CSV."""
 
-import pandas as pd
-import pyarrow as pa
-import pyarrow.csv as pa_csv
-
+from pipeline.sources import class_names
+from pipeline.sources.user_text import Table
 from pipeline.storage.object_paths import AnyPath
-from pipeline.system import io_errors
 from pipeline.system.errors import RunError
-
-_COLUMNS = ("label", "landmarks")
 
 Labels = dict[str, tuple[int, ...]]  # numbers of the classes that an image shows, by id
 
@@ -36,48 +31,29 @@ def read_labels(path: AnyPath, classes: ClassIndex) -> Labels:
     in Kaggle's solution. An empty field marks a distractor, which shows none of them.
 
     Raises:
-        RunError: there is no such file, it is no such CSV, an id comes twice, or none
-            has a label.
+        RunError: there is no such file, it is no such CSV, an id comes twice, none has
+            a label, or a label looks like a class and is none.
     """
-    try:
-        frame = io_errors.insist(path, lambda: _read(path))
-    except (OSError, ValueError) as error:  # Arrow's own errors are ValueErrors
+    flag = f"--labels={path}"
+    found = Table(path, flag, required=["id"], optional=["label", "landmarks"])
+    several = found.has("landmarks") and not found.has("label")
+    columns = ["id", "landmarks" if several else "label"]
+    labels: Labels = {}
+    lines: dict[str, int] = {}
+    for line, (image_id, text) in Table(path, flag, required=columns).rows():
+        if not image_id:
+            raise RunError(f"{flag}: line {line} has no id. Complete or remove it.")
+        if (first := lines.setdefault(image_id, line)) != line:
+            raise RunError(
+                f"{flag} has the id {image_id!r} in the lines {first} and {line}. Each "
+                "may be there once: remove one of them."
+            )
+        names = text.split() if several else [text] if text else []
+        labels[image_id] = tuple(map(classes.number, names))
+    if not any(labels.values()):
         raise RunError(
-            f"--labels={path} cannot be read: {str(error).strip()}. It takes a CSV "
-            "with the columns id,label, a line for each image; an empty label means "
-            "that it shows none of the classes. In place of label it may have "
-            "landmarks: several classes with blanks between them."
-        ) from error
-    named = frame["label"].map(lambda name: [name] if name else [])
-    if frame["several"].any():
-        named = frame["label"].str.split()
-    if not named.str.len().any():
-        raise RunError(
-            f"--labels={path} has {len(frame)} ids and no label. Name the class of "
+            f"--labels={path} has {len(labels)} ids and no label. Name the class of "
             "each image that shows one."
         )
-    numbers = (tuple(map(classes.number, names)) for names in named)
-    return dict(zip(frame["id"], numbers, strict=True))
-
-
-def _read(path: AnyPath) -> pd.DataFrame:
-    """Returns the columns `id`, `label`, and `several`: whether label is a list."""
-    text = dict.fromkeys(("id", *_COLUMNS), pa.string())
-    # Not pandas' own reader: it takes a row with a field less for a distractor.
-    with path.open("rb") as file:
-        frame = pa_csv.read_csv(
-            file,
-            read_options=pa_csv.ReadOptions(use_threads=False),  # errors name the row
-            parse_options=pa_csv.ParseOptions(newlines_in_values=True),
-            convert_options=pa_csv.ConvertOptions(column_types=text),
-        ).to_pandas()
-    label = next((name for name in _COLUMNS if name in frame), "label")
-    if missing := [name for name in ("id", label) if name not in frame]:
-        raise ValueError(
-            f"its header is {','.join(frame.columns)!r}, without {missing[0]!r}"
-        )
-    if (again := frame["id"].duplicated()).any():
-        row = again.argmax()
-        raise ValueError(f"row {row + 1} has the id {frame['id'][row]!r} again")
-    found = frame[["id", label]].set_axis(["id", "label"], axis=1)
-    return found.assign(several=label == "landmarks")
+    class_names.compare(classes.names, flag)
+    return labels

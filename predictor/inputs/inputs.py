@@ -49,12 +49,14 @@ class Input(Protocol):
         sizes: images of every shard.
         rejects: images that are in no shard.
         has_rejects: whether there can be any rejects.
+        left_out: a line on files that are no part of it; "" where there are none.
     """
 
     key: Mapping[str, Any]
     sizes: Sequence[int]
     rejects: Sequence[Reject]
     has_rejects: bool
+    left_out: str
 
     def ids(self) -> Iterator[str]:
         """Yields the ids of all images, shard by shard; nothing is decoded."""
@@ -80,6 +82,7 @@ class FromDataset:
 
     rejects: Sequence[Reject] = ()
     has_rejects = False
+    left_out = ""
 
     def __init__(self, dataset: Dataset, split: str) -> None:
         found = dataset.split(split)
@@ -165,6 +168,7 @@ class FromImages:
 
     def __init__(self, images: AnyPath, split: str, contract: ImageContract) -> None:
         listed = photo_listing.list_photos(images, split=split)
+        self.left_out = str(listed.ignored) if listed.ignored else ""
         count = plan.default_count(len(listed.images)) or 1
         cuts = [len(listed.images) * n // count for n in range(count + 1)]
         self.key: Mapping[str, Any] = {

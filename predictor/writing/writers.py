@@ -13,11 +13,10 @@ its commit.
 
 import contextlib
 import hashlib
-import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -25,14 +24,14 @@ from pipeline.dataset.ledger import Reject
 from pipeline.storage import folder_lock
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WORK, ResumableFolder
+from pipeline.system.child_process import Child, ChildLostError
 from pipeline.system.errors import RunError
 from predictor.format import file_format
 from predictor.format.file_format import Format
 from predictor.format.predictions_manifest import MANIFEST, Entry
-from predictor.processes.request_process import RequestProcess, WorkerLostError
 from predictor.writing.output_shards import OutputNote
+from predictor.writing.shared_array import SharedArray
 
-_SPAWN = multiprocessing.get_context("spawn")  # as RequestProcess: only it takes these
 _SLOTS = 2  # one is written while the next is filled
 _UNDER_WAY = 8  # requests of a process, whose answers its pipe surely holds
 
@@ -143,17 +142,21 @@ class _Writer:
     def __init__(
         self, folder: AnyPath, format: Format, classes: tuple[str, ...], rows: int
     ) -> None:
-        memory = _SPAWN.RawArray("f", _SLOTS * rows * len(classes))
-        self._slots = _slots(memory, len(classes))
-        self._worker: RequestProcess[_Request, None] = RequestProcess(
-            _Files, folder, format, classes, memory
+        self._slots = SharedArray((_SLOTS, rows, len(classes)))
+        self._worker: Child[_Request, None] = Child(
+            _Files,
+            folder,
+            format,
+            classes,
+            self._slots,
+            shared=[self._slots.descriptor],
         )
         self._under_way = 0
         self._slot = 0
 
     def write(self, name: str, ids: Sequence[str], probabilities: np.ndarray) -> None:
         self.settle(_SLOTS - 1)  # then nobody reads the slot any more
-        self._slots[self._slot, : len(ids)] = probabilities
+        self._slots.array[self._slot, : len(ids)] = probabilities
         self.send(Rows(name, self._slot, ids))
         self._slot = (self._slot + 1) % _SLOTS
 
@@ -177,17 +180,12 @@ class _Writer:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except WorkerLostError as lost:
+        except ChildLostError as lost:
             raise RunError(
                 f"a process that writes predictions was lost ({lost}). Is the memory "
                 "full? What was committed is kept: run the same command again, "
                 "perhaps with fewer --writers."
             ) from lost
-
-
-def _slots(memory: Any, classes: int) -> np.ndarray:
-    """Returns a RawArray of two processes as float32[_SLOTS, rows, classes]."""
-    return np.frombuffer(memory, np.float32).reshape(_SLOTS, -1, classes)
 
 
 class _Files:
@@ -202,18 +200,17 @@ class _Files:
         folder: AnyPath,
         format: Format,
         classes: tuple[str, ...],
-        memory: Any,
+        slots: SharedArray,
     ) -> None:
         self._folder = ResumableFolder(folder, manifest=MANIFEST)
-        self._format, self._classes = format, classes
-        self._slots = _slots(memory, len(classes))
+        self._format, self._classes, self._slots = format, classes, slots
         self._open: dict[str, OutputFile] = {}
         self._thread = ThreadPoolExecutor(1)
         self._committing: Future[None] = self._thread.submit(lambda: None)
 
     def __call__(self, request: _Request) -> None:
         if isinstance(request, Rows):
-            values = self._slots[request.slot, : len(request.ids)]
+            values = self._slots.array[request.slot, : len(request.ids)]
             self._file(request.name).write(request.ids, values)
             return
         self._committing.result()  # its error is ours

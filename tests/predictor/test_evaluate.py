@@ -442,17 +442,19 @@ def test_an_evaluation_that_was_not_finished_is_none(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("id,landmark\na,blue\n", "its header is 'id,landmark', without 'label'"),
-        ("", "cannot be read: Empty CSV file"),
-        ("label\na\n", "its header is 'label', without 'id'"),
-        ("id,label\na,blue\na,red\n", "row 2 has the id 'a' again"),
-        ("id,label\na\n", r"Row #\d: Expected 2 columns, got 1: a"),
-        ("id,label\na,blue,x\n", r"Row #\d: Expected 2 columns, got 3: a,blue,x"),
+        ("id,landmark\na,blue\n", "no column label; its header is 'id,landmark'"),
+        ("", "is empty"),
+        ("id,label\na,blue\na,red\n", "has the id 'a' in the lines 2 and 3"),
+        ("id,label\na\n", "line 2 has 1 cells, and the header has 2"),
+        ("id,label\na,blue,x\n", "line 2 has 3 cells, and the header has 2"),
+        ("id,label\n,blue\n", "line 2 has no id"),
+        ("id,label\na, blue\n", "line 2 has blanks at the ends of the label ' blue'"),
+        ("id,label\na,blue\nb,bl\u200bue\n", r"'blue' and 'bl\\u200bue'\. Give labels"),
         ("id,label\na,\nb,\n", "has 2 ids and no label"),
         ("id,label\nx,blue\n", "none of the 1 ids .* 'x', .* 5 images .* such as 'a'"),
         ("id,label\na,violet\n", "none of the 1 labels .*'violet', .* is 'blue'"),
-        (b"id,label\na,\xff\n", "cannot be read: .*UTF8"),
-        (None, "cannot be read: .*No such file"),
+        (b"id,label\na,\xff\n", "is not UTF-8: line 2 is"),
+        (None, "is no file"),
     ],
 )
 def test_labels_that_are_refused(
@@ -464,6 +466,23 @@ def test_labels_that_are_refused(
     with pytest.raises(RunError, match=message):
         run(predictions=small, labels=path)
     assert not (tmp_path / "evaluation").exists()
+
+
+def test_labels_that_differ_in_case_are_said(
+    run: Run, small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = write_labels(tmp_path / "labels.csv", [("a", "Blue"), ("b", "red")])
+    run(predictions=small, labels=labels)
+    assert "'Blue' and 'blue' are different classes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text", ["id;label\ra;blue\rd;red\r", "ID\tlandmark_id\na\tblue\nd\tred\n"]
+)
+def test_labels_of_any_editor(run: Run, small: Path, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_bytes(text.encode("utf-16"))
+    assert run(predictions=small, labels=path)["metrics"]["top_1"] == 1 / 2
 
 
 def test_labels_of_a_spreadsheet(run: Run, small: Path, tmp_path: Path) -> None:

@@ -228,7 +228,6 @@ def make_dataset(images: Path, parent: Path, *, good: int) -> Path:
             shards=6,
             max_reject_fraction=0.9,
             workers=1,
-            beam_arguments=["--direct_running_mode=in_memory"],
         )
     )
     return parent / "dataset"
@@ -329,7 +328,7 @@ def test_a_sample_that_is_not_there(run, made_dataset: Path, tmp_path: Path) -> 
         "format": Format(kind="submission"),
         "sample_submission": tmp_path / "sample.csv",
     }
-    with pytest.raises(RunError, match=r"sample\.csv cannot be read"):
+    with pytest.raises(RunError, match=r"sample\.csv is no file"):
         run(made_dataset, tmp_path / "predictions", **options)
     assert not (tmp_path / "predictions").exists()
 
@@ -445,7 +444,6 @@ def made_of(photos: Path, dataset: Path) -> None:
             contract=ImageContract(height=HEIGHT, width=WIDTH),
             max_reject_fraction=0.5,
             workers=1,
-            beam_arguments=["--direct_running_mode=in_memory"],
         )
     )
 
@@ -482,7 +480,6 @@ def test_ids_with_a_dot_in_a_dataset(run, own: Path, tmp_path: Path) -> None:
             manifest=csv,
             contract=ImageContract(height=HEIGHT, width=WIDTH),
             workers=1,
-            beam_arguments=["--direct_running_mode=in_memory"],
         )
     )
     sample = write_ids(tmp_path / "sample.csv", "22,", "deep.7.jpg,", "22.05,")
