@@ -95,7 +95,11 @@ class PlanOptions(WorkersOption):
         "Says where the job runs: local, flink, dataflow, or any runner of Beam.",
         "local",
     )
-    overwrite: bool = option("Removes what another run left in DATASET.", False)
+    overwrite: bool = option(
+        "Removes what an earlier run left in DATASET, also an unfinished one of the "
+        "same images and flags.",
+        False,
+    )
     beam_arguments: Sequence[str] = passed_on()
 
 

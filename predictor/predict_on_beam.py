@@ -29,6 +29,7 @@ from predictor.request import StartedRun
 from predictor.writing import writers
 
 _Cache = tuple[Path | None, int | None]  # see shard_cache.cache_at
+_Devices = tuple[int | None, bool]  # virtual_devices, cpu
 
 _TURN = threading.Lock()  # of the threads of a worker
 
@@ -37,7 +38,8 @@ def run(options: PredictOptions) -> None:
     """Has every image predicted once, or goes on where an earlier run stopped.
 
     The workers reach all of the request under the same names. The shard cache is that
-    of each worker's machine, for a dataset in a store.
+    of each worker's machine, for a dataset in a store; the devices are those of a
+    worker.
 
     Raises:
         RunError: as `predict.run`; or the runner failed.
@@ -70,6 +72,7 @@ def run(options: PredictOptions) -> None:
             wanted=wanted,
             batch_size=options.batch_size,
             shard_cache=(options.shard_cache, options.shard_cache_bytes),
+            devices=(options.virtual_devices, options.cpu),
         )
         complete = functools.partial(_complete, wanted)
         with (
@@ -89,7 +92,9 @@ def run(options: PredictOptions) -> None:
 class _Worker:
     """What a worker process keeps from shard to shard."""
 
-    def __init__(self, wanted: PredictionRequest, shard_cache: _Cache) -> None:
+    def __init__(
+        self, wanted: PredictionRequest, shard_cache: _Cache, devices: _Devices
+    ) -> None:
         from predictor.forward_pass import ForwardPass
         from trainer import model
         from trainer.training import distribution
@@ -98,7 +103,8 @@ class _Worker:
         cache_at(*shard_cache)
         announce_worker(wanted.folder)
         self.begun = StartedRun(wanted, alone=False)
-        strategy = distribution.strategy()
+        virtual_devices, cpu = devices
+        strategy = distribution.strategy(virtual_devices=virtual_devices, cpu=cpu)
         with strategy.scope():
             self.forward = ForwardPass(model.load(wanted.model), strategy)
 
@@ -107,7 +113,12 @@ _worker = functools.cache(_Worker)
 
 
 def _make(
-    name: str, *, wanted: PredictionRequest, batch_size: int, shard_cache: _Cache
+    name: str,
+    *,
+    wanted: PredictionRequest,
+    batch_size: int,
+    shard_cache: _Cache,
+    devices: _Devices,
 ) -> None:
     """Predicts one input shard, and commits the output shard of this name."""
     from predictor.forward_pass import naming_shortage, refuse_infinite
@@ -116,14 +127,14 @@ def _make(
     with _TURN, io_errors.explained(folder / name):
         if ResumableFolder(wanted.folder, manifest=MANIFEST).complete():
             return  # a runner tries a part again after the last step
-        worker = _worker(wanted, shard_cache)
+        worker = _worker(wanted, shard_cache, devices)
         parts, source = worker.begun.parts, worker.begun.source
         position = parts.names.index(name)
         if parts.work.note(name):  # by a worker that was lost afterwards
             return
         rejects: list[Reject] = []
         batches = source.batches([position], batch_size=batch_size, at_once=1)
-        file = writers.File(
+        file = writers.OutputFile(
             parts.work, name, parts.format, worker.begun.contract.classes
         )
         with file, contextlib.closing(batches), naming_shortage(batch_size):

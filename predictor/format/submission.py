@@ -11,7 +11,7 @@ from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import ResumableFolder
 from pipeline.system.errors import RunError
 from predictor.format import file_format, predictions_manifest
-from predictor.format.csv_writer import SUBMISSION_COLUMNS
+from predictor.format.csv_files import SUBMISSION_COLUMNS
 from predictor.format.predictions_manifest import Entry
 
 
@@ -123,6 +123,6 @@ def _in_words(ids: Sequence[str], images: Collection[str]) -> str:
     example = f"; the others are empty, such as {empty[0]!r}" if empty else ""
     more = f"; {unused} images have no row in the sample" if unused else ""
     return (
-        f"{len(ids) - len(empty)} of {len(ids)} rows of the submission have a "
-        f"prediction{example}{more}"
+        f"{len(ids) - len(empty)} of {len(ids)} submission rows have a prediction"
+        f"{example}{more}"
     )

@@ -1,7 +1,14 @@
 """Processes that turn probabilities into files, while the next ones are computed.
 
-The rows of a batch go by shared memory, everything else by a pipe. A file is written
-by one process from its first row to its commit.
+Four layers lie between the forward pass and the disk:
+
+    batch     Writers.write puts float32[rows, classes] into memory that is shared
+    process   _Files, in a spawned process that ends with its parent, has the open files
+    rows      OutputFile.write makes text of them, or row groups of Parquet
+    file      file_format.Output counts and sums up the bytes of the scratch file
+
+Ids and commits go by a pipe. A file is written by one process from its first row to
+its commit.
 """
 
 import contextlib
@@ -197,7 +204,7 @@ class _Files:
     ) -> None:
         self._folder = ResumableFolder(folder, manifest=MANIFEST)
         self._format, self._classes, self._slots = format, classes, slots
-        self._open: dict[str, File] = {}
+        self._open: dict[str, OutputFile] = {}
         self._thread = ThreadPoolExecutor(1)
         self._committing: Future[None] = self._thread.submit(lambda: None)
 
@@ -212,13 +219,15 @@ class _Files:
             del self._open[request.name]
             self._committing = self._thread.submit(file.commit, request.rejects)
 
-    def _file(self, name: str) -> "File":
+    def _file(self, name: str) -> "OutputFile":
         if name not in self._open:
-            self._open[name] = File(self._folder, name, self._format, self._classes)
+            self._open[name] = OutputFile(
+                self._folder, name, self._format, self._classes
+            )
         return self._open[name]
 
 
-class File:
+class OutputFile:
     """A file that gets its name when it is committed; in a `with`, or to be committed.
 
     Args:

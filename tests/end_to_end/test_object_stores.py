@@ -528,3 +528,38 @@ print(sorted({"boto3", "google.cloud.storage", "apache_beam"} & set(sys.modules)
         check=True,
     )
     assert result.stdout == "[]\n"
+
+
+def test_a_split_is_evaluated_by_reading_it_once(
+    made_dataset: Path, bucket: ObjectPath, proxy: Proxy, tmp_path: Path
+) -> None:
+    """For its labels, and for the pictures of mistakes."""
+    import numpy as np
+
+    from pipeline.dataset import shard_cache
+    from predictor import evaluate
+    from predictor.format.file_format import Format
+    from predictor.inputs.inputs import records
+    from tests.support.predictions import write_predictions
+
+    local = manifest.load(made_dataset)
+    shards = local.split("validation").shards
+    ids = [[stored.id for stored in records(local, shard)] for shard in shards]
+    parts = [(some, np.eye(3, dtype=np.float32)[[0] * len(some)]) for some in ids]
+    given = {"dataset": local.fingerprint, "split": "validation"}
+    folder = write_predictions(tmp_path / "p", Format(), local.classes, parts, **given)
+    remote = put_tree(made_dataset, bucket / "dataset")
+    shard_cache.cache_at(tmp_path / "cache", None)
+    proxy.requests.clear()
+    evaluate.run(
+        tmp_path / "evaluation",
+        dataset=remote,
+        model=None,
+        split="validation",
+        predictions=folder,
+        labels=None,
+    )
+    read = [x for x in proxy.requests if x.startswith("GET") and "validation-" in x]
+    assert len(read) == len(shards)
+    page = (tmp_path / "evaluation" / "evaluation.html").read_text()
+    assert page.count("data:image/jpeg") > 0

@@ -86,7 +86,7 @@ def test_a_sample_decides_rows_and_order(
     assert list(found) == ids
     assert found == {image_id: STEMS.get(image_id, "") for image_id in ids}
     assert (
-        "3 of 6 rows of the submission have a prediction; the others are empty, such "
+        "3 of 6 submission rows have a prediction; the others are empty, such "
         "as 'unknown'; 2 images have no row in the sample"
     ) in capsys.readouterr().out
 

@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from predictor.format import csv_writer
+from predictor.format import csv_files
 
 ODD = ["plain.jpg", "a, b.jpg", 'say "x".jpg', "two\nlines.jpg", "cr\r.jpg", "ü/é.jpg"]
 
 
 def text_of(ids: list[str], rows: np.ndarray, classes: list[str]) -> str:
-    header, lines = csv_writer.probabilities(classes)
+    header, lines = csv_files.probabilities(classes)
     return (header + b"".join(lines(ids, rows))).decode()
 
 
@@ -54,7 +54,7 @@ def test_rows_of_a_larger_array(tmp_path) -> None:
 
 def test_the_best_classes_in_order() -> None:
     """Of equal ones the first; numbers as in the full row."""
-    header, lines = csv_writer.top_k(["a", "b,c", "d", "e"], 3)
+    header, lines = csv_files.top_k(["a", "b,c", "d", "e"], 3)
     rows = np.float32([[0.25, 0.25, 0.1, 0.4], [0.7, 0.1, 0.1, 0.1]])
     text = (header + b"".join(lines(["x", "y"], rows))).decode()
     assert text.splitlines() == [
@@ -65,7 +65,7 @@ def test_the_best_classes_in_order() -> None:
 
 
 def test_a_submission_has_the_best_class() -> None:
-    header, lines = csv_writer.submission(["8815", "a,b"])
+    header, lines = csv_files.submission(["8815", "a,b"])
     rows = np.float32([[0.97, 0.03], [0.4, 0.6]])
     text = (header + b"".join(lines(["x", "y,z"], rows))).decode()
     assert text.splitlines() == ["id,landmarks", "x,8815 0.97", '"y,z","a,b 0.6"']
