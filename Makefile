@@ -25,6 +25,7 @@ TESTS_AT_ONCE ?= $(shell awk -v cores="$$(nproc)" '/MemTotal/ {n = int($$2 / 3e6
   print n < 1 ? 1 : n < cores ? n : cores}' /proc/meminfo)
 PYTEST = $(RUN) pytest -n $(TESTS_AT_ONCE) --dist loadfile --timeout 600
 FAKE_GCS ?= v1.56.1
+AZURITE ?= 3.37.0
 ARGS ?=
 BEAM ?=
 
@@ -44,7 +45,7 @@ help:  ## This list
 	@echo '  (trainer, predictor) lists them. BEAM="--option=…" appends options of Beam.'
 
 .PHONY: install
-install: $(INSTALLED)  ## Make .venv, if setup.py or constraints.txt changed (PYTHON=python3 EXTRAS=,gcp,aws)
+install: $(INSTALLED)  ## Make .venv, if setup.py or constraints.txt changed (PYTHON=python3 EXTRAS=,stores,gcp)
 
 $(INSTALLED): setup.py constraints.txt
 	@if command -v uv >/dev/null; then \
@@ -150,11 +151,14 @@ prism: .prism/prism  ## Build Prism, for --runner=PrismRunner (needs Go)
 	GOBIN="$(CURDIR)/.prism" go install github.com/apache/beam/sdks/v2/go/cmd/prism@v$(BEAM_VERSION)
 	@touch $@
 
-.PHONY: gcs-emulator
-gcs-emulator: install $(BIN)/fake-gcs-server  ## A Google Cloud Storage for the tests, built by Go; without it tests of gs:// are skipped
+.PHONY: store-emulators
+store-emulators: install $(BIN)/fake-gcs-server .azurite/node_modules  ## Servers for tests of az:// (by npm) and of Dataflow's staging (by Go); without them these are skipped
 
 $(BIN)/fake-gcs-server:
 	GOBIN="$(CURDIR)/$(BIN)" go install github.com/fsouza/fake-gcs-server@$(FAKE_GCS)
+
+.azurite/node_modules:
+	npm install --silent --no-fund --no-audit --prefix .azurite azurite@$(AZURITE)
 
 .PHONY: check
 check: install  ## Lint, format and types, without writing

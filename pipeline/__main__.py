@@ -24,7 +24,7 @@ flags.DEFINE_multi_string(
     "images",
     None,
     "Root of the photos: train/, validation/, test/, or class folders; or tars; here, "
-    "or in a store (s3://BUCKET/PREFIX, gs://BUCKET/PREFIX). "
+    "or in a store (s3://BUCKET/PREFIX, gs://…, az://…). "
     "Several: with commas, or the flag repeated.",
 )
 flags.DEFINE_string(
@@ -74,7 +74,9 @@ flags.DEFINE_float(
     lower_bound=0,
 )
 flags.DEFINE_string(
-    "runner", "local", "Where the job runs: local, flink, dataflow, any Beam runner."
+    "runner",
+    "local",
+    "Where the job runs: local, dask, flink, dataflow, or any runner of Beam.",
 )
 flags.DEFINE_bool("overwrite", False, "Remove what another run left in DATASET.")
 
