@@ -67,8 +67,8 @@ flags.DEFINE_integer(
 flags.DEFINE_string(
     "runner",
     "local",
-    "Where predict runs: local, flink, dataflow, any Beam runner; what follows `--` "
-    "goes to Beam.",
+    "Where predict runs: local, dask, flink, dataflow, or any runner of Beam; what "
+    "follows `--` goes to Beam.",
 )
 flags.DEFINE_string("labels", None, "Of evaluate: CSV `id,label` of PREDICTIONS.")
 flags.DEFINE_string("evaluation", "evaluation", "Of evaluate: folder to make.")

@@ -16,7 +16,7 @@ from pipeline.dataset.ledger import Reject
 from pipeline.dataset.shard_cache import cache_at
 from pipeline.runners.progress import JobProgress
 from pipeline.runners.remote import RemoteRunner
-from pipeline.storage import folder_lock
+from pipeline.storage import atomic, folder_lock
 from pipeline.storage.atomic import log_path
 from pipeline.storage.noted_error import noting_error, raising_noted_error
 from pipeline.storage.object_paths import AnyPath
@@ -94,21 +94,23 @@ def run(
 class _Worker:
     """What a worker process keeps from shard to shard."""
 
-    def __init__(self, wanted: PredictionRequest, shard_cache: _Cache) -> None:
+    def __init__(
+        self, _run: str, wanted: PredictionRequest, shard_cache: _Cache
+    ) -> None:
         from predictor.forward_pass import ForwardPass
         from trainer import model
         from trainer.training import distribution
 
         resources.limit_arenas()
         cache_at(*shard_cache)
-        announce_worker(wanted.folder)
         self.begun = StartedRun(wanted, alone=False)
         strategy = distribution.strategy()
         with strategy.scope():
             self.forward = ForwardPass(model.load(wanted.model), strategy)
 
 
-_worker = functools.cache(_Worker)
+# Of the run that goes on: a worker of Dask does the next one, too, with another model.
+_worker = functools.lru_cache(maxsize=1)(_Worker)
 
 
 def _make(
@@ -121,7 +123,8 @@ def _make(
     with _TURN, noting_error(folder), io_errors.explained(folder / name):
         if ResumableFolder(wanted.folder, manifest=MANIFEST).complete():
             return  # a runner tries a part again after the last step
-        worker = _worker(wanted, shard_cache)
+        announce_worker(folder)
+        worker = _worker(atomic.run_id(), wanted, shard_cache)
         parts, source = worker.begun.parts, worker.begun.source
         position = parts.names.index(name)
         if parts.work.note(name):  # by a worker that was lost afterwards

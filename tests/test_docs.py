@@ -24,7 +24,9 @@ OTHER_PROGRAMS = {"apache_beam.runners.portability.local_job_service_main"}
 # Options of other programs that a page names. Options of Beam inside BEAM="…", or
 # behind ` -- `, need not stand here.
 OTHER_FLAGS = {
-    *("template_location",),  # Beam
+    *("template_location", "dask_npartitions"),  # Beam
+    *("host", "port", "nthreads", "nworkers", "scheduler-file"),  # Dask
+    *("ntasks", "cpus-per-task"),  # srun
     *("tag", "build-arg"),  # docker build
     *("logdir",),  # tensorboard
     *("help",),

@@ -33,7 +33,11 @@ from pipeline.system.errors import UsageError  # noqa: E402
 
 _WORKER = "apache_beam.runners.worker.sdk_worker_main"
 _FOR_EVER = 10**8  # seconds
-RUNNERS = {"flink": "FlinkRunner", "dataflow": "DataflowRunner"}
+RUNNERS = {
+    "flink": "FlinkRunner",
+    "dataflow": "DataflowRunner",
+    "dask": "apache_beam.runners.dask.dask_runner.DaskRunner",
+}
 _DEFAULTS: dict[str, Callable[[int], Sequence[str]]] = {
     "FlinkRunner": lambda workers: (
         "--flink_master=localhost:8081",
@@ -63,6 +67,10 @@ def run_there(work: Job, options: PipelineOptions) -> PipelineResult:
     """
     pipeline = beam.Pipeline(options=options)
     beam_job.build(pipeline, work)
+    if type(pipeline.runner).__name__ == "DaskRunner":
+        from pipeline.runners import dask  # here: an extra of its own
+
+        dask.prepare(pipeline)
     return pipeline.run()
 
 

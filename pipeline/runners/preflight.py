@@ -130,9 +130,16 @@ def _speaking(endpoint: str, flag: str) -> None:
             ) from error
 
 
+def _dask(options: Options) -> None:
+    from pipeline.runners import dask  # here: an extra of its own
+
+    dask.check(options)
+
+
 _CHECKS: dict[str, Callable[[Options], None]] = {
     "FlinkRunner": _flink,
     "PortableRunner": _portable,
     "PrismRunner": _prism,
+    "DaskRunner": _dask,
     "DataflowRunner": dataflow.check,
 }
