@@ -36,9 +36,10 @@ CONNECTIONS = 16  # of a process, at once
 SCHEMES = ("s3", "gs", "az")
 
 _CONNECT_SECONDS = 5.0
-_SINGLE_PUT = 64 << 20  # bytes; beyond it in parts, which appear together
-_PART = 16 << 20  # bytes
-_PARTS_AT_ONCE = 4
+_SMALL = 1 << 20  # bytes; obstore counts the time that an upload takes as silence
+_UPLOAD_SECONDS = 120.0  # of what is larger
+_PART = 16 << 20  # bytes; above it a file is sent in parts, which appear together
+_PARTS_AT_ONCE = 2
 _PAGE = 1000  # keys that a store tells by one request
 _DELETED_TOGETHER = 1000
 _CREDENTIALS_LAST = timedelta(minutes=10)  # botocore renews them earlier than that
@@ -118,7 +119,11 @@ class Bucket:
             ) from error
         self._obstore, self._errors = obstore, exceptions
         self._process = os.getpid()
-        self._store = self._explained("connect to", "", self._connect)
+        self._store, self._patient_store = self._explained(
+            "connect to",
+            "",
+            lambda: (self._connect(READ_SECONDS), self._connect(_UPLOAD_SECONDS)),
+        )
 
     def size(self, key: str) -> int:
         """Returns the bytes of an object."""
@@ -153,15 +158,16 @@ class Bucket:
 
         It appears whole or not at all: its length is announced before its content.
         """
-        in_parts = path.stat().st_size > _SINGLE_PUT
+        size = path.stat().st_size
+        store = self._store if size <= _SMALL else self._patient_store
         self._ask(
             "write",
             key,
             lambda: self._obstore.put(
-                self._store,
+                store,
                 key,
                 path,
-                use_multipart=in_parts,
+                use_multipart=size > _PART,
                 chunk_size=_PART,
                 max_concurrency=_PARTS_AT_ONCE,
             ),
@@ -232,14 +238,18 @@ class Bucket:
         ]
         return sorted([*below.values(), *here])
 
-    def _connect(self) -> Any:
-        """Makes the client, which connects later."""
+    def _connect(self, seconds: float) -> Any:
+        """Makes a client, which connects later.
+
+        Args:
+            seconds: that it waits for the next byte.
+        """
         from obstore import store
 
         options: ClientConfig = {
             "allow_http": True,  # where an endpoint says so, as on one's own machine
             "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
-            "read_timeout": timedelta(seconds=READ_SECONDS),
+            "read_timeout": timedelta(seconds=seconds),
             "timeout": timedelta(hours=1),  # of a whole request: 30 s cut a large one
         }
         shared: dict[str, Any] = {
@@ -275,7 +285,7 @@ class Bucket:
                 return self._explained(what, key, action)
             except TransientError as error:
                 seconds = time.monotonic() - started
-                if number == _TRIES or seconds > _PATIENCE:
+                if number == _TRIES or (seconds > _PATIENCE and number > 1):
                     raise StoreError(
                         f"cannot {what} {self._uri(key)}: {error}. It was tried "
                         f"{number} times in {seconds:.0f} s. What was committed is "

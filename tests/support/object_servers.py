@@ -153,8 +153,8 @@ class Fault:
 
     Attributes:
         what: `reset` before an answer; `error`, a 503; `refused`, a 403; `slow`, no
-            answer; `cut_up`, half of what is uploaded arrives; `cut_down`, half of an
-            answer does.
+            answer; `late`, the right one after 2 s; `cut_up`, half of what is uploaded
+            arrives; `cut_down`, half of an answer does.
         times: how often.
         method: of the requests, or any.
         seen: how often it has happened.
@@ -239,6 +239,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(503 if fate == "error" else 403)
             self.send_header("Content-Length", "0")
             self.end_headers()
+        elif fate == "late":
+            time.sleep(2)
+            self._answer(proxy, self._body(length), cut=False)
         elif fate == "cut_up":
             self._send_half(proxy, length)
         else:

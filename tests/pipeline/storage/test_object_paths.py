@@ -226,6 +226,28 @@ def test_deletion_does_not_mind_what_is_gone(bucket: ObjectPath, count: int) -> 
     assert list(bucket.walk_files()) == []
 
 
+def test_an_upload_may_take_long(bucket: ObjectPath, proxy: Proxy) -> None:
+    """As on a slow line: the store is silent until it has all."""
+    proxy.requests.clear()
+    with proxy.failing("late", times=1, method="P") as fault:
+        write(bucket / "a", DATA)
+    assert fault.seen == 1
+    assert len(proxy.requests) == 2  # and a look at its size
+    assert (bucket / "a").read_bytes() == DATA
+
+
+def test_a_large_object_is_sent_in_parts(
+    bucket: ObjectPath, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_store, "_PART", 5 << 20)
+    data = DATA * 4  # 12 MB
+    proxy.requests.clear()
+    write(bucket / "a", data)
+    assert sum(line.startswith("PUT") for line in proxy.requests) >= 3
+    assert (bucket / "a").read_bytes() == data
+    assert [path.name for path in bucket.walk_files()] == ["a"]
+
+
 def test_an_exception_publishes_nothing(bucket: ObjectPath) -> None:
     def write_half() -> None:
         with atomic.commit(bucket / "a") as file:
