@@ -141,7 +141,7 @@ test-all: install  ## Every test but those of real engines: kills and fuzzing to
 	$(PYTEST) -m "not clusters" $(ARGS)
 
 .PHONY: test-clusters
-test-clusters: install  ## Real engines, which the tests start and end (ENGINE=flink|prism, or all)
+test-clusters: install  ## Real engines, which the tests start and end (ENGINE=dask|flink|prism, or all)
 	$(RUN) pytest $(if $(ENGINE),tests/clusters/test_$(ENGINE).py,tests/clusters) $(ARGS)
 
 .PHONY: prism

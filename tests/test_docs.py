@@ -24,7 +24,7 @@ OTHER_PROGRAMS = {"apache_beam.runners.portability.local_job_service_main"}
 # Options of other programs that a page names. Options of Beam inside BEAM="…", or
 # behind ` -- `, need not stand here.
 OTHER_FLAGS = {
-    *("template_location", "dask_npartitions"),  # Beam
+    *("template_location", "dask_npartitions", "execution_mode_for_batch"),  # Beam
     *("host", "port", "nthreads", "nworkers", "scheduler-file"),  # Dask
     *("ntasks", "cpus-per-task"),  # srun
     *("tag", "build-arg"),  # docker build

@@ -5,7 +5,6 @@ the worker that came before it. Both are added to Beam's own table, `TRANSLATION
 which is private: tests/pipeline/runners/test_dask.py holds it to this.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import apache_beam as beam
@@ -15,13 +14,14 @@ from apache_beam.pipeline import AppliedPTransform, PTransformOverride
 from apache_beam.pvalue import PCollection
 from apache_beam.runners.dask import dask_runner, transform_evaluator
 
+from pipeline.runners.engine import Engine, Options
 from pipeline.system.errors import RunError, UsageError
 
 _CONNECT_SECONDS = 10
 _PARTITIONS = 8  # for every thread of the workers, so that all end about together
 
 
-def check(options: Mapping[str, Any]) -> None:
+def _check(options: Options) -> None:
     """Refuses a cluster that is not named, is not there, or has no worker.
 
     Args:
@@ -44,7 +44,7 @@ def check(options: Mapping[str, Any]) -> None:
         )
 
 
-def prepare(pipeline: beam.Pipeline) -> None:
+def _prepare(pipeline: beam.Pipeline) -> None:
     """Makes a pipeline one that Beam's DaskRunner can run, on all workers."""
     dask_options = pipeline.options.view_as(dask_runner.DaskOptions)
     if not dask_options.npartitions and not dask_options.partition_size:
@@ -99,3 +99,6 @@ class _ReshuffleOverride(PTransformOverride):
         self, applied_ptransform: AppliedPTransform
     ) -> beam.PTransform:
         return _Spread()
+
+
+DASK = Engine(check_options=_check, prepare=_prepare)

@@ -16,8 +16,6 @@ from pipeline.storage.object_paths import AnyPath
 from pipeline.system.errors import RunError, UnavailableError
 
 _LOOK_SECONDS = 2.0
-_PATIENCE_SECONDS = 60.0  # until a worker begins
-_PATIENCE = {"dataflow": 1200.0}  # its machines start, and install
 
 
 class RemoteRunner:
@@ -74,9 +72,8 @@ class RemoteRunner:
     def _run(self, work: Job, watch: JobProgress, log: Path) -> None:
         from pipeline.runners import execution
 
-        runner = self._runner.lower().removesuffix("runner")
         progress_thread = _ProgressThread(
-            watch, _PATIENCE.get(runner, _PATIENCE_SECONDS)
+            watch, execution.engine(self._runner).patience
         )
         try:
             with progress_thread:
