@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from pipeline.dataset import sidecar
 from pipeline.dataset.manifest import MANIFEST, SHARD_PATTERN, ImageContract
+from pipeline.options import PlanOptions
 from pipeline.shards import plan, shard_writer
 from pipeline.sources import layout
 from pipeline.sources.hashing import order_key
@@ -84,55 +85,32 @@ class Estimate:
     reasons: Counter[str]
 
 
-def run(
-    images: AnyPath | Sequence[AnyPath],
-    *,
-    dataset: AnyPath | None,
-    contract: ImageContract,
-    csv: AnyPath | None = None,
-    shards: int | None = None,
-    validation_fraction: float = 0.1,
-    labelled_test: bool = False,
-    classes: AnyPath | None = None,
-    seed: int = 0,
-    workers: int,
-    beam_arguments: Sequence[str] = (),
-) -> None:
-    """Prints what `preprocess.run` with the same arguments would take and make.
+def run(options: PlanOptions) -> None:
+    """Prints what `preprocess.run` with the same options would take and make.
 
-    Args:
-        images: the roots of the photos.
-        dataset: the folder that is to be made; it decides which disk is looked at.
-            None looks at that of the current folder.
-        contract: of the stored images.
-        csv: ids, labels and perhaps splits of the photos.
-        shards: per split.
-        validation_fraction: of each class, where there are no splits.
-        labelled_test: `test/` holds class folders.
-        classes: a class list to be used as it is.
-        seed: of the order, of the split and of the sample.
-        workers: processes.
-        beam_arguments: options for Beam.
+    Where the options name no dataset, the disk of the current folder is looked at.
 
     Raises:
         RunError: the images are at fault, or the disk cannot hold the dataset.
     """
     started = time.monotonic()
     listing = layout.list_images(
-        images,
-        csv=csv,
-        validation_fraction=validation_fraction,
-        seed=seed,
-        labelled_test=labelled_test,
-        classes=classes,
+        options.images,
+        csv=options.manifest,
+        validation_fraction=options.validation_fraction,
+        seed=options.seed,
+        labelled_test=options.labelled_test,
+        classes=options.classes,
     )
-    slices = plan.cut_slices(listing, count=shards, seed=seed)
+    slices = plan.cut_slices(listing, count=options.shards, seed=options.seed)
     listed = time.monotonic() - started
-    chunks = _chunks(listing, contract, seed=seed, workers=workers)
-    empty = parallel_timing.empty_job_seconds(workers, beam_arguments)
+    workers = options.workers
+    chunks = _chunks(listing, options.contract, seed=options.seed, workers=workers)
+    empty = parallel_timing.empty_job_seconds(workers, options.beam_arguments)
     prediction = predict(chunks, slices, startup=listed + empty, workers=workers)
-    print("\n".join(_report(layout.in_words(images), listing, prediction, workers)))
-    _look_at_disk(dataset or Path.cwd(), prediction.bytes)
+    images = layout.in_words(options.images)
+    print("\n".join(_report(images, listing, prediction, workers)))
+    _look_at_disk(options.dataset or Path.cwd(), prediction.bytes)
 
 
 def predict(

@@ -9,8 +9,9 @@ from dataclasses import asdict
 from typing import Any
 
 from pipeline.dataset import closing_summary, manifest
-from pipeline.dataset.manifest import SPLITS, ImageContract
+from pipeline.dataset.manifest import SPLITS
 from pipeline.images import conversion
+from pipeline.options import ShardsOptions
 from pipeline.runners.local import LocalRunner
 from pipeline.runners.remote_shards import RemoteShardRunner
 from pipeline.shards import finalize, plan
@@ -24,77 +25,46 @@ from pipeline.storage.resumable_folder import WORK, ResumableFolder
 from pipeline.system.errors import RunError
 
 
-def run(
-    images: AnyPath | Sequence[AnyPath],
-    dataset: AnyPath,
-    *,
-    contract: ImageContract,
-    csv: AnyPath | None = None,
-    shards: int | None = None,
-    validation_fraction: float = 0.1,
-    labelled_test: bool = False,
-    classes: AnyPath | None = None,
-    seed: int = 0,
-    max_reject_fraction: float = 0.01,
-    workers: int,
-    image_timeout: float = 60,
-    runner: str = "local",
-    overwrite: bool = False,
-    beam_arguments: Sequence[str] = (),
-) -> None:
+def run(options: ShardsOptions) -> None:
     """Makes a dataset, or goes on where an earlier run of the same job stopped.
-
-    Args:
-        images: the roots of the photos; see layout.list_images.
-        dataset: the folder to make.
-        contract: of the stored images.
-        csv: ids, labels and perhaps splits of the photos.
-        shards: per split; None for `plan.default_count`.
-        validation_fraction: of each class, where there are no splits.
-        labelled_test: `test/` holds class folders.
-        classes: an existing class list, so that labels agree with another dataset's.
-        seed: of the order and of the split.
-        max_reject_fraction: above it the run fails once everything is tried.
-        workers: processes.
-        image_timeout: seconds after which an image is given up; 0 for never.
-        runner: where Beam runs the job; see execution.engine_options.
-        overwrite: remove what another run left in `dataset`.
-        beam_arguments: options for Beam.
 
     Raises:
         RunError: the images or the folder are at fault, or the runner.
         UsageError: Beam does not know the runner, or an option.
     """
     started = time.monotonic()
+    images, dataset, contract = options.images, options.dataset, options.contract
     roots = images if isinstance(images, Sequence) else [images]
-    _refuse_inside(dataset, roots, named=csv is not None)
+    _refuse_inside(dataset, roots, named=options.manifest is not None)
     # Before the listing, which may take minutes: a second run is refused at once.
     with folder_lock.held(dataset, notes=WORK):
         folders = {"images": roots, "dataset": [dataset]}
         new_runner = (
             LocalRunner
-            if runner == "local"
-            else functools.partial(RemoteShardRunner, runner, folders=folders)
+            if options.runner == "local"
+            else functools.partial(RemoteShardRunner, options.runner, folders=folders)
         )
         shard_runner = new_runner(
-            workers=workers, image_timeout=image_timeout, beam_arguments=beam_arguments
+            workers=options.workers,
+            image_timeout=options.image_timeout,
+            beam_arguments=options.beam_arguments,
         )
         listing = layout.list_images(
             images,
-            csv=csv,
-            validation_fraction=validation_fraction,
-            seed=seed,
-            labelled_test=labelled_test,
-            classes=classes,
+            csv=options.manifest,
+            validation_fraction=options.validation_fraction,
+            seed=options.seed,
+            labelled_test=options.labelled_test,
+            classes=options.classes,
         )
         if listing.ignored:
             named = ", ".join(sorted(listing.ignored)[:5])
             print(f"ignored: {len(listing.ignored)} files or folders, such as {named}")
-        slices = plan.cut_slices(listing, count=shards, seed=seed)
-        key = _key(listing, slices, contract, validation_fraction, seed)
+        slices = plan.cut_slices(listing, count=options.shards, seed=options.seed)
+        key = _key(listing, slices, options)
         folder = ResumableFolder(dataset, manifest=manifest.MANIFEST)
         parts = sum(len(refs) for refs in slices.values())
-        if overwrite and not folder.resumes(key, parts=parts):
+        if options.overwrite and not folder.resumes(key, parts=parts):
             folder.clear(manifest.SHARD_PATTERN, manifest.CLASSES, manifest.REJECTS)
         if folder.start(key):
             manifest.load(dataset)  # or names the shard that is gone since
@@ -102,7 +72,10 @@ def run(
             return
         planned = plan.write_plan(dataset, slices, listing.classes)
         finalize.prepare(
-            dataset, listing, planned, max_reject_fraction=max_reject_fraction
+            dataset,
+            listing,
+            planned,
+            max_reject_fraction=options.max_reject_fraction,
         )
         complete = True
         with raising_noted_error(folder):
@@ -136,23 +109,21 @@ def _refuse_inside(dataset: AnyPath, roots: Sequence[AnyPath], *, named: bool) -
 def _key(
     listing: Listing,
     slices: Mapping[str, plan.Slices],
-    contract: ImageContract,
-    validation_fraction: float,
-    seed: int,
+    options: ShardsOptions,
 ) -> dict[str, Any]:
     """Everything that decides the bytes of the dataset; part of dataset.json."""
     refs = sorted((ref.split, ref.id, ref.label or "") for ref in listing.refs)
     return {
         "version": manifest.VERSION,
-        "image": asdict(contract),
+        "image": asdict(options.contract),
         "classes": manifest.classes_entry(listing.classes),
         "source": {
             "layout": listing.layout,
             "images": len(refs),
             "images_sha256": _sha256_json(refs),
-            "seed": seed,
+            "seed": options.seed,
             "shards": {split: len(parts) for split, parts in slices.items()},
-            "validation_fraction": float(validation_fraction)
+            "validation_fraction": float(options.validation_fraction)
             if listing.carved
             else None,
         },

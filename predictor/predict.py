@@ -15,7 +15,8 @@ from pipeline.system import console, resources
 from pipeline.system.errors import RunError
 from predictor import request
 from predictor.inputs.inputs import Batch
-from predictor.request import PredictionRequest, StartedRun
+from predictor.options import PredictOptions
+from predictor.request import StartedRun
 from predictor.writing.output_shards import OutputShards
 from predictor.writing.writers import Writers
 from trainer.training.interruptions import StopSignal
@@ -27,21 +28,10 @@ if TYPE_CHECKING:
 _WRITERS_PER_GPU = 2
 
 
-def run(
-    wanted: PredictionRequest,
-    *,
-    batch_size: int = 64,
-    writers: int | None = None,
-    virtual_devices: int | None = None,
-    cpu: bool = False,
-) -> None:
+def run(options: PredictOptions) -> None:
     """Predicts every image once, or goes on where an earlier run stopped.
 
-    Args:
-        wanted: what is predicted, and where it goes.
-        batch_size: global, over all replicas. Batches never span shards.
-        writers: processes that write; None for what the devices need.
-        virtual_devices, cpu: see distribution.strategy.
+    Batches never span shards.
 
     Raises:
         RunError: MODEL and the images do not fit, one of them is damaged, or the
@@ -51,6 +41,7 @@ def run(
         KeyboardInterrupt: SIGINT or SIGTERM.
     """
     started = time.monotonic()
+    wanted, batch_size = options.request, options.batch_size
     resources.limit_arenas()
     with folder_lock.held(wanted.folder, notes=WORK):
         begun = StartedRun(wanted)
@@ -63,8 +54,10 @@ def run(
             from trainer import model
             from trainer.training import distribution
 
-            strategy = distribution.strategy(virtual_devices=virtual_devices, cpu=cpu)
-            writers = min(writers or _default_writers(strategy), len(missing))
+            strategy = distribution.strategy(
+                virtual_devices=options.virtual_devices, cpu=options.cpu
+            )
+            writers = min(options.writers or _default_writers(strategy), len(missing))
             with _nothing_begun_if_refused(begun):
                 begun.announce(missing, writers=writers)
             # TensorFlow would make errors of its own of what interrupts it.

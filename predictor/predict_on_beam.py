@@ -25,7 +25,8 @@ from pipeline.storage.worker_signs import announce_worker
 from pipeline.system import io_errors, resources
 from predictor import request
 from predictor.format.predictions_manifest import MANIFEST
-from predictor.request import PredictionRequest, StartedRun
+from predictor.options import PredictionRequest, PredictOptions
+from predictor.request import StartedRun
 from predictor.writing import writers
 
 _Cache = tuple[Path | None, int | None]  # see shard_cache.cache_at
@@ -33,23 +34,11 @@ _Cache = tuple[Path | None, int | None]  # see shard_cache.cache_at
 _TURN = threading.Lock()  # of the threads of a worker
 
 
-def run(
-    wanted: PredictionRequest,
-    *,
-    runner: str,
-    workers: int,
-    batch_size: int = 64,
-    shard_cache: _Cache = (None, None),
-    beam_arguments: Sequence[str] = (),
-) -> None:
+def run(options: PredictOptions) -> None:
     """Has every image predicted once, or goes on where an earlier run stopped.
 
-    Args:
-        wanted: what is predicted, and where it goes: the workers reach all of it under
-            the same names.
-        runner, workers, beam_arguments: see remote.RemoteRunner.
-        batch_size: over all replicas of a worker.
-        shard_cache: of every worker's machine, for a dataset in a store.
+    The workers reach all of the request under the same names. The shard cache is that
+    of each worker's machine, for a dataset in a store.
 
     Raises:
         RunError: as `predict.run`; or the runner failed.
@@ -57,6 +46,7 @@ def run(
             not know the runner, or an option, or needs another.
     """
     started = time.monotonic()
+    wanted = options.request
     folders: dict[str, Sequence[AnyPath]] = {
         "model": [wanted.model],
         "predictions": [wanted.folder],
@@ -65,16 +55,22 @@ def run(
     }
     with folder_lock.held(wanted.folder, notes=WORK):
         engine = RemoteRunner(
-            runner, workers=workers, folders=folders, beam_arguments=beam_arguments
+            options.runner,
+            workers=options.workers,
+            folders=folders,
+            beam_arguments=options.beam_arguments,
         )
         begun = StartedRun(wanted)
         if begun.complete:
             print(f"PREDICTIONS {wanted.folder} is complete already; nothing to do.")
             return
-        begun.announce(begun.parts.missing(), writers=workers)
+        begun.announce(begun.parts.missing(), writers=options.workers)
         planned = dict(zip(begun.parts.names, begun.source.sizes, strict=True))
         make = functools.partial(
-            _make, wanted=wanted, batch_size=batch_size, shard_cache=shard_cache
+            _make,
+            wanted=wanted,
+            batch_size=options.batch_size,
+            shard_cache=(options.shard_cache, options.shard_cache_bytes),
         )
         complete = functools.partial(_complete, wanted)
         with (

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pipeline.dataset import ledger, manifest
@@ -16,36 +15,12 @@ from pipeline.system.errors import RunError
 from predictor.format import predictions_manifest, submission
 from predictor.format.file_format import Format
 from predictor.inputs.inputs import FromDataset, FromImages, Input
+from predictor.options import PredictionRequest
 from predictor.writing import size_estimate
 from predictor.writing.output_shards import OutputShards
 from trainer.contract import Contract, read_contract
 
 _LAST_STEP = ("sample_submission", "compression")  # in the key of a submission
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictionRequest:
-    """What a run is asked for.
-
-    Attributes:
-        model: MODEL.
-        folder: PREDICTIONS, to make.
-        format: of the files.
-        dataset: DATASET, whose split is predicted; it need not be labelled.
-        images: in place of that, photos; see photo_listing.list_photos.
-        split: of either.
-        sample_submission: of format `submission`: the ids that it has to have.
-        max_reject_fraction: of `images`: more rejects than this fail the run.
-    """
-
-    model: AnyPath
-    folder: AnyPath
-    format: Format
-    dataset: AnyPath | None = None
-    images: AnyPath | None = None
-    split: str = "test"
-    sample_submission: AnyPath | None = None
-    max_reject_fraction: float = 0.01
 
 
 class StartedRun:

@@ -72,16 +72,19 @@ def made_dataset(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path
     """DATASET of `images`; not to be changed."""
     from pipeline import preprocess
     from pipeline.dataset.manifest import ImageContract
+    from pipeline.options import ShardsOptions
 
     def make(folder: Path) -> None:
         preprocess.run(
-            images,
-            folder,
-            contract=ImageContract(height=HEIGHT, width=WIDTH),
-            shards=2,
-            max_reject_fraction=0.1,
-            workers=1,
-            beam_arguments=["--direct_running_mode=in_memory"],
+            ShardsOptions(
+                images=images,
+                dataset=folder,
+                contract=ImageContract(height=HEIGHT, width=WIDTH),
+                shards=2,
+                max_reject_fraction=0.1,
+                workers=1,
+                beam_arguments=["--direct_running_mode=in_memory"],
+            )
         )
 
     return made_once(tmp_path_factory, "dataset", make)

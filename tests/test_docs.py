@@ -36,20 +36,24 @@ pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
 @functools.cache
-def run(program: str, word: str) -> str:
-    """Returns what a program prints when it is given one word."""
-    command = [sys.executable, "-m", program, word]
+def run(program: str, *words: str) -> str:
+    """Returns what a program prints when it is given some words."""
+    command = [sys.executable, "-m", program, *words]
     result = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
     return result.stdout + result.stderr
 
 
 def flags_of(program: str) -> set[str]:
-    """Returns the flags that `--help` of a program lists, a line each."""
+    """Returns the flags that `--help` of the verbs of a program lists, a line each."""
     if program in WITHOUT_VERBS:
         return set()
-    found = re.findall(r"^\s+--(?:\[no\])?(\w+)", run(program, "--help"), re.MULTILINE)
-    assert found, run(program, "--help")
-    return set(found)
+    found: set[str] = set()
+    for verb in verbs_of(program):
+        listed = run(program, verb, "--help")
+        flags = re.findall(r"^\s+--(?:\[no\])?(\w+)", listed, re.MULTILINE)
+        assert flags, listed
+        found.update(flags)
+    return found
 
 
 def verbs_of(program: str) -> set[str]:

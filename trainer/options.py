@@ -1,35 +1,201 @@
-"""What a training run is told besides its recipe."""
+"""Options of the verbs of `python -m trainer`: each field is a flag."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from pipeline.dataset.shard_cache import ShardCacheOptions
+from pipeline.storage.flag_paths import local_path, local_path_option, path_option
+from pipeline.storage.object_paths import AnyPath
+from pipeline.system.command_line import group, option
+from trainer.recipe import CHOICES, NO_AUGMENTATION, RECIPES, Recipe
+
 CHECKPOINT = "checkpoint"  # in MODEL: the state of the run, and who holds MODEL
+CACHES = ("auto", "none", "encoded", "decoded", "features")
+FEATURE_DTYPES = ("float32", "float16", "uint8")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """Of a run, besides its recipe.
+class RecipeOptions:
+    """A recipe by name, and what replaces fields of it; see recipe.Recipe."""
 
-    Attributes:
-        seed: of everything random; makes the run deterministic.
-        cache: see policy.choose.
-        cache_folder: on a local disk, for a cache that is larger than the memory, or
-            of features; it is kept. Without it MODEL/cache, which goes when the run is
-            complete.
-        feature_dtype: see features.plan.
-        save_minutes: between two savings of the state inside an epoch.
-        keep_snapshots: the newest, which are the best; without it, all.
-        hang_minutes: without any progress, until the run is ended.
-        virtual_devices, cpu, all_reduce: see distribution.strategy.
-    """
+    recipe: str = option(
+        "Chooses what to do and with which numbers.", "article", choices=sorted(RECIPES)
+    )
+    epochs: int | None = option(
+        "Sets the number of epochs, which a later run may raise; by default the "
+        "recipe's.",
+        None,
+    )
+    batch_size: int | None = option(
+        "Sets the batch size over all replicas; by default the recipe's.", None
+    )
+    head_epochs: int | None = option(
+        "Sets how many epochs come first and train the head alone; by default the "
+        "recipe's.",
+        None,
+    )
+    head_learning_rate: float | None = option(
+        "Sets the learning rate of the head's epochs; by default the recipe's.", None
+    )
+    learning_rate: float | None = option(
+        "Sets the learning rate of the epochs after the head's; by default the "
+        "recipe's.",
+        None,
+    )
+    warmup_epochs: float | None = option(
+        "Sets the warm-up of the cosine schedule, in epochs; by default the recipe's.",
+        None,
+    )
+    label_smoothing: float | None = option(
+        "Sets the share of the target that is spread over all classes; by default the "
+        "recipe's.",
+        None,
+    )
+    class_weights: float | None = option(
+        "Sets the power of the inverse frequency that a class is weighted with, 0 for "
+        "none; by default the recipe's.",
+        None,
+    )
+    trainable: str | None = option(
+        "Chooses the layers that are trained; by default the recipe's.",
+        None,
+        choices=CHOICES["trainable"],
+    )
+    precision: str | None = option(
+        "Chooses the types that layers compute in and keep variables in; by default "
+        "the recipe's.",
+        None,
+        choices=CHOICES["precision"],
+    )
+    augmentation: str = option(
+        "Says whether training images are augmented as the recipe says, or not at "
+        "all. --cache=features needs a recipe without augmentation, or none.",
+        "recipe",
+        choices=("recipe", "none"),
+    )
+    jit: bool | None = option(
+        "Compiles the frozen layers with XLA; by default as the recipe says.", None
+    )
+    steps_per_execution: int | None = option(
+        "Sets the number of training steps in one call of TensorFlow; by default the "
+        "recipe's.",
+        None,
+    )
+    accumulate: int | None = option(
+        "Sets the number of micro-batches that a batch is split into; by default the "
+        "recipe's.",
+        None,
+    )
 
-    seed: int | None = None
-    cache: str = "auto"
-    cache_folder: Path | None = None
-    feature_dtype: str = "float32"
-    save_minutes: float = 15
-    keep_snapshots: int | None = None
-    hang_minutes: float = 30
-    virtual_devices: int | None = None
-    cpu: bool = False
-    all_reduce: str = "nccl"
+    def chosen(self) -> Recipe:
+        """Returns the recipe with the fields that were replaced.
+
+        Raises:
+            ValueError: they do not fit each other.
+        """
+        given = {one.name: getattr(self, one.name) for one in fields(self)}
+        recipe = RECIPES[given.pop("recipe")]
+        given["augmentation"] = (
+            NO_AUGMENTATION if self.augmentation == "none" else recipe.augmentation
+        )
+        return replace(
+            recipe,
+            **{name: value for name, value in given.items() if value is not None},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheOptions:
+    """What is kept of DATASET from epoch to epoch, and where."""
+
+    cache: str = option(
+        "Chooses what is kept from epoch to epoch: JPEGs (encoded), pixels (decoded), "
+        "or what the frozen layers make of them (features); auto takes what fits and "
+        "pays.",
+        "auto",
+        choices=CACHES,
+    )
+    cache_folder: Path | None = local_path_option(
+        "Names a folder on a local disk, kept for later runs, for features and for "
+        "pixels that memory cannot hold. By default it is MODEL/cache, which is "
+        "removed when the run is complete.",
+        None,
+        name="cache_dir",
+    )
+    feature_dtype: str = option(
+        "Chooses how --cache=features stores features. float32 is exact; float16 takes "
+        "half of its space and uint8 a quarter, and both round.",
+        "float32",
+        choices=FEATURE_DTYPES,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceOptions:
+    """What computes; see distribution.strategy."""
+
+    virtual_devices: int | None = option(
+        "Splits the CPU into so many devices; by default it is one.",
+        None,
+        lower_bound=1,
+    )
+    cpu: bool = option("Uses the CPU, even where there are GPUs.", False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(CacheOptions, DeviceOptions, ShardCacheOptions):
+    """What `train` does."""
+
+    dataset: AnyPath = path_option("Names DATASET, as `make shards` makes it.")
+    model: Path = local_path_option("Names the folder to make: MODEL.")
+    recipe: Recipe = group(RecipeOptions, convert=RecipeOptions.chosen)
+    weights: str = option(
+        "Says where the weights of the convolutions come from: imagenet, none (random "
+        "ones), or the path of a file.",
+        "imagenet",
+        read=lambda text, flag: str(local_path(text, flag)),
+    )
+    seed: int | None = option(
+        "Makes the run deterministic, with this seed; by default it is not.",
+        None,
+        lower_bound=0,
+        upper_bound=2**31 - 1,
+    )
+    all_reduce: str = option(
+        "Chooses how GPUs sum gradients.",
+        "nccl",
+        choices=("nccl", "hierarchical_copy", "reduce_to_one"),
+    )
+    save_minutes: float = option(
+        "Sets the minutes between two saves of the state inside an epoch.", 15
+    )
+    keep_snapshots: int | None = option(
+        "Keeps so many snapshots, the best; by default all.", None, lower_bound=1
+    )
+    hang_minutes: float = option(
+        "Ends the run after so many minutes without any progress, in steps or in "
+        "filling or checking a cache.",
+        30,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorOptions(ShardCacheOptions):
+    """What `doctor` tries out."""
+
+    dataset: AnyPath | None = path_option(
+        "Names DATASET to be trained on; by default none is looked at.", None
+    )
+    model: Path | None = local_path_option(
+        "Names MODEL to be made; by default the disk of the current folder is looked "
+        "at.",
+        None,
+    )
+    recipe: Recipe = group(RecipeOptions, convert=RecipeOptions.chosen)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """What `curves` draws and `export` writes."""
+
+    model: Path = local_path_option("Names MODEL, as `make train` makes it.")

@@ -17,7 +17,6 @@ import tensorflow as tf
 from pipeline.dataset import manifest
 from pipeline.dataset.manifest import Dataset
 from pipeline.storage import atomic, folder_lock
-from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import difference
 from pipeline.system import resources
 from pipeline.system.console import progress
@@ -28,7 +27,7 @@ from trainer.cache.policy import CacheChoice
 from trainer.cache.training_inputs import TrainingInputs
 from trainer.data import input_pipeline as data
 from trainer.hang_detection import HangDetector
-from trainer.options import CHECKPOINT, Options
+from trainer.options import CHECKPOINT, TrainOptions
 from trainer.recipe import Phase, Recipe
 from trainer.training import checkpoint as state
 from trainer.training import (
@@ -44,31 +43,18 @@ from trainer.training.loop import DivergenceError, Loop, Metrics, Trained
 from trainer.training.step import DROPOUT_MASKS
 
 
-def run(
-    dataset_folder: AnyPath,
-    folder: Path,
-    *,
-    recipe: Recipe,
-    weights: str = "imagenet",
-    options: Options,
-) -> None:
+def run(options: TrainOptions) -> None:
     """Trains, and saves MODEL.
-
-    Args:
-        dataset_folder: DATASET.
-        folder: MODEL.
-        recipe: what to do.
-        weights: `imagenet`, `none` or a path; see model.build.
-        options: of the run.
 
     Raises:
         RunError: the data, the weights or MODEL are at fault, or training diverged.
         UsageError: the batch does not divide by the replicas.
         KeyboardInterrupt: SIGINT or SIGTERM; the state is saved.
     """
+    folder, recipe = options.model, options.recipe
     resources.limit_arenas()
     with folder_lock.held(folder, notes=CHECKPOINT):
-        dataset = manifest.load(dataset_folder)
+        dataset = manifest.load(options.dataset)
         data.steps_per_epoch(dataset, recipe.batch_size)
         checkpoint = _checkpoint(folder)
         earlier = state.read(checkpoint)[0]
@@ -79,7 +65,7 @@ def run(
             earlier=earlier,
             folder=_cache_folder(folder, options),
         )
-        key = _key(dataset, recipe, weights, options.seed, choice)
+        key = _key(dataset, recipe, options.weights, options.seed, choice)
         if _is_finished(folder, key, recipe.epochs):
             print(f"MODEL {folder} is complete already: {recipe.epochs} epochs.")
             return
@@ -99,9 +85,7 @@ def run(
         for part in (folder, folder / CHECKPOINT, folder / snapshots.FOLDER):
             folder_lock.remove_scratch(part)
         with StopSignal() as stop, data.naming_damage(dataset):
-            _Run(dataset, folder, recipe, weights, options, strategy, key, stop).train(
-                choice
-            )
+            _Run(dataset, options, strategy, key, stop).train(choice)
         if not options.cache_folder:
             shutil.rmtree(folder / "cache", ignore_errors=True)
 
@@ -112,14 +96,12 @@ class _Run:
     def __init__(
         self,
         dataset: Dataset,
-        folder: Path,
-        recipe: Recipe,
-        weights: str,
-        options: Options,
+        options: TrainOptions,
         strategy: tf.distribute.Strategy,
         key: dict[str, Any],
         stop: StopSignal,
     ) -> None:
+        folder, recipe = options.model, options.recipe
         self._dataset, self._folder, self._recipe = dataset, folder, recipe
         self._options, self._strategy, self._key = options, strategy, key
         self._stop, self._watchdog = stop, HangDetector(options.hang_minutes)
@@ -133,7 +115,7 @@ class _Run:
                 height=dataset.image.height,
                 width=dataset.image.width,
                 classes=len(dataset.classes),
-                weights="none" if earlier else weights,
+                weights="none" if earlier else options.weights,
                 recipe=recipe,
             )
         self._begin(recipe.phase(self._last_epoch()))
@@ -365,7 +347,7 @@ def _checkpoint(folder: Path) -> Path:
     return folder / CHECKPOINT / "state.npz"
 
 
-def _cache_folder(folder: Path, options: Options) -> Path:
+def _cache_folder(folder: Path, options: TrainOptions) -> Path:
     return options.cache_folder or folder / "cache"
 
 

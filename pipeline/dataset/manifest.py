@@ -9,6 +9,7 @@ from pipeline.dataset import record
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system import io_errors
+from pipeline.system.command_line import option
 from pipeline.system.errors import RunError
 
 VERSION = 1
@@ -26,23 +27,23 @@ _RESTORE = "Restore it, or make the dataset again: `make shards` with ARGS=--ove
 
 @dataclass(frozen=True, kw_only=True)
 class ImageContract:
-    """How every stored image was made; what a model was trained on.
+    """How every stored image was made; what a model was trained on."""
 
-    Attributes:
-        height, width: pixels.
-        resize: `stretch` ignores the aspect ratio, `crop` cuts the longer side
-            around the centre, `pad` adds black borders.
-        quality: of the stored JPEG, 1 to 100.
-        chroma: colour subsampling of the stored JPEG, `420` or `444`.
-        format: of the stored image.
-    """
-
-    height: int
-    width: int
-    resize: str = "stretch"
-    quality: int = 90
-    chroma: str = "420"
-    format: str = "jpeg"
+    height: int = option("Sets the rows of a stored image, in pixels.", lower_bound=1)
+    width: int = option("Sets the columns of a stored image, in pixels.", lower_bound=1)
+    resize: str = option(
+        "Says what becomes of the aspect ratio: stretch ignores it, crop cuts the "
+        "longer side around the centre, pad adds black borders.",
+        "stretch",
+        choices=RESIZES,
+    )
+    quality: int = option(
+        "Sets the quality of a stored JPEG.", 90, lower_bound=1, upper_bound=100
+    )
+    chroma: str = option(
+        "Sets the colour subsampling of a stored JPEG.", "420", choices=CHROMAS
+    )
+    format: str = "jpeg"  # of a stored image
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:

@@ -22,13 +22,16 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.dataset.manifest import MANIFEST, Dataset, Shard
 from pipeline.storage import atomic
+from pipeline.storage.flag_paths import local_path_option
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system import resources
+from pipeline.system.command_line import option
 from pipeline.system.console import in_bytes
 from pipeline.system.errors import RunError
 
@@ -39,6 +42,23 @@ _DEAD_SECONDS = 3600.0  # without a byte, after which nobody writes to a scratch
 _SHARD = re.compile(r"[0-9a-f]{64}\.tfrecord")
 _SCRATCH = re.compile(r"\.scratch-.*[0-9a-f]{64}\.tfrecord")  # of atomic.commit_path
 _PLACE: dict[str, Any] = {}  # as flags said
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardCacheOptions:
+    """Where shards of a store are fetched to; see cache_at."""
+
+    shard_cache: Path | None = local_path_option(
+        "Names the folder of vgg16-shards-UID, where shards go that are fetched from a "
+        "store; by default the one for temporary files.",
+        None,
+    )
+    shard_cache_bytes: int | None = option(
+        "Limits the bytes of the fetched shards; by default to a tenth of the free "
+        "disk.",
+        None,
+        lower_bound=1,
+    )
 
 
 class ShardCache:

@@ -1,11 +1,29 @@
 """Paths that flags name, of files or of objects."""
 
 from collections.abc import Sequence
+from dataclasses import MISSING
 from pathlib import Path
+from typing import Any
 
 from pipeline.storage import object_paths
 from pipeline.storage.object_paths import AnyPath
+from pipeline.system.command_line import option
 from pipeline.system.errors import UsageError
+
+
+def path_option(help: str, default: Any = MISSING, *, name: str = "") -> Any:
+    """Declares a field that is an AnyPath; see command_line.option."""
+    return option(help, default, name=name, read=lambda text, _: path(text))
+
+
+def local_path_option(help: str, default: Any = MISSING, *, name: str = "") -> Any:
+    """Declares a field that is a Path of this machine; see command_line.option."""
+    return option(help, default, name=name, read=local_path)
+
+
+def paths_option(help: str) -> Any:
+    """Declares a field that is one AnyPath or several; see `paths`."""
+    return option(help, read=paths, repeated=True)
 
 
 def path(text: str) -> "AnyPath":

@@ -1,18 +1,18 @@
 """What a program says and how it ends: progress, errors in a paragraph, exit codes."""
 
+import contextlib
 import difflib
+import os
+import select
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, TextIO
 
 from absl import flags
 from tqdm import tqdm
 
 from pipeline.system import io_errors
 from pipeline.system.errors import RunError, UsageError
-
-if TYPE_CHECKING:
-    pass
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
@@ -39,19 +39,50 @@ def main(
     words = list(argv[1:])
     cut = words.index("--") if "--" in words else len(words)
     own, passed_on = words[:cut], words[cut + 1 :]
-    try:
+
+    def run() -> None:
         if "--help" in own or "-h" in own:
-            print(about.strip(), flags.FLAGS.main_module_help(), sep="\n")
-            return DONE
-        verb = _parse([argv[0], *own], verbs, default, moved or {})
-        verbs[verb](passed_on)
+            with contextlib.suppress(BrokenPipeError):
+                print(about.strip(), flags.FLAGS.main_module_help(), sep="\n")
+            return
+        try:
+            verb = _parse([argv[0], *own], verbs, default, moved or {})
+            verbs[verb](passed_on)
+        except UsageError as error:
+            raise UsageError(f"{error} (--help lists the flags)") from error
+
+    return exit_code(run)
+
+
+def exit_code(run: Callable[[], None]) -> int:
+    """Calls `run`, says in a paragraph what ended it, and returns the exit code.
+
+    Where nobody reads standard output any more (`| head`), what was printed last is
+    dropped. Such a pipe ends a run that prints more, and no run that is done.
+    """
+    code = _code_of(run)
+    error = _flush(sys.stdout)
+    if error and not isinstance(error, BrokenPipeError) and code == DONE:
+        return _complain(str(io_errors.failure(error)), FAILED)
+    return code
+
+
+def _code_of(run: Callable[[], None]) -> int:
+    try:
+        run()
     except UsageError as error:
-        return _complain(f"{error} (--help lists the flags)", MISUSED)
+        return _complain(str(error), MISUSED)
     except RunError as error:
         return _complain(str(error), FAILED)
     except (OSError, MemoryError) as error:
         if isinstance(error, OSError) and not error.errno:
             raise  # not the system's: a defect
+        if isinstance(error, BrokenPipeError) and _nobody_reads_stdout():
+            return _complain(
+                "nobody reads standard output any more. What was committed is kept: "
+                "run the same command again to go on, with its output to a file.",
+                FAILED,
+            )
         return _complain(str(io_errors.failure(error)), FAILED)
     except KeyboardInterrupt:
         return _complain(
@@ -60,6 +91,29 @@ def main(
             INTERRUPTED,
         )
     return DONE
+
+
+def _nobody_reads_stdout() -> bool:
+    """Says whether standard output is a pipe whose other end is closed."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # errors are always reported
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _flush(stream: TextIO | None) -> OSError | None:
+    """Writes what was printed; returns the error that it cannot be written.
+
+    What cannot be written is dropped, or Python would try again as it ends.
+    """
+    if stream is None:  # it was closed before Python began
+        return None
+    try:
+        stream.flush()
+    except OSError as error:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
+        return error
+    return None
 
 
 def _parse(
@@ -163,5 +217,7 @@ class _Lines:
 
 
 def _complain(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    with contextlib.suppress(BrokenPipeError):  # of `2>&1 | head`
+        print(f"error: {message}", file=sys.stderr)
+    _flush(sys.stderr)
     return code

@@ -10,6 +10,7 @@ import google_crc32c
 import numpy as np
 import zstandard
 
+from pipeline.system.command_line import option
 from pipeline.system.errors import UsageError
 from predictor.format import csv_writer
 
@@ -24,20 +25,22 @@ EXTENSIONS = {"none": ".csv", "gzip": ".csv.gz", "zstd": ".csv.zst"}
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """How rows are written.
+    """How rows are written."""
 
-    Attributes:
-        kind: `probabilities` (of every class), `top_k` (classes and probabilities) or
-            `submission` (of the best class, for Kaggle's landmarks).
-        top_k: classes in a row of `top_k`.
-        compression: of CSV.
-        parquet: in place of CSV.
-    """
-
-    kind: str = "probabilities"
-    top_k: int = 5
-    compression: str = "none"
-    parquet: bool = False
+    kind: str = option(
+        "Chooses the rows: probabilities of every class, top_k (the best classes and "
+        "their probabilities), or Kaggle's `id,landmarks` (submission).",
+        "probabilities",
+        choices=KINDS,
+        name="format",
+    )
+    top_k: int = option(
+        "Sets how many classes a row of --format=top_k has.", 5, lower_bound=1
+    )
+    compression: str = option(
+        "Chooses how CSVs are compressed.", "none", choices=COMPRESSIONS
+    )
+    parquet: bool = option("Writes Parquet in place of CSV.", False)
 
     def __post_init__(self) -> None:
         if self.parquet and self.compression != "none":

@@ -23,6 +23,7 @@ from pipeline.flink_cluster import __main__ as flink
 from pipeline.flink_cluster import distribution
 from pipeline.flink_cluster.__main__ import Cluster
 from pipeline.flink_cluster.background import BackgroundProcess
+from pipeline.options import ShardsOptions
 from pipeline.runners import flink as flink_engine
 from pipeline.runners import flink_rest
 from pipeline.shards import finalize
@@ -349,12 +350,14 @@ def test_our_shards_outlive_a_task_manager(
     monkeypatch.setattr(preprocess, "Crew", OnFlink)
     dataset = tmp_path / "dataset"
     preprocess.run(
-        photos,
-        dataset,
-        contract=ImageContract(height=32, width=40),
-        shards=8,
-        max_reject_fraction=0.1,
-        workers=1,
+        ShardsOptions(
+            images=photos,
+            dataset=dataset,
+            contract=ImageContract(height=32, width=40),
+            shards=8,
+            max_reject_fraction=0.1,
+            workers=1,
+        )
     )
     assert checksums(dataset) == locally
 

@@ -15,6 +15,7 @@ from pipeline import preprocess, verify
 from pipeline.dataset import manifest, shard_cache, sidecar
 from pipeline.dataset.manifest import Dataset, ImageContract
 from pipeline.images import conversion
+from pipeline.options import ShardsOptions
 from pipeline.shards import image_in_progress, isolated_process, plan
 from pipeline.sources.listing import ImageRef
 from pipeline.storage import atomic
@@ -239,7 +240,7 @@ def test_photos_of_a_store_are_predicted(
 ) -> None:
     from predictor import predict
     from predictor.format.file_format import Format
-    from predictor.request import PredictionRequest
+    from predictor.options import PredictionRequest, PredictOptions
 
     remote = put_tree(images / "test", bucket / "photos")
     for source, out in (
@@ -253,25 +254,27 @@ def test_photos_of_a_store_are_predicted(
             format=Format(),
             max_reject_fraction=1,
         )
-        predict.run(order, cpu=True)
+        predict.run(PredictOptions(request=order, cpu=True))
     copy = get_tree(bucket / "predictions", tmp_path / "copy")
     assert tree(copy) == tree(tmp_path / "predictions")
     order = PredictionRequest(
         model=model, folder=bucket / "predictions", images=remote, format=Format()
     )
-    predict.run(order, cpu=True)
+    predict.run(PredictOptions(request=order, cpu=True))
 
 
 def make(images: AnyPath, dataset: AnyPath) -> None:
     """As `made_dataset`, in this process."""
     preprocess.run(
-        images,
-        dataset,
-        contract=ImageContract(height=HEIGHT, width=WIDTH),
-        shards=2,
-        max_reject_fraction=0.1,
-        workers=1,
-        beam_arguments=["--direct_running_mode=in_memory"],
+        ShardsOptions(
+            images=images,
+            dataset=dataset,
+            contract=ImageContract(height=HEIGHT, width=WIDTH),
+            shards=2,
+            max_reject_fraction=0.1,
+            workers=1,
+            beam_arguments=["--direct_running_mode=in_memory"],
+        )
     )
 
 

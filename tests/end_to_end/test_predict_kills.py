@@ -37,7 +37,7 @@ def predict(model: Path, folder: Path, source: dict, environment: dict) -> None:
     from pipeline.system.errors import RunError
     from predictor import predict
     from predictor.format.file_format import Format
-    from predictor.request import PredictionRequest
+    from predictor.options import PredictionRequest, PredictOptions
 
     log = os.open(folder.parent / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (sys.stdout, sys.stderr):
@@ -49,7 +49,7 @@ def predict(model: Path, folder: Path, source: dict, environment: dict) -> None:
         model=model, folder=folder, format=Format(), max_reject_fraction=1, **source
     )
     try:
-        predict.run(order, batch_size=2, writers=2, cpu=True)
+        predict.run(PredictOptions(request=order, batch_size=2, writers=2, cpu=True))
     except KeyboardInterrupt:
         sys.exit(130)
     except RunError:
@@ -90,16 +90,19 @@ def source(request: pytest.FixtureRequest, photos: Path) -> dict[str, Path]:
         return {"images": photos}
     from pipeline import preprocess
     from pipeline.dataset.manifest import ImageContract
+    from pipeline.options import ShardsOptions
 
     dataset = photos.parent / "dataset"
     preprocess.run(
-        photos,
-        dataset,
-        contract=ImageContract(height=HEIGHT, width=WIDTH),
-        shards=12,
-        max_reject_fraction=0.1,
-        workers=1,
-        beam_arguments=["--direct_running_mode=in_memory"],
+        ShardsOptions(
+            images=photos,
+            dataset=dataset,
+            contract=ImageContract(height=HEIGHT, width=WIDTH),
+            shards=12,
+            max_reject_fraction=0.1,
+            workers=1,
+            beam_arguments=["--direct_running_mode=in_memory"],
+        )
     )
     return {"dataset": dataset}
 

@@ -14,6 +14,7 @@ import pytest
 
 from pipeline import preprocess
 from pipeline.dataset.manifest import ImageContract
+from pipeline.options import ShardsOptions
 from tests.support.files import REPOSITORY, tree
 from tests.support.kill_steps import kill_before_step
 from tests.support.photos import HEIGHT, WIDTH, jpeg, photo
@@ -28,13 +29,15 @@ SHARDS = 12
 def make(images: Path, folder: Path) -> None:
     """As the command line of `start` does, in this process."""
     preprocess.run(
-        images,
-        folder,
-        contract=ImageContract(height=HEIGHT, width=WIDTH),
-        shards=SHARDS,
-        max_reject_fraction=0.1,
-        workers=1,
-        beam_arguments=["--direct_running_mode=in_memory"],
+        ShardsOptions(
+            images=images,
+            dataset=folder,
+            contract=ImageContract(height=HEIGHT, width=WIDTH),
+            shards=SHARDS,
+            max_reject_fraction=0.1,
+            workers=1,
+            beam_arguments=["--direct_running_mode=in_memory"],
+        )
     )
 
 

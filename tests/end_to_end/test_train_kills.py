@@ -48,7 +48,7 @@ def train(
     dataset: Path, folder: Path, cache: str, kill_before: int | None = None
 ) -> None:
     """In a process of its own; it ends with the program's exit code."""
-    from trainer.options import Options
+    from trainer.options import TrainOptions
     from trainer.train import run
 
     log = os.open(folder.parent / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -56,11 +56,18 @@ def train(
         os.dup2(log, stream.fileno())
     if kill_before is not None:
         kill_before_step(kill_before)
-    # Saved after every step.
-    options = Options(seed=3, cpu=True, save_minutes=0, cache=cache)
-    recipe = RECIPES_BY_CACHE[cache]
+    options = TrainOptions(
+        dataset=dataset,
+        model=folder,
+        recipe=RECIPES_BY_CACHE[cache],
+        weights="none",
+        seed=3,
+        cpu=True,
+        save_minutes=0,  # saved after every step
+        cache=cache,
+    )
     try:
-        run(dataset, folder, recipe=recipe, weights="none", options=options)
+        run(options)
     except KeyboardInterrupt:
         sys.exit(130)
 

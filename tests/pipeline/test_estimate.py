@@ -10,6 +10,7 @@ from pipeline import estimate
 from pipeline.dataset import manifest
 from pipeline.dataset.manifest import ImageContract
 from pipeline.estimate import Chunk, Range
+from pipeline.options import PlanOptions
 from pipeline.sources.listing import ImageRef
 from pipeline.system import parallel_timing
 from pipeline.system.errors import RunError
@@ -28,7 +29,7 @@ def _no_beam(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def plan(images: Path, dataset: Path | None = None, **options: object) -> None:
     settings = {"contract": CONTRACT, "workers": 1, **options}
-    estimate.run(images, dataset=dataset, **settings)
+    estimate.run(PlanOptions(images=images, dataset=dataset, **settings))
 
 
 def test_the_arithmetic() -> None:

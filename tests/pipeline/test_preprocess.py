@@ -16,6 +16,7 @@ import pytest
 from pipeline import preprocess
 from pipeline.dataset import manifest
 from pipeline.dataset.manifest import ImageContract
+from pipeline.options import ShardsOptions
 from pipeline.runners import execution
 from pipeline.system.errors import RunError, UsageError
 from tests.support.files import REPOSITORY, tree
@@ -31,7 +32,13 @@ def make(images: Path | list[Path], folder: Path, **options: object) -> None:
     """As the command line does, in this process."""
     settings = {"max_reject_fraction": 0.1, "workers": 1, "shards": 2, **options}
     preprocess.run(
-        images, folder, contract=CONTRACT, beam_arguments=IN_MEMORY, **settings
+        ShardsOptions(
+            images=images,
+            dataset=folder,
+            contract=CONTRACT,
+            beam_arguments=IN_MEMORY,
+            **settings,
+        )
     )
 
 
@@ -316,8 +323,8 @@ def test_a_csv_says_what_class_folders_say(
         archive.add(photos, ".")
     options = {"validation_fraction": 0.4, "shards": 1}
     make(photos, tmp_path / "folders", **options)
-    make(photos, tmp_path / "csv", csv=csv, **options)
-    make(tmp_path / "photos.tar", tmp_path / "tar", csv=csv, **options)
+    make(photos, tmp_path / "csv", manifest=csv, **options)
+    make(tmp_path / "photos.tar", tmp_path / "tar", manifest=csv, **options)
     made = tree(tmp_path / "folders")
     assert tree(tmp_path / "csv") == tree(tmp_path / "tar")
     for name in made.keys() - {"dataset.json"}:
@@ -327,7 +334,7 @@ def test_a_csv_says_what_class_folders_say(
 
     csv.write_text(f"id,label\ngone,red\n{''.join(rows[:-1])}")
     capsys.readouterr()
-    make(photos, tmp_path / "again", csv=csv, **options, max_reject_fraction=0.2)
+    make(photos, tmp_path / "again", manifest=csv, **options, max_reject_fraction=0.2)
     said = capsys.readouterr().out
     assert f"ignored: 1 files or folders, such as {photos / ids[0]}" in said
     assert "1 rejected: 1 no_file" in said
@@ -441,12 +448,14 @@ def test_a_stopped_run_goes_on(
     noted = {path: path.stat().st_mtime_ns for path in kept}
     assert sum(noted[path] == kept[path] for path in kept) >= 3
     preprocess.run(
-        many,
-        undisturbed,
-        contract=CONTRACT,
-        shards=40,
-        validation_fraction=0,
-        workers=1,
-        beam_arguments=IN_MEMORY,
+        ShardsOptions(
+            images=many,
+            dataset=undisturbed,
+            contract=CONTRACT,
+            shards=40,
+            validation_fraction=0,
+            workers=1,
+            beam_arguments=IN_MEMORY,
+        )
     )
     assert tree(folder) == tree(undisturbed)

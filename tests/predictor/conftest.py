@@ -18,14 +18,14 @@ def model(tf, tmp_path_factory: pytest.TempPathFactory, made_dataset: Path) -> P
 def run(tf, model: Path):
     from predictor import predict
     from predictor.format.file_format import Format
-    from predictor.request import PredictionRequest
+    from predictor.options import PredictionRequest, PredictOptions
 
     def run(dataset: Path | None, folder: Path, **options: object) -> pd.DataFrame:
         how = {"batch_size", "writers", "virtual_devices", "cpu"}
         settings = {"cpu": True, "model": model, "format": Format(), **options}
         wanted = {name: settings.pop(name) for name in settings.keys() - how}
         order = PredictionRequest(folder=folder, dataset=dataset, **wanted)
-        predict.run(order, **settings)
+        predict.run(PredictOptions(request=order, **settings))
         shards = sorted(folder.glob("predictions-*.csv"))
         return pd.concat([pd.DataFrame(), *map(pd.read_csv, shards)])
 

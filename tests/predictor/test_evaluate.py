@@ -167,12 +167,12 @@ def test_a_model_and_its_predictions_are_the_same(
     form: Format,
 ) -> None:
     from predictor import predict
-    from predictor.request import PredictionRequest
+    from predictor.options import PredictionRequest, PredictOptions
 
     folder = tmp_path / "predictions"
     source = {"dataset": made_dataset, "split": "validation"}
     order = PredictionRequest(model=model, folder=folder, format=form, **source)
-    predict.run(order, batch_size=4, cpu=True)
+    predict.run(PredictOptions(request=order, batch_size=4, cpu=True))
     found = run(dataset=made_dataset, predictions=folder)
     expected = json.loads((of_model / "evaluation.json").read_text())
     for value in (found, expected):

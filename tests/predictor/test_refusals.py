@@ -185,6 +185,7 @@ def make_dataset(images: Path, parent: Path, *, good: int) -> Path:
     """Like `made_dataset`, but with another test split, in six shards."""
     from pipeline import preprocess
     from pipeline.dataset.manifest import ImageContract
+    from pipeline.options import ShardsOptions
 
     root = Path(shutil.copytree(images, parent / "images"))
     shutil.rmtree(root / "test")
@@ -195,13 +196,15 @@ def make_dataset(images: Path, parent: Path, *, good: int) -> Path:
         content = jpeg(photo(number, number))
         (root / "test" / f"good {number}.jpg").write_bytes(content)
     preprocess.run(
-        root,
-        parent / "dataset",
-        contract=ImageContract(height=HEIGHT, width=WIDTH),
-        shards=6,
-        max_reject_fraction=0.9,
-        workers=1,
-        beam_arguments=["--direct_running_mode=in_memory"],
+        ShardsOptions(
+            images=root,
+            dataset=parent / "dataset",
+            contract=ImageContract(height=HEIGHT, width=WIDTH),
+            shards=6,
+            max_reject_fraction=0.9,
+            workers=1,
+            beam_arguments=["--direct_running_mode=in_memory"],
+        )
     )
     return parent / "dataset"
 
@@ -406,16 +409,19 @@ def made_of(photos: Path, dataset: Path) -> None:
     """DATASET with a test split alone, so that any model may predict it."""
     from pipeline import preprocess
     from pipeline.dataset.manifest import ImageContract
+    from pipeline.options import ShardsOptions
 
     root = dataset.parent / "test only"
     shutil.copytree(photos, root / "test")
     preprocess.run(
-        root,
-        dataset,
-        contract=ImageContract(height=HEIGHT, width=WIDTH),
-        max_reject_fraction=0.5,
-        workers=1,
-        beam_arguments=["--direct_running_mode=in_memory"],
+        ShardsOptions(
+            images=root,
+            dataset=dataset,
+            contract=ImageContract(height=HEIGHT, width=WIDTH),
+            max_reject_fraction=0.5,
+            workers=1,
+            beam_arguments=["--direct_running_mode=in_memory"],
+        )
     )
 
 
@@ -440,18 +446,21 @@ def test_ids_with_a_dot_in_a_dataset(run, own: Path, tmp_path: Path) -> None:
     """And `verify` holds the rows to the records by the same rule."""
     from pipeline import preprocess
     from pipeline.dataset.manifest import ImageContract
+    from pipeline.options import ShardsOptions
     from predictor import verify
     from predictor.format.file_format import Format
 
     csv = tmp_path / "list.csv"
     csv.write_text("id,label,split\n22.05,,test\n31.07,,test\ndeep.7.jpg,,test\n")
     preprocess.run(
-        dotted(tmp_path),
-        tmp_path / "dataset",
-        csv=csv,
-        contract=ImageContract(height=HEIGHT, width=WIDTH),
-        workers=1,
-        beam_arguments=["--direct_running_mode=in_memory"],
+        ShardsOptions(
+            images=dotted(tmp_path),
+            dataset=tmp_path / "dataset",
+            manifest=csv,
+            contract=ImageContract(height=HEIGHT, width=WIDTH),
+            workers=1,
+            beam_arguments=["--direct_running_mode=in_memory"],
+        )
     )
     sample = write_ids(tmp_path / "sample.csv", "22,", "deep.7.jpg,", "22.05,")
     for name, given in (("free", None), ("held", sample)):

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from trainer.cache.features import Features
     from trainer.data.input_pipeline import Store
 
-KINDS = ("auto", "none", "encoded", "decoded", "features")
-FEATURE_DTYPES = ("float32", "float16", "uint8")
-
 # How an epoch is ordered: a shuffle of a window of records, or a full permutation.
 WINDOW, PERMUTATION = "window", "permutation"
 

@@ -15,7 +15,7 @@ from trainer.cache import feature_extraction, features, policy
 from trainer.cache.features import Features
 from trainer.cache.policy import CacheChoice
 from trainer.data import input_pipeline as data
-from trainer.options import Options
+from trainer.options import CacheOptions
 from trainer.recipe import Recipe
 from trainer.training.step import InputSource
 
@@ -40,7 +40,7 @@ class TrainingInputs:
 def choose(
     dataset: Dataset,
     recipe: Recipe,
-    options: Options,
+    options: CacheOptions,
     *,
     earlier: Mapping[str, Any],
     folder: Path,
@@ -156,7 +156,7 @@ def _taken(folder: Path) -> int:
     return taken
 
 
-def _planned(dataset: Dataset, recipe: Recipe, options: Options) -> Features | str:
+def _planned(dataset: Dataset, recipe: Recipe, options: CacheOptions) -> Features | str:
     """Plans what could be kept of the frozen layers, or says why nothing can."""
     try:
         return features.plan(recipe, dataset.image, dtype=options.feature_dtype)

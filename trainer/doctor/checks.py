@@ -22,7 +22,7 @@ from pipeline.system.errors import RunError
 from trainer.cache import training_inputs
 from trainer.doctor import decode_rate, replica_test
 from trainer.doctor.replica_test import ChildError
-from trainer.options import Options
+from trainer.options import CacheOptions
 from trainer.recipe import Recipe
 from trainer.training import distribution
 
@@ -216,7 +216,7 @@ def _reading(dataset: Dataset) -> Finding:
 def _memory(dataset: Dataset, recipe: Recipe, folder: Path) -> Finding:
     """Says what `make train` would keep from epoch to epoch."""
     choice = training_inputs.choose(
-        dataset, recipe, Options(), earlier={}, folder=folder
+        dataset, recipe, CacheOptions(), earlier={}, folder=folder
     )
     level = ADVICE if choice.kind == "none" else OK
     return Finding(level, str(choice))

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline import preprocess
 from pipeline.dataset.manifest import ImageContract
+from pipeline.options import ShardsOptions
 from pipeline.shards import duplicates
 
 
@@ -52,12 +53,14 @@ def test_copies_are_in_the_ledger(
     shutil.copy(source, root / "test" / "copy.jpg")
     shutil.copy(root / "test" / "page.jpg", root / "test" / "page2.jpg")
     preprocess.run(
-        root,
-        tmp_path / "made",
-        contract=ImageContract(height=32, width=40),
-        max_reject_fraction=0.5,
-        workers=1,
-        beam_arguments=["--direct_running_mode=in_memory"],
+        ShardsOptions(
+            images=root,
+            dataset=tmp_path / "made",
+            contract=ImageContract(height=32, width=40),
+            max_reject_fraction=0.5,
+            workers=1,
+            beam_arguments=["--direct_running_mode=in_memory"],
+        )
     )
     value = json.loads((tmp_path / "made" / "dataset.json").read_text())
     across = ["test/copy.jpg", "train/blue/00.jpg", "train/blue/copy.jpg"]

@@ -78,44 +78,48 @@ def test_a_file_that_is_at_fault(
     assert (caught.value.reason, caught.value.detail) == ("unreadable", detail)
 
 
-@pytest.fixture
-def no_files_left() -> Iterator[list[int]]:
-    """Takes every file that this process may open; closing one gives it back."""
+@contextlib.contextmanager
+def no_files_left(seconds: float) -> Iterator[None]:
+    """Lets this process open no file for so long, or to the end of the block."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    taken = [os.open(os.devnull, os.O_RDONLY)]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 50, before[1]))
-    with contextlib.suppress(OSError):
-        while True:
-            taken.append(os.open(os.devnull, os.O_RDONLY))
-    yield taken
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)
-    for file in taken:
-        os.close(file)
+    timer = threading.Timer(
+        seconds, lambda: resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    )
+    timer.start()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        yield
+    finally:
+        timer.cancel()
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_an_error_that_passes_rejects_no_photo(
-    tmp_path: Path, no_files_left: list[int]
-) -> None:
+@pytest.fixture
+def whole_photo(tmp_path: Path) -> Path:
     path = tmp_path / "photo.jpg"
-    later = threading.Timer(0.5, lambda: os.close(no_files_left.pop()))
-    os.close(no_files_left.pop())
     path.write_bytes(b"whole")
-    no_files_left.append(os.open(os.devnull, os.O_RDONLY))
-    later.start()
-    assert image_bytes.read(str(path)) == b"whole"
+    return path
+
+
+def test_an_error_that_passes_rejects_no_photo(whole_photo: Path) -> None:
+    with no_files_left(seconds=0.5):
+        assert image_bytes.read(str(whole_photo)) == b"whole"
 
 
 def test_an_error_that_stays_stops_the_run(
-    tmp_path: Path, no_files_left: list[int], monkeypatch: pytest.MonkeyPatch
+    whole_photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(io_errors, "_FIRST_WAIT", 0.001)
-    path = tmp_path / "photo.jpg"
     message = (
-        rf"Too many open files: {path} \(tried 6 times in 0 s\)\. What was committed "
-        r"is kept: allow more open files \(ulimit -n\).*run the same command again"
+        rf"Too many open files: {whole_photo} \(tried 6 times in 0 s\)\. What was "
+        r"committed is kept: allow more open files \(ulimit -n\).*"
+        "run the same command again"
     )
-    with pytest.raises(UnavailableError, match=message):
-        image_bytes.read(str(path))
+    with (
+        no_files_left(seconds=60),
+        pytest.raises(UnavailableError, match=message),
+    ):
+        image_bytes.read(str(whole_photo))
 
 
 def limited(code: str, *, memory: int) -> subprocess.CompletedProcess[str]:

@@ -12,6 +12,7 @@ import pytest
 from pipeline import preprocess
 from pipeline.dataset import manifest, record
 from pipeline.dataset.manifest import ImageContract
+from pipeline.options import ShardsOptions
 from pipeline.system.errors import RunError
 from tests.support.files import REPOSITORY
 from tests.support.photos import CLASSES, HEIGHT, PER_CLASS, TEST, WIDTH, jpeg, photo
@@ -174,12 +175,14 @@ def one_split(tmp_path: Path, examples: int, shards: int) -> manifest.Dataset:
     for index in range(examples):
         (folder / f"{index:02d}.jpg").write_bytes(jpeg(photo(0, index)))
     preprocess.run(
-        tmp_path / "photos",
-        tmp_path / "small",
-        contract=ImageContract(height=HEIGHT, width=WIDTH),
-        shards=shards,
-        workers=1,
-        beam_arguments=["--direct_running_mode=in_memory"],
+        ShardsOptions(
+            images=tmp_path / "photos",
+            dataset=tmp_path / "small",
+            contract=ImageContract(height=HEIGHT, width=WIDTH),
+            shards=shards,
+            workers=1,
+            beam_arguments=["--direct_running_mode=in_memory"],
+        )
     )
     return manifest.load(tmp_path / "small")
 

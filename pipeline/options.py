@@ -1,0 +1,102 @@
+"""Options of the verbs of `python -m pipeline`: each field is a flag."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.dataset.manifest import ImageContract
+from pipeline.storage.flag_paths import path_option, paths_option
+from pipeline.storage.object_paths import AnyPath
+from pipeline.system.command_line import group, option, passed_on
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkersOption:
+    """How many processes work."""
+
+    workers: int = option(
+        "Sets the number of processes; by default one for each core.",
+        len(os.sched_getaffinity(0)),
+        lower_bound=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions(WorkersOption):
+    """What `plan` predicts: those of `shards`, of which DATASET may be left out."""
+
+    images: AnyPath | Sequence[AnyPath] = paths_option(
+        "Names the root of the photos, which has train/, validation/ and test/, or a "
+        "folder for each class, or tars of these; here, or in a store "
+        "(s3://BUCKET/PREFIX, gs://…, az://…). Several roots are separated by "
+        "commas, or the flag is repeated."
+    )
+    dataset: AnyPath | None = path_option(
+        "Names the folder to make, here or in a store. By default the disk of the "
+        "current folder is looked at.",
+        None,
+    )
+    manifest: AnyPath | None = path_option(
+        "Names a CSV `id,label[,split]` of the photos; IMAGES/id is the file of an id. "
+        "By default folders say what is there.",
+        None,
+    )
+    classes: AnyPath | None = path_option(
+        "Names classes.txt of another dataset, to give the same labels. By default the "
+        "classes of IMAGES are sorted by name.",
+        None,
+    )
+    contract: ImageContract = group(ImageContract, height=150, width=200)
+    shards: int | None = option(
+        "Sets the number of shards of each split; by default a shard has about 1,024 "
+        "images.",
+        None,
+        lower_bound=1,
+    )
+    validation_fraction: float = option(
+        "Sets the share of each class that validates, where IMAGES has no splits.",
+        0.1,
+        lower_bound=0,
+        upper_bound=0.9,
+    )
+    labelled_test: bool = option(
+        "Says that test/ holds a folder for each class, as train/ does.", False
+    )
+    seed: int = option(
+        "Seeds the order of the images and the choice of those that validate.",
+        0,
+        lower_bound=0,
+        upper_bound=2**31 - 1,
+    )
+    max_reject_fraction: float = option(
+        "Fails the run, once everything is tried, if a larger share of the images "
+        "cannot be used.",
+        0.01,
+        lower_bound=0,
+        upper_bound=1,
+    )
+    image_timeout: float = option(
+        "Rejects an image after so many seconds; 0 waits for ever.", 60, lower_bound=0
+    )
+    runner: str = option(
+        "Says where the job runs: local, dask, flink, dataflow, or any runner of Beam.",
+        "local",
+    )
+    overwrite: bool = option("Removes what another run left in DATASET.", False)
+    beam_arguments: Sequence[str] = passed_on()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardsOptions(PlanOptions):
+    """What `shards` makes."""
+
+    dataset: AnyPath = path_option(
+        "Names the folder to make, here or in a store; it gets TFRecord shards."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions(WorkersOption):
+    """What `verify` reads."""
+
+    dataset: AnyPath = path_option("Names DATASET, as `make shards` makes it.")
