@@ -343,7 +343,9 @@ class Bucket:
                 f"{_CREDENTIALS[self._scheme]}.",
             )
         return self._cannot(
-            what, key, f"{said}. Correct the path, the region, or the endpoint."
+            what,
+            key,
+            f"{said}. Correct the path, the endpoint, or the region (AWS_REGION).",
         )
 
     def _no_bucket(self, what: str, key: str) -> StoreError:

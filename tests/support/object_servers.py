@@ -36,6 +36,7 @@ _ACCOUNT_KEY = (
     "Gw=="
 )
 _START_SECONDS = 60
+_STATUS = {"error": 503, "refused": 403, "moved": 301}
 
 
 def gcs_emulator() -> str | None:
@@ -152,9 +153,10 @@ class Fault:
     """What happens to requests.
 
     Attributes:
-        what: `reset` before an answer; `error`, a 503; `refused`, a 403; `slow`, no
-            answer; `late`, the right one after 2 s; `cut_up`, half of what is uploaded
-            arrives; `cut_down`, half of an answer does.
+        what: `reset` before an answer; `error`, a 503; `refused`, a 403; `moved`, a 301
+            as of a bucket of another region; `slow`, no answer; `late`, the right one
+            after 2 s; `cut_up`, half of what is uploaded arrives; `cut_down`, half of
+            an answer does.
         times: how often.
         method: of the requests, or any.
         seen: how often it has happened.
@@ -234,9 +236,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif fate == "slow":
             time.sleep(2)
             self._reset(self.connection)
-        elif fate in ("error", "refused"):
+        elif fate in _STATUS:
             self.rfile.read(length)
-            self.send_response(503 if fate == "error" else 403)
+            self.send_response(_STATUS[fate])
             self.send_header("Content-Length", "0")
             self.end_headers()
         elif fate == "late":

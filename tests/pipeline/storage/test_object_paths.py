@@ -370,6 +370,16 @@ def test_no_permission(bucket: ObjectPath, proxy: Proxy) -> None:
         assert fault.seen == 1
 
 
+def test_a_bucket_of_another_region(bucket: ObjectPath, proxy: Proxy) -> None:
+    path = write(bucket / "a")
+    with (
+        proxy.failing("moved") as fault,
+        pytest.raises(StoreError, match=r"redirect .* or the region \(AWS_REGION\)"),
+    ):
+        path.read_bytes()
+    assert fault.seen == 1
+
+
 def test_a_forked_process_is_refused(bucket: ObjectPath) -> None:
     """It would hang: obstore's threads are in its parent."""
     path = write(bucket / "a")
