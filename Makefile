@@ -122,11 +122,11 @@ evaluate: install  ## How good MODEL is: numbers, tables, a page (MODEL= DATASET
 
 .PHONY: flink-up
 flink-up: install  ## A Flink cluster on this machine, for ARGS=--runner=flink (FLINK=.flink ARGS=)
-	$(RUN) pipeline.flink_cluster up --folder="$(FLINK)" $(ARGS)
+	$(RUN) tests.support.flink_cluster up --folder="$(FLINK)" $(ARGS)
 
 .PHONY: flink-down
 flink-down: install  ## End what flink-up has started (FLINK=.flink)
-	$(RUN) pipeline.flink_cluster down --folder="$(FLINK)" $(ARGS)
+	$(RUN) tests.support.flink_cluster down --folder="$(FLINK)" $(ARGS)
 
 .PHONY: test
 test: install  ## The tests that take seconds, and the whole job once (TESTS_AT_ONCE= ARGS=)

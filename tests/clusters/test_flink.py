@@ -19,16 +19,16 @@ import pytest
 
 from pipeline import preprocess
 from pipeline.dataset.manifest import ImageContract
-from pipeline.flink_cluster import __main__ as flink
-from pipeline.flink_cluster import distribution
-from pipeline.flink_cluster.__main__ import Cluster
-from pipeline.flink_cluster.background import BackgroundProcess
 from pipeline.options import ShardsOptions
 from pipeline.runners import flink as flink_engine
 from pipeline.runners import flink_rest
 from pipeline.shards import finalize
 from pipeline.system.errors import RunError
 from tests.support.files import REPOSITORY
+from tests.support.flink_cluster import __main__ as flink
+from tests.support.flink_cluster import distribution
+from tests.support.flink_cluster.__main__ import Cluster
+from tests.support.flink_cluster.background import BackgroundProcess
 from tests.support.photos import write_images
 
 FLINK = Path(os.environ.get("FLINK", REPOSITORY / ".flink"))
@@ -76,7 +76,9 @@ def running(cluster: Cluster) -> Cluster:
 @functools.cache
 def job_server() -> Path:
     if own := os.environ.get("FLINK_JOB_SERVER"):
-        return distribution.own_job_server(Path(own))
+        return flink_engine.own_job_server(
+            Path(own), flink=distribution.short(distribution.FLINK)
+        )
     try:
         return distribution.job_server(FLINK)
     except RunError as error:
