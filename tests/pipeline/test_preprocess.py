@@ -372,7 +372,7 @@ def test_a_dataset_among_the_photos_of_any_root_is_refused(
     other, csv = tmp_path / "other", tmp_path / "list.csv"
     shutil.copytree(images / "validation" / "red", other / "mauve")
     csv.write_text("id,label\nmauve/00,red\n")
-    for options in ({}, {"csv": csv}):
+    for options in ({}, {"manifest": csv}):
         with pytest.raises(RunError, match=f"is among the images of {other}"):
             make([images / "validation", other], other / "made", **options)
 

@@ -14,6 +14,7 @@ import pytest
 from pipeline.dataset import manifest
 from pipeline.storage import atomic
 from pipeline.system.errors import RunError, UsageError
+from predictor.format.file_format import Format
 from tests.support.files import tree
 from tests.support.photos import CLASSES, HEIGHT, WIDTH, jpeg, photo
 from tests.support.processes import Program
@@ -104,7 +105,6 @@ def test_a_class_named_as_the_first_column(
     options: dict = {"model": own, "images": images, "max_reject_fraction": 0.5}
     with pytest.raises(RunError, match="a class 'id', which is the name of the first"):
         run(None, folder, **options)
-    from predictor.format.file_format import Format
 
     format = Format(kind="top_k", top_k=3)
     frame = run(None, folder, **options, format=format)
@@ -133,7 +133,6 @@ def test_predictions_of_something_else_are_refused(
     folder = tmp_path / "predictions"
     run(made_dataset, folder)
     before = tree(folder)
-    from predictor.format.file_format import Format
 
     if "format" in change:
         change = {"format": Format(**change["format"])}
@@ -276,8 +275,6 @@ def test_a_disk_that_is_too_small_is_refused_before(
     """And then the folder is free for a format that takes less."""
     import keras
 
-    from predictor.format.file_format import Format
-
     pixels = keras.Input((HEIGHT, WIDTH, 3))
     x = keras.layers.GlobalAveragePooling2D()(pixels / 255)
     outputs = keras.layers.Dense(20_000, "softmax")(x)
@@ -294,7 +291,6 @@ def test_a_disk_that_is_too_small_is_refused_before(
 
 
 def test_more_than_all_classes(run, made_dataset: Path, tmp_path: Path) -> None:
-    from predictor.format.file_format import Format
 
     format = Format(kind="top_k", top_k=4)
     with pytest.raises(UsageError, match="--top_k=4, and MODEL has 3 classes"):
@@ -303,7 +299,10 @@ def test_more_than_all_classes(run, made_dataset: Path, tmp_path: Path) -> None:
 
 
 def test_a_sample_that_is_not_there(run, made_dataset: Path, tmp_path: Path) -> None:
-    options = {"sample_submission": tmp_path / "sample.csv"}
+    options = {
+        "format": Format(kind="submission"),
+        "sample_submission": tmp_path / "sample.csv",
+    }
     with pytest.raises(RunError, match=r"sample\.csv cannot be read"):
         run(made_dataset, tmp_path / "predictions", **options)
     assert not (tmp_path / "predictions").exists()
@@ -427,7 +426,6 @@ def made_of(photos: Path, dataset: Path) -> None:
 
 def test_ids_with_a_dot_and_no_extension(run, tmp_path: Path) -> None:
     """A CSV names 22.05 for the file 22.05.jpg, and so does the sample."""
-    from predictor.format.file_format import Format
 
     ids = write_ids(dotted(tmp_path) / "bare.csv", "22.05,", "31.07,", "deep.7.jpg,")
     options = {"images": ids, "format": Format(kind="submission")}
@@ -448,7 +446,6 @@ def test_ids_with_a_dot_in_a_dataset(run, own: Path, tmp_path: Path) -> None:
     from pipeline.dataset.manifest import ImageContract
     from pipeline.options import ShardsOptions
     from predictor import verify
-    from predictor.format.file_format import Format
 
     csv = tmp_path / "list.csv"
     csv.write_text("id,label,split\n22.05,,test\n31.07,,test\ndeep.7.jpg,,test\n")
@@ -486,7 +483,6 @@ def test_the_right_sample_after_a_wrong_one(
     run, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What was predicted for one sample serves another; a finished one does not."""
-    from predictor.format.file_format import Format
 
     folder = tmp_path / "predictions"
     first = write_ids(tmp_path / "first.csv", "photo 1,", "photo 9,")
