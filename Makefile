@@ -7,7 +7,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
-GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo ,gpu)
+# Not for `make help`: where a driver is in trouble, nvidia-smi takes its time.
+GPU := $(if $(filter-out help,$(MAKECMDGOALS)),$(shell nvidia-smi -L >/dev/null 2>&1 && echo ,gpu))
 EXTRAS ?=
 INSTALLED := .venv/installed-train,dev$(GPU)$(EXTRAS)
 
@@ -32,8 +33,16 @@ BEAM ?=
 # Warnings and errors of TensorFlow, not its notes.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-# $(call given,NAME): stops when a variable that a target needs was not given.
-given = $(if $($(1)),,$(error $(1) is missing: make $@ $(1)=…; see `make help`))
+# Variables that a target needs: looked at here, before anything is installed for it.
+needs_shards := IMAGES DATASET
+needs_plan := IMAGES
+needs_verify := $(if $(PREDICTIONS),,DATASET)
+needs_train := DATASET MODEL
+needs_curves := MODEL
+needs_export := MODEL
+needs_predict := MODEL PREDICTIONS $(if $(IMAGES),,DATASET)
+$(foreach goal,$(MAKECMDGOALS),$(foreach name,$(needs_$(goal)),$(if $($(name)),,\
+  $(error $(name) is missing: make $(goal) $(name)=…; see `make help`))))
 
 .PHONY: help
 help:  ## This list
@@ -70,12 +79,10 @@ demo: install  ## The whole job on painted sample photos: no network, no GPU (DE
 
 .PHONY: shards
 shards: install  ## IMAGES → DATASET, once (IMAGES= DATASET= ARGS= BEAM=)
-	$(call given,IMAGES)$(call given,DATASET)
 	$(RUN) pipeline shards --images="$(IMAGES)" --dataset="$(DATASET)" $(ARGS) $(if $(BEAM),-- $(BEAM))
 
 .PHONY: plan
 plan: install  ## What `make shards` would take: time, size, disk (IMAGES= DATASET= ARGS=)
-	$(call given,IMAGES)
 	$(RUN) pipeline plan --images="$(IMAGES)" $(if $(DATASET),--dataset="$(DATASET)") $(ARGS) $(if $(BEAM),-- $(BEAM))
 
 .PHONY: verify
@@ -83,18 +90,16 @@ verify: install  ## Read all of DATASET, or of PREDICTIONS, and name what is wro
 ifdef PREDICTIONS
 	$(RUN) predictor verify --predictions="$(PREDICTIONS)" $(if $(DATASET),--dataset="$(DATASET)") $(if $(MODEL),--model="$(MODEL)") $(ARGS)
 else
-	$(call given,DATASET)
 	$(RUN) pipeline verify --dataset="$(DATASET)" $(ARGS)
 endif
 
 .PHONY: train
 train: install  ## DATASET → MODEL (DATASET= MODEL= RECIPE=article ARGS=)
-	$(call given,DATASET)$(call given,MODEL)
 	$(RUN) trainer train --dataset="$(DATASET)" --model="$(MODEL)" --recipe=$(RECIPE) $(ARGS)
 
 .PHONY: bench
-bench: install  ## Measure one part of the job (BENCH=input|features|accuracy|shards|predictions DATASET= IMAGES= RECIPE=article ARGS= BEAM=)
-	$(RUN) benchmarks $(BENCH) $(if $(DATASET),--dataset="$(DATASET)") $(if $(IMAGES),--images="$(IMAGES)") --recipe=$(RECIPE) $(ARGS) $(if $(BEAM),-- $(BEAM))
+bench: install  ## Measure one part of the job (BENCH=input|features|shards|predictions DATASET= IMAGES= RECIPE=article ARGS= BEAM=)
+	$(RUN) benchmarks $(BENCH) $(if $(DATASET),--dataset="$(DATASET)") $(if $(IMAGES),--images="$(IMAGES)") $(if $(filter input features,$(BENCH)),--recipe=$(RECIPE)) $(ARGS) $(if $(BEAM),-- $(BEAM))
 
 .PHONY: doctor
 doctor: install  ## Whether this node can train (DATASET= MODEL=, both optional; RECIPE=article)
@@ -102,17 +107,14 @@ doctor: install  ## Whether this node can train (DATASET= MODEL=, both optional;
 
 .PHONY: curves
 curves: install  ## The history of a run as a picture (MODEL=)
-	$(call given,MODEL)
 	$(RUN) trainer curves --model="$(MODEL)" $(ARGS)
 
 .PHONY: export
 export: install  ## MODEL for TensorFlow Serving and LiteRT (MODEL=)
-	$(call given,MODEL)
 	$(RUN) trainer export --model="$(MODEL)" $(ARGS)
 
 .PHONY: predict
 predict: install  ## MODEL + DATASET or photos → PREDICTIONS (MODEL= DATASET= or IMAGES= SPLIT=test PREDICTIONS= ARGS= BEAM=)
-	$(call given,MODEL)$(call given,PREDICTIONS)$(if $(IMAGES),,$(call given,DATASET))
 	$(RUN) predictor predict --model="$(MODEL)" $(if $(DATASET),--dataset="$(DATASET)") $(if $(IMAGES),--images="$(IMAGES)") --split="$(SPLIT)" --predictions="$(PREDICTIONS)" $(ARGS) $(if $(BEAM),-- $(BEAM))
 
 .PHONY: evaluate

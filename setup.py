@@ -17,6 +17,7 @@ SHARDS = [
 ]
 
 TRAIN = [
+    "jinja2",  # the page of an evaluation: a template that escapes by itself
     "matplotlib",  # pictures where people would rather look: curves, bars
     "orjson",  # the fastest exact text of float32: the prediction CSVs
     "pandas",  # reads the CSVs that it and others wrote
@@ -51,6 +52,7 @@ DEV = [
     "pytest-timeout",  # ends a test that hangs, and shows where
     "pytest-xdist",  # tests on every core
     "ruff",  # make check, make format
+    "scikit-learn",  # what tests hold the metrics to
     "uv",  # make constraints: resolves every extra at once
 ]
 
@@ -61,6 +63,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["pipeline*", "trainer*", "predictor*"]),
+    package_data={"predictor.evaluation": ["*.j2"]},
     install_requires=SHARDS,
     extras_require={
         "train": TRAIN,

@@ -1,9 +1,10 @@
 """`python -m pipeline`: IMAGES → DATASET."""
 
+import signal
 import sys
 
 from pipeline.options import PlanOptions, ShardsOptions, VerifyOptions
-from pipeline.system import command_line
+from pipeline.system import command_line, console
 from pipeline.system.command_line import Verb
 
 # Stories are imported by the verbs: --help need not wait for Beam.
@@ -37,7 +38,8 @@ VERBS = {
 }
 
 if __name__ == "__main__":
-    sys.exit(
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    console.leave(
         command_line.main(
             "pipeline",
             VERBS,

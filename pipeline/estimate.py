@@ -91,7 +91,8 @@ def run(options: PlanOptions) -> None:
     Where the options name no dataset, the disk of the current folder is looked at.
 
     Raises:
-        RunError: the images are at fault, or the disk cannot hold the dataset.
+        RunError: the images are at fault, the disk cannot hold the dataset, or too many
+            images are rejected by the listing alone.
     """
     started = time.monotonic()
     listing = layout.list_images(
@@ -101,7 +102,11 @@ def run(options: PlanOptions) -> None:
         seed=options.seed,
         labelled_test=options.labelled_test,
         classes=options.classes,
+        layout=options.layout,
+        id_column=options.id_column,
+        label_column=options.label_column,
     )
+    layout.announce(listing)
     slices = plan.cut_slices(listing, count=options.shards, seed=options.seed)
     listed = time.monotonic() - started
     workers = options.workers
@@ -110,6 +115,15 @@ def run(options: PlanOptions) -> None:
     prediction = predict(chunks, slices, startup=listed + empty, workers=workers)
     images = layout.in_words(options.images)
     print("\n".join(_report(images, listing, prediction, workers)))
+    if fault := listing.beyond(options.max_reject_fraction):
+        raise RunError(f"make shards would fail: {fault}")
+    rejected = (len(listing.rejects) + prediction.rejected) / len(listing)
+    if rejected > options.max_reject_fraction:
+        print(
+            f"  verdict    make shards would likely fail at its end: about "
+            f"{rejected:.2%} of the images are rejected, and --max_reject_fraction "
+            f"allows {options.max_reject_fraction:.2%}"
+        )
     _look_at_disk(options.dataset or Path.cwd(), prediction.bytes)
 
 
@@ -217,8 +231,7 @@ def _report(
     rate = len(listing.refs) / max(1e-9, seconds.expected - prediction.startup)
     shards = ", ".join(f"{n} {split}" for split, n in prediction.shards.items())
     return [
-        f"IMAGES {images}: {len(listing):,} images, {len(listing.classes):,} classes, "
-        f"{len(listing.ignored):,} other files ignored",
+        f"IMAGES {images}: {len(listing):,} images, {len(listing.classes):,} classes",
         f"  sample     {prediction.sampled} images, {workers} workers, "
         f"{rate:,.0f} images/s",
         f"  wall time  {in_time(seconds.expected)} ({in_time(seconds.low)} to "

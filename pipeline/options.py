@@ -1,12 +1,12 @@
 """Options of the verbs of `python -m pipeline`: each field is a flag."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.dataset.manifest import ImageContract
 from pipeline.storage.flag_paths import path_option, paths_option
 from pipeline.storage.object_paths import AnyPath
+from pipeline.system import resources
 from pipeline.system.command_line import group, option, passed_on
 
 
@@ -16,7 +16,7 @@ class WorkersOption:
 
     workers: int = option(
         "Sets the number of processes; by default one for each core.",
-        len(os.sched_getaffinity(0)),
+        resources.cores(),
         lower_bound=1,
     )
 
@@ -46,6 +46,19 @@ class PlanOptions(WorkersOption):
         "classes of IMAGES are sorted by name.",
         None,
     )
+    layout: str = option(
+        "Says what folders called train, validation and test are: auto takes them for "
+        "splits and refuses photos beside them, splits leaves those out, classes takes "
+        "every folder for a class.",
+        "auto",
+        choices=("auto", "splits", "classes"),
+    )
+    id_column: str = option("Names the column of the ids in --manifest.", "id")
+    label_column: str = option(
+        "Names the column of the labels in --manifest; without a column `label`, "
+        "Kaggle's `landmark_id` is taken.",
+        "label",
+    )
     contract: ImageContract = group(ImageContract, height=150, width=200)
     shards: int | None = option(
         "Sets the number of shards of each split; by default a shard has about 1,024 "
@@ -69,8 +82,8 @@ class PlanOptions(WorkersOption):
         upper_bound=2**31 - 1,
     )
     max_reject_fraction: float = option(
-        "Fails the run, once everything is tried, if a larger share of the images "
-        "cannot be used.",
+        "Fails the run if a larger share of the images cannot be used: at once where "
+        "the listing tells, else once everything is tried.",
         0.01,
         lower_bound=0,
         upper_bound=1,
@@ -82,7 +95,11 @@ class PlanOptions(WorkersOption):
         "Says where the job runs: local, dask, flink, dataflow, or any runner of Beam.",
         "local",
     )
-    overwrite: bool = option("Removes what another run left in DATASET.", False)
+    overwrite: bool = option(
+        "Removes what an earlier run left in DATASET, also an unfinished one of the "
+        "same images and flags.",
+        False,
+    )
     beam_arguments: Sequence[str] = passed_on()
 
 

@@ -3,22 +3,23 @@
 import functools
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from pipeline.dataset import closing_summary, manifest
 from pipeline.dataset.manifest import SPLITS
+from pipeline.dataset.sidecar import ShardResult
 from pipeline.images import conversion
 from pipeline.options import ShardsOptions
 from pipeline.runners.local import LocalRunner
 from pipeline.runners.remote_shards import RemoteShardRunner
-from pipeline.shards import finalize, plan
+from pipeline.shards import finalize, plan, resume
 from pipeline.sources import layout
 from pipeline.sources.listing import Listing
-from pipeline.storage import folder_lock
-from pipeline.storage.atomic import log_path
+from pipeline.storage import folder_lock, side_files
 from pipeline.storage.noted_error import raising_noted_error
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WORK, ResumableFolder
@@ -35,7 +36,8 @@ def run(options: ShardsOptions) -> None:
     started = time.monotonic()
     images, dataset, contract = options.images, options.dataset, options.contract
     roots = images if isinstance(images, Sequence) else [images]
-    _refuse_inside(dataset, roots, named=options.manifest is not None)
+    by_folders = options.manifest is None and options.layout != "classes"
+    _refuse_inside(dataset, roots, may_have_splits=by_folders)
     # Before the listing, which may take minutes: a second run is refused at once.
     with folder_lock.held(dataset, notes=WORK):
         folders = {"images": roots, "dataset": [dataset]}
@@ -56,21 +58,37 @@ def run(options: ShardsOptions) -> None:
             seed=options.seed,
             labelled_test=options.labelled_test,
             classes=options.classes,
+            layout=options.layout,
+            id_column=options.id_column,
+            label_column=options.label_column,
         )
-        if listing.ignored:
-            named = ", ".join(sorted(listing.ignored)[:5])
-            print(f"ignored: {len(listing.ignored)} files or folders, such as {named}")
+        layout.announce(listing)
         slices = plan.cut_slices(listing, count=options.shards, seed=options.seed)
         key = _key(listing, slices, options)
         folder = ResumableFolder(dataset, manifest=manifest.MANIFEST)
-        parts = sum(len(refs) for refs in slices.values())
-        if options.overwrite and not folder.resumes(key, parts=parts):
-            folder.clear(manifest.SHARD_PATTERN, manifest.CLASSES, manifest.REJECTS)
-        if folder.start(key):
+        fault = listing.beyond(options.max_reject_fraction)
+        if fault and (options.overwrite or not folder.complete()):
+            raise RunError(fault)
+        if options.overwrite:
+            if unfinished := len(folder.committed()):
+                print(
+                    f"--overwrite: {unfinished} shards of an unfinished run are "
+                    "removed; without it a run goes on"
+                )
+            folder.clear(
+                manifest.SHARD_PATTERN,
+                manifest.CLASSES,
+                manifest.REJECTS,
+                manifest.CONFLICTS,
+            )
+        complete = folder.start(key)
+        side_files.write_source(dataset, _source(options, roots))
+        if complete:
             manifest.load(dataset)  # or names the shard that is gone since
             print(f"DATASET {dataset} is complete already; nothing to do.")
             return
         planned = plan.write_plan(dataset, slices, listing.classes)
+        before = resume.committed(dataset, plan.by_shard(slices))
         finalize.prepare(
             dataset,
             listing,
@@ -81,29 +99,49 @@ def run(options: ShardsOptions) -> None:
         with raising_noted_error(folder):
             complete = shard_runner.write(dataset, planned, contract)
         if complete:
-            _report(dataset, time.monotonic() - started)
+            _report(dataset, before, time.monotonic() - started)
 
 
-def _refuse_inside(dataset: AnyPath, roots: Sequence[AnyPath], *, named: bool) -> None:
+def _refuse_inside(
+    dataset: AnyPath, roots: Sequence[AnyPath], *, may_have_splits: bool
+) -> None:
     """Refuses a dataset among the images: a listing would take it for a class.
 
     Args:
         dataset: perhaps not there yet.
         roots: of the images.
-        named: a CSV names the images, so that splits have no folders.
+        may_have_splits: folders called like splits are splits.
     """
     around = dataset.resolve().parents
     for root in roots:
         if root.resolve() not in around or not root.is_dir():
             continue
         names = {path.name.partition(".")[0] for path in root.iterdir()}  # or a .tar
-        splits = [root / name for name in SPLITS if name in names and not named]
+        splits = [root / x for x in SPLITS if x in names and may_have_splits]
         # Beside the folders of splits nothing is listed.
         if not splits or any(split.resolve() in around for split in splits):
             raise RunError(
                 f"DATASET {dataset} is among the images of {root}. Name a folder "
                 "elsewhere."
             )
+
+
+def _source(options: ShardsOptions, roots: Sequence[AnyPath]) -> dict[str, Any]:
+    """Returns what DATASET.source.json says, which is no part of the bytes."""
+    elsewhere = {"images", "dataset", "manifest", "classes", "contract"}
+    here_alone = {"workers", "overwrite"}
+    flags = {
+        field.name: getattr(options, field.name)
+        for field in fields(options)
+        if field.name not in elsewhere | here_alone
+    }
+    return {
+        "images": [str(root) for root in roots],
+        "manifest": str(options.manifest) if options.manifest else None,
+        "classes": str(options.classes) if options.classes else None,
+        "folder": os.getcwd(),  # where these paths begin
+        "flags": flags | asdict(options.contract),
+    }
 
 
 def _key(
@@ -115,7 +153,7 @@ def _key(
     refs = sorted((ref.split, ref.id, ref.label or "") for ref in listing.refs)
     return {
         "version": manifest.VERSION,
-        "image": asdict(options.contract),
+        "image": options.contract.to_json(),
         "classes": manifest.classes_entry(listing.classes),
         "source": {
             "layout": listing.layout,
@@ -140,9 +178,15 @@ def _sha256_json(values: Iterable[Sequence[str]]) -> str:
     return digest.hexdigest()
 
 
-def _report(dataset: AnyPath, seconds: float) -> None:
-    """Prints the closing summary, and logs it beside the dataset."""
-    text = "\n".join(closing_summary.lines(dataset, manifest.read(dataset), seconds))
+def _report(dataset: AnyPath, before: Sequence[ShardResult], seconds: float) -> None:
+    """Prints the closing summary, and logs it beside the dataset.
+
+    Args:
+        dataset: complete.
+        before: the shards that an earlier run has made.
+        seconds: that this run took.
+    """
+    value = manifest.read(dataset)
+    text = "\n".join(closing_summary.lines(dataset, value, before, seconds))
     print(text)
-    with log_path(dataset).open("a") as log:
-        print(time.strftime("%Y-%m-%d %H:%M:%S"), text, file=log)
+    side_files.append_to_log(dataset, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")

@@ -19,9 +19,11 @@ from pipeline.dataset.manifest import (
     SPLITS,
     ImageContract,
     Shard,
+    ShardName,
     Split,
 )
 from pipeline.dataset.shard_check import Problems, Report, Task
+from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WORK
 from pipeline.system import console
@@ -158,21 +160,36 @@ def _read_promise(folder: AnyPath) -> Promise:
 
 
 def _misnamed(promise: Promise) -> Iterator[str]:
-    """Shards are numbered from 0, and their names say how many there are."""
+    """The shards of a generation are numbered from 0, and say how many they are."""
     for split, entry in promise.splits.items():
-        count = len(entry.shards)
-        for index, shard in enumerate(entry.shards):
-            name = manifest.shard_name(split, index, count)
-            if shard.file != name:
-                yield (
-                    f"{MANIFEST}: shard {index} of the {count} of {split} is "
-                    f"{shard.file}, not {name}"
-                )
+        generations = [_generation(shard.file) for shard in entry.shards]
+        for generation, count in sorted(Counter(generations).items()):
+            files = [
+                shard.file
+                for shard, of in zip(entry.shards, generations, strict=True)
+                if of == generation
+            ]
+            for index, file in enumerate(files):
+                name = str(ShardName(split, index, count, generation))
+                if file != name:
+                    yield (
+                        f"{MANIFEST}: shard {index} of the {count} of {split} is "
+                        f"{file}, not {name}"
+                    )
+
+
+def _generation(file: str) -> int:
+    """That of a shard; 0 for a name that is none."""
+    try:
+        return ShardName.parse(file).generation
+    except ValueError:
+        return 0
 
 
 def _strays(promise: Promise) -> Iterator[str]:
     """A finished DATASET holds the named files and no others."""
-    known = {MANIFEST, CLASSES, REJECTS, *(shard.file for shard in promise.shards)}
+    known = {MANIFEST, CLASSES, REJECTS, *_digests(promise)}
+    known |= {shard.file for shard in promise.shards}
     for name in sorted(path.name for path in promise.folder.iterdir()):
         if name == WORK:
             yield f"{name}: left by a run that was stopped; `make shards` removes it"
@@ -198,7 +215,25 @@ def _read_lists(
         raise
     except RunError as error:
         findings.add([str(error)])
+    findings.add(_changed_lists(promise))
     return classes, rejects
+
+
+def _digests(promise: Promise) -> dict[str, str]:
+    """The SHA-256 of each list beside the shards; none were kept before 0.2."""
+    digests: dict[str, str] = promise.value.get("files", {})
+    return digests
+
+
+def _changed_lists(promise: Promise) -> Iterator[str]:
+    """Lists beside the shards that are not the ones that were written."""
+    for name, wanted in _digests(promise).items():
+        path = promise.folder / name
+        if name == CLASSES or (name == REJECTS and not path.is_file()):
+            continue  # it was named already
+        found = atomic.sha256(path) if path.is_file() else "of no file"
+        if found != wanted:
+            yield f"{name}: its sha256 is {found}, {MANIFEST} promises {wanted}"
 
 
 def _tasks(promise: Promise, classes: tuple[str, ...] | None) -> list[Task]:
@@ -255,6 +290,12 @@ def _imbalances(
         counts = found[split]
         again = {"examples": counts["written"], "rejected": counts["rejected"]}
         yield from _differences(promised, again, f"splits.{split}")
+        for kind, counts in promise.value.get("originals", {}).get(split, {}).items():
+            if (images := sum(counts.values())) != entry.examples:
+                yield (
+                    f"{MANIFEST}: originals.{split}.{kind} counts {images} images, and "
+                    f"the split has {entry.examples}"
+                )
 
 
 def _draw_up(
@@ -275,8 +316,9 @@ def _draw_up(
         rejected=rejected,
         rejects=rejects,
         splits=dict(promise.splits),
-        ignored=0,
+        ignored=Counter(),
         bytes_read=0,
+        originals={},
     )
     splits: dict[str, Any] = account.to_json()["splits"]
     return splits

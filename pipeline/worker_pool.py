@@ -21,6 +21,8 @@ import grpc
 from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 from apache_beam.runners.worker.sdk_worker import SdkHarness
 
+from pipeline.system.child_process import end_with_the_parent
+
 _THREADS = 16  # requests at a time; starting a worker takes milliseconds
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # else a second pool would share the port in silence
@@ -85,7 +87,7 @@ def work(control: str, worker_id: str) -> None:
         control: HOST:PORT of the runner's control service.
         worker_id: by which the runner knows the worker.
     """
-    threading.Thread(target=_end_with_the_pool, daemon=True).start()
+    end_with_the_parent(sys.stdin.fileno())
     code = 1
     try:
         SdkHarness(control, worker_id=worker_id).run()
@@ -96,11 +98,6 @@ def work(control: str, worker_id: str) -> None:
         print(f"the runner at {control} has gone: {error.code()}", file=sys.stderr)
     finally:
         os._exit(code)  # whatever its threads still wait for, nobody takes it
-
-
-def _end_with_the_pool() -> None:
-    os.read(sys.stdin.fileno(), 1)
-    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,24 @@
 """How good predictions are: totals, tables, and a page to look at."""
 
-from collections.abc import Iterator, Mapping
+import contextlib
 from pathlib import Path
-
-import numpy as np
-from tqdm import tqdm
 
 from pipeline.storage import atomic, folder_lock
 from pipeline.storage.object_paths import AnyPath
-from pipeline.system import resources
-from pipeline.system.console import progress
+from pipeline.storage.resumable_folder import WORK
+from pipeline.system import console, resources
 from pipeline.system.errors import RunError
-from predictor.evaluation import labels as truth
-from predictor.evaluation import results, source, tables
-from predictor.evaluation.label_join import match
-from predictor.evaluation.labels import ClassIndex, Labels
+from predictor.evaluation import page, results, source
+from predictor.evaluation.image_table import ImageTable
+from predictor.evaluation.labels import ClassIndex, Labels, read_labels
 from predictor.evaluation.results import Evaluation
 from predictor.evaluation.source import EvaluationSource
-from predictor.format.row_batch import RowBatch
-from predictor.page import evaluation_page, thumbnails
+from trainer.training.interruptions import StopSignal
 
+_FILES = (
+    *(results.CLASSES, results.CONFUSIONS, results.MISTAKES),
+    *(page.FILE, results.FILE),
+)
 _ODD = ("distractors", "without_prediction", "without_label", "unknown_class")
 
 
@@ -53,10 +52,12 @@ def run(
     Raises:
         UsageError: there is nothing to evaluate, or nothing to hold it to.
         RunError: the images are not labelled, what was given does not fit, or is
-            damaged.
+            damaged; or the folder has files of others.
+        KeyboardInterrupt: SIGINT or SIGTERM.
     """
     resources.limit_arenas()
     with folder_lock.held(output):
+        _refuse_files_of_others(output)
         given = source.load(
             dataset=dataset,
             model=model,
@@ -64,79 +65,104 @@ def run(
             predictions=predictions,
             labelled=bool(labels),
         )
-        classes = given.classes()
-        numbers = ClassIndex(classes)
-        told = _truth(given, labels, numbers)
-        rows = given.rows(
-            batch_size=batch_size, virtual_devices=virtual_devices, cpu=cpu
+        known = given.classes()
+        classes = ClassIndex(known)
+        table = _collect(
+            given,
+            classes,
+            read_labels(labels, classes) if labels else None,
+            batch_size=batch_size,
+            virtual_devices=virtual_devices,
+            cpu=cpu,
         )
-        with progress(given.images, "evaluate") as bar:
-            matched = match(_counted(rows, bar), told, numbers)
         found = Evaluation(
             title=given.title,
             source={
                 **given.source,
                 "labels": atomic.sha256(labels) if labels else None,
             },
-            classes=numbers.names,
-            known=len(classes),
-            matched=matched,
-            frequency=given.frequency(numbers.names),
+            classes=classes.names,
+            known=len(known),
+            images=table.joined(),
+            frequency=given.frequency(classes.names),
         )
         _refuse_other_classes(found)
-        _write(output, found, _pictures(given, found))
+        _write(output, found, page.html(found, table.pictures))
         print(_in_words(found, output))
 
 
-def _truth(
-    given: EvaluationSource, labels: AnyPath | None, numbers: ClassIndex
-) -> Labels:
-    if labels:
-        return truth.of_csv(labels, numbers)
-    assert given.dataset
-    return truth.of_split(given.dataset, given.split, numbers)
+def _collect(
+    given: EvaluationSource,
+    classes: ClassIndex,
+    labels: Labels | None,
+    *,
+    batch_size: int,
+    virtual_devices: int | None,
+    cpu: bool,
+) -> ImageTable:
+    """Predicts or reads all images, a part at a time in memory."""
+    if labels is None:
+        given.check_labels()
+    table = ImageTable(classes, labels)
+    parts = given.parts(batch_size=batch_size, virtual_devices=virtual_devices, cpu=cpu)
+    # TensorFlow would make errors of its own of what interrupts it.
+    with (
+        StopSignal() as stop,
+        stop.put_off(),
+        contextlib.closing(parts),
+        console.progress(given.images, "evaluate") as bar,
+    ):
+        for part in parts:
+            if stop.requested:
+                raise KeyboardInterrupt
+            table.add(part)
+            bar.update(len(part[0].ids))
+    return table
 
 
-def _counted(rows: Iterator[RowBatch], bar: tqdm) -> Iterator[RowBatch]:
-    for part in rows:
-        yield part
-        bar.update(len(part.ids))
-
-
-def _refuse_other_classes(found: Evaluation) -> None:
-    """Labels that are all strange to the model are those of another list."""
-    outcomes, labelled = found.outcomes, found.counts["labelled"]
-    labels = outcomes.labels[outcomes.labelled]
-    predicted = outcomes.predicted[outcomes.answered]
-    if found.known:
-        strange = found.unknown_class == labelled
-    else:
-        strange = not np.isin(predicted, labels).any()
-    if strange:
+def _refuse_files_of_others(output: Path) -> None:
+    """Refuses a folder whose files of the same names no evaluation has written."""
+    there = {path.name for path in output.iterdir()}
+    if WORK in there:  # left by an evaluation that was killed while it wrote
+        return
+    file = output / results.FILE
+    if file.is_file() and {"metrics", "version"} <= atomic.read_json(file).keys():
+        return
+    if others := [name for name in _FILES if name in there]:
         raise RunError(
-            f"none of the {labelled} labels names a class of the model: one is "
-            f"{found.classes[labels[0]]!r}, and a prediction is "
-            f"{found.classes[predicted[0]]!r}. Give labels by the names of classes.txt."
+            f"{output.absolute()} has a file {others[0]!r} that no evaluation wrote. "
+            "It would be replaced: name another folder (--evaluation), or remove it."
         )
 
 
-def _pictures(given: EvaluationSource, found: Evaluation) -> dict[str, bytes]:
-    """Of the worst mistakes."""
-    if not given.predicted:
-        return {}
-    return thumbnails.of(given.predicted, given.split, evaluation_page.worst(found))
+def _refuse_other_classes(found: Evaluation) -> None:
+    """Refuses labels that are all strange to the model: they are of another list."""
+    labelled = found.images[found.images["labelled"]]
+    answered = found.images[found.images["_merge"] == "both"]
+    if found.known:
+        strange = found.unknown_class == len(labelled)
+    else:
+        strange = not answered["predicted"].isin(labelled["label"]).any()
+    if strange:
+        label, predicted = labelled["label"].iloc[0], answered["predicted"].iloc[0]
+        raise RunError(
+            f"none of the {len(labelled)} labels names a class of the model: one is "
+            f"{found.classes[label]!r}, and a prediction is "
+            f"{found.classes[predicted]!r}. Give labels by the names of classes.txt."
+        )
 
 
-def _write(output: Path, found: Evaluation, pictures: Mapping[str, bytes]) -> None:
+def _write(output: Path, found: Evaluation, text: str) -> None:
     """Commits the files; evaluation.json comes last, and an earlier one goes first."""
-    output.mkdir(parents=True, exist_ok=True)
-    folder_lock.remove_scratch(output)
+    work = output / WORK  # tells a killed evaluation from files of others
+    work.mkdir(parents=True, exist_ok=True)
+    folder_lock.remove_scratch(work)
     (output / results.FILE).unlink(missing_ok=True)
-    tables.write(output, found)
-    atomic.write_text(
-        output / evaluation_page.FILE, evaluation_page.html(found, pictures)
-    )
-    atomic.write_json(output / results.FILE, found.to_json())
+    for name, content in {**found.csvs(), page.FILE: text.encode()}.items():
+        with atomic.commit(output / name, scratch=work) as file:
+            file.write(content)
+    atomic.write_json(output / results.FILE, found.to_json(), scratch=work)
+    atomic.remove_tree(work)
 
 
 def _in_words(found: Evaluation, output: Path) -> str:
@@ -153,5 +179,5 @@ def _in_words(found: Evaluation, output: Path) -> str:
     return (
         f"{', '.join(totals)}\n"
         f"EVALUATION {output}: {found.counts['labelled']} labelled images"
-        f"{''.join(odd)}; look at {output / evaluation_page.FILE}"
+        f"{''.join(odd)}; look at {output / page.FILE}"
     )

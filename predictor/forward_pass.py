@@ -54,10 +54,15 @@ class ForwardPass:
         if missing := -len(images) % replicas:
             images = np.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)])
         parts = np.split(images, replicas)
+
+        def on_device(context: tf.distribute.experimental.ValueContext) -> tf.Tensor:
+            index = context.replica_id_in_sync_group
+            # Or all of them would go to the first device, and from there to the others.
+            with tf.device(self._strategy.extended.worker_devices[index]):
+                return tf.constant(parts[index])
+
         return self._step(
-            self._strategy.experimental_distribute_values_from_function(
-                lambda context: tf.constant(parts[context.replica_id_in_sync_group])
-            )
+            self._strategy.experimental_distribute_values_from_function(on_device)
         )
 
     def _fetched(self, batch: Batch, launched: Any) -> tuple[Batch, np.ndarray]:

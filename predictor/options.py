@@ -74,7 +74,8 @@ class PredictOptions(BatchOption, DeviceOptions, ShardCacheOptions, WorkersOptio
 
     request: PredictionRequest = group(PredictionRequest)
     writers: int | None = option(
-        "Sets the number of processes that write; by default 2 for each GPU, else 1.",
+        "Sets the number of processes that write, with --runner=local; by default 2 "
+        "for each GPU, else 1.",
         None,
         lower_bound=1,
     )
@@ -90,6 +91,11 @@ class PredictOptions(BatchOption, DeviceOptions, ShardCacheOptions, WorkersOptio
             raise UsageError(
                 "nothing takes what follows `--` without another --runner: "
                 f"{' '.join(self.beam_arguments)}"
+            )
+        if self.runner != "local" and self.writers:
+            raise UsageError(
+                "--writers is for --runner=local: a worker of another runner writes "
+                "its shards itself. Leave it out, and use --workers"
             )
 
 
@@ -115,7 +121,8 @@ class EvaluateOptions(BatchOption, DeviceOptions, ShardCacheOptions):
         "Names PREDICTIONS that were made; by default MODEL predicts.", None
     )
     labels: AnyPath | None = path_option(
-        "Names a CSV `id,label` of PREDICTIONS; by default DATASET has the labels.",
+        "Names a CSV `id,label`, or Kaggle's `id,landmarks`; by default DATASET has "
+        "the labels.",
         None,
     )
 

@@ -12,7 +12,6 @@ from pipeline.dataset.ledger import Reject
 from pipeline.storage import folder_lock
 from pipeline.storage.resumable_folder import WORK
 from pipeline.system import console, resources
-from pipeline.system.errors import RunError
 from predictor import request
 from predictor.inputs.inputs import Batch
 from predictor.options import PredictOptions
@@ -58,8 +57,7 @@ def run(options: PredictOptions) -> None:
                 virtual_devices=options.virtual_devices, cpu=options.cpu
             )
             writers = min(options.writers or _default_writers(strategy), len(missing))
-            with _nothing_begun_if_refused(begun):
-                begun.announce(missing, writers=writers)
+            begun.announce(missing, writers=writers)
             # TensorFlow would make errors of its own of what interrupts it.
             with StopSignal() as stop, stop.put_off():
                 with strategy.scope():
@@ -82,17 +80,6 @@ def run(options: PredictOptions) -> None:
                     _write(forward.stream(batches), writing, begun.parts, stop)
         begun.finish()
         print(request.in_words(wanted.folder, time.monotonic() - started))
-
-
-@contextlib.contextmanager
-def _nothing_begun_if_refused(begun: StartedRun) -> Iterator[None]:
-    """Another format may take a folder in which nothing was committed yet."""
-    try:
-        yield
-    except RunError:
-        if not begun.parts.done():
-            begun.output.clear()
-        raise
 
 
 def _default_writers(strategy: "tf.distribute.Strategy") -> int:

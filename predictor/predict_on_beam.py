@@ -17,8 +17,7 @@ from pipeline.dataset.shard_cache import cache_at
 from pipeline.runners.progress import JobProgress
 from pipeline.runners.remote import RemoteRunner
 from pipeline.storage import atomic, folder_lock
-from pipeline.storage.atomic import log_path
-from pipeline.storage.noted_error import noting_error, raising_noted_error
+from pipeline.storage.noted_error import raising_noted_error
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WORK, ResumableFolder
 from pipeline.storage.worker_signs import announce_worker
@@ -30,6 +29,7 @@ from predictor.request import StartedRun
 from predictor.writing import writers
 
 _Cache = tuple[Path | None, int | None]  # see shard_cache.cache_at
+_Devices = tuple[int | None, bool]  # virtual_devices, cpu
 
 _TURN = threading.Lock()  # of the threads of a worker
 
@@ -38,7 +38,8 @@ def run(options: PredictOptions) -> None:
     """Has every image predicted once, or goes on where an earlier run stopped.
 
     The workers reach all of the request under the same names. The shard cache is that
-    of each worker's machine, for a dataset in a store.
+    of each worker's machine, for a dataset in a store; the devices are those of a
+    worker.
 
     Raises:
         RunError: as `predict.run`; or the runner failed.
@@ -71,6 +72,7 @@ def run(options: PredictOptions) -> None:
             wanted=wanted,
             batch_size=options.batch_size,
             shard_cache=(options.shard_cache, options.shard_cache_bytes),
+            devices=(options.virtual_devices, options.cpu),
         )
         complete = functools.partial(_complete, wanted)
         with (
@@ -79,10 +81,10 @@ def run(options: PredictOptions) -> None:
                 begun.output, begun.parts.work, planned, what="predict"
             ) as watch,
         ):
-            work = Job(functools.partial(list, watch.missing), make, complete)
+            job = Job(list(watch.missing), make, complete)
             if not watch.missing:
                 begun.finish()
-            elif not engine.run(work, watch, log_path(wanted.folder)):
+            elif not engine.run(job, watch, wanted.folder):
                 return
         print(request.in_words(wanted.folder, time.monotonic() - started))
 
@@ -91,7 +93,11 @@ class _Worker:
     """What a worker process keeps from shard to shard."""
 
     def __init__(
-        self, _run: str, wanted: PredictionRequest, shard_cache: _Cache
+        self,
+        _run: str,
+        wanted: PredictionRequest,
+        shard_cache: _Cache,
+        devices: _Devices,
     ) -> None:
         from predictor.forward_pass import ForwardPass
         from trainer import model
@@ -100,7 +106,8 @@ class _Worker:
         resources.limit_arenas()
         cache_at(*shard_cache)
         self.begun = StartedRun(wanted, alone=False)
-        strategy = distribution.strategy()
+        virtual_devices, cpu = devices
+        strategy = distribution.strategy(virtual_devices=virtual_devices, cpu=cpu)
         with strategy.scope():
             self.forward = ForwardPass(model.load(wanted.model), strategy)
 
@@ -110,24 +117,29 @@ _worker = functools.lru_cache(maxsize=1)(_Worker)
 
 
 def _make(
-    name: str, *, wanted: PredictionRequest, batch_size: int, shard_cache: _Cache
+    name: str,
+    *,
+    wanted: PredictionRequest,
+    batch_size: int,
+    shard_cache: _Cache,
+    devices: _Devices,
 ) -> None:
     """Predicts one input shard, and commits the output shard of this name."""
     from predictor.forward_pass import naming_shortage, refuse_infinite
 
     folder = wanted.folder
-    with _TURN, noting_error(folder), io_errors.explained(folder / name):
+    with _TURN, io_errors.explained(folder / name):
         if ResumableFolder(wanted.folder, manifest=MANIFEST).complete():
             return  # a runner tries a part again after the last step
         announce_worker(folder)
-        worker = _worker(atomic.run_id(), wanted, shard_cache)
+        worker = _worker(atomic.run_id(), wanted, shard_cache, devices)
         parts, source = worker.begun.parts, worker.begun.source
         position = parts.names.index(name)
         if parts.work.note(name):  # by a worker that was lost afterwards
             return
         rejects: list[Reject] = []
         batches = source.batches([position], batch_size=batch_size, at_once=1)
-        file = writers.File(
+        file = writers.OutputFile(
             parts.work, name, parts.format, worker.begun.contract.classes
         )
         with file, contextlib.closing(batches), naming_shortage(batch_size):
@@ -141,7 +153,6 @@ def _make(
 
 def _complete(wanted: PredictionRequest) -> None:
     """The last step of the job; again does nothing."""
-    with noting_error(wanted.folder):
-        begun = StartedRun(wanted, alone=False)
-        if not begun.complete:
-            begun.finish()
+    begun = StartedRun(wanted, alone=False)
+    if not begun.complete:
+        begun.finish()

@@ -55,8 +55,10 @@ class StartedRun:
         self.output = ResumableFolder(
             order.folder, manifest=predictions_manifest.MANIFEST
         )
-        _refuse_other_version(self.output)
+        _refuse_other_version(self.output, order.format)
         finished = self.output.manifest.is_file()
+        if alone and self.source.left_out:
+            print(self.source.left_out)
         if alone and not finished:
             self._refuse_early()
         # A run that is not finished may go on with what only its last step needs.
@@ -75,14 +77,24 @@ class StartedRun:
         Args:
             missing: positions of shards.
             writers: processes.
+
+        Raises:
+            RunError: the disk cannot hold it; a folder without a committed shard is
+                empty again.
         """
-        size_estimate.announce(
-            self.output.folder,
-            self.parts.format,
-            self.contract.classes,
-            rows=sum(self.source.sizes[position] for position in missing),
-            writers=writers,
-        )
+        try:
+            size_estimate.announce(
+                self.output.folder,
+                self.parts.format,
+                self.contract.classes,
+                rows=sum(self.source.sizes[position] for position in missing),
+                writers=writers,
+            )
+        except RunError:
+            # Another format may take a folder in which nothing was committed yet.
+            if not self.parts.done():
+                self.output.clear()
+            raise
 
     def finish(self) -> None:
         """Balances rows against images, and completes the folder.
@@ -195,10 +207,13 @@ def _refuse_repeated(classes: Sequence[str], format: Format) -> None:
         )
 
 
-def _refuse_other_version(output: ResumableFolder) -> None:
+def _refuse_other_version(output: ResumableFolder, format: Format) -> None:
     """The key of another release would differ in more than its version."""
-    version = {"version": predictions_manifest.VERSION}
-    if output.manifest.is_file() and (different := output.other(version)):
+    if not output.manifest.is_file():
+        return
+    if atomic.read_json(output.manifest).get("parquet") != format.parquet:
+        return  # Parquet has a version of its own: that it differs tells no release
+    if different := output.other({"version": format.version}):
         raise RunError(
             f"{output.folder} was made by another release: {different}. Name another "
             "folder, or remove this one and run again."
@@ -220,7 +235,7 @@ def _key(contract: Contract, source: Input, order: PredictionRequest) -> dict[st
     """Everything that decides the content; part of predictions.json."""
     sample = order.sample_submission
     return {
-        "version": predictions_manifest.VERSION,
+        "version": order.format.version,
         "model": contract.fingerprint,
         "classes": manifest.classes_entry(contract.classes),
         **source.key,

@@ -1,9 +1,12 @@
 """PREDICTIONS → whole, or what is wrong with them: every byte and every row read."""
 
 import contextlib
+import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
+
+import numpy as np
 
 from pipeline.dataset import ledger, manifest
 from pipeline.dataset.manifest import CLASSES, Dataset
@@ -11,12 +14,12 @@ from pipeline.dataset.shard_check import Problems
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WORK
-from pipeline.system import console, process_pool
+from pipeline.system import child_process, console
 from pipeline.system.errors import RunError, UnavailableError
 from predictor.format import file_check, predictions_manifest, reader
-from predictor.format.file_check import Report, Task
+from predictor.format.file_check import Task
 from predictor.format.predictions_manifest import MANIFEST, REJECTS
-from predictor.format.reader import Predictions
+from predictor.format.reader import DamagedFileError, Predictions
 
 _TOLD = 20  # problems that are listed; the rest is counted
 _MODEL = "model.json"  # of MODEL; trainer.model would import TensorFlow
@@ -51,18 +54,20 @@ def run(
     problems = Problems(_TOLD)
     for line in (*_names(made), *_totals(made), *_origins(made, loaded, model)):
         problems.add(line)
-    reports = process_pool.each(
+    reports = child_process.each(
         file_check.check, _tasks(made, loaded, model), workers=workers, of="verify"
     )
-    seen: dict[str, str] = {}
+    hashes: list[np.ndarray] = []
     with (
         console.progress(made.value["rows"], "verify", unit="row") as bar,
         contextlib.closing(reports),
     ):
         for report in reports:
-            _find_repeated(report, seen)
+            hashes.append(np.fromiter(map(_hash, report.ids), np.uint64))
             problems.extend(report.problems)
             bar.update(len(report.ids))
+    for line in _repeated(made, hashes):
+        problems.add(line)
     if problems.count:
         raise RunError(problems.told(f"PREDICTIONS {folder} are", _ADVICE))
     print(_summary(made, loaded, model, time.monotonic() - started))
@@ -186,12 +191,33 @@ def _classes(
     return None
 
 
-def _find_repeated(report: Report, seen: dict[str, str]) -> None:
-    """Every id once, over all files; adds them to those that were seen."""
-    for row, image_id in enumerate(report.ids, start=1):
-        if image_id in seen:
-            report.add(f"row {row}, id {image_id!r}: is in {seen[image_id]}, too")
-        seen[image_id] = f"row {row} of {report.entry.file}"
+def _hash(image_id: str) -> int:
+    digest = hashlib.blake2b(image_id.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def _repeated(made: Predictions, hashes: Sequence[np.ndarray]) -> Iterator[str]:
+    """Names ids that are there more than once, over all files.
+
+    Only files whose ids share a hash are read again: a row takes 8 bytes of memory.
+    """
+    values, counts = np.unique(
+        np.concatenate([np.empty(0, np.uint64), *hashes]), return_counts=True
+    )
+    twice = set(values[counts > 1].tolist())
+    seen: dict[str, str] = {}
+    for entry, own in zip(made.files, hashes, strict=True):
+        if twice.isdisjoint(own.tolist()):
+            continue
+        ids = (image_id for part in reader.rows(made, entry) for image_id in part.ids)
+        with contextlib.suppress(DamagedFileError):  # it is named already
+            # Of a damaged file there may be fewer hashes than rows.
+            for row, (key, image_id) in enumerate(zip(own, ids, strict=False), 1):
+                if image_id in seen:
+                    where = f"{entry.file}: row {row}, id {image_id!r}"
+                    yield f"{where}: is in {seen[image_id]}, too"
+                if int(key) in twice:
+                    seen[image_id] = f"row {row} of {entry.file}"
 
 
 def _summary(

@@ -83,7 +83,6 @@ def made_dataset(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path
                 shards=2,
                 max_reject_fraction=0.1,
                 workers=1,
-                beam_arguments=["--direct_running_mode=in_memory"],
             )
         )
 

@@ -17,13 +17,9 @@ LARGEST_FOLDER = 12
 
 
 def test_one_module_defines_flags() -> None:
-    """Flags are fields of options; benchmarks still define theirs themselves."""
+    """Flags are fields of options."""
     defining = {path for path in MODULES if "flags.DEFINE" in path.read_text()}
-    of_benchmarks = {path for path in defining if "benchmarks" in path.parts}
-    assert {path.name for path in of_benchmarks} <= {"__main__.py"}
-    assert defining - of_benchmarks == {
-        REPOSITORY / "pipeline" / "system" / "command_line.py"
-    }
+    assert defining == {REPOSITORY / "pipeline" / "system" / "command_line.py"}
 
 
 def test_no_folder_has_more_modules_than_a_reader_can_survey() -> None:
@@ -38,10 +34,23 @@ def test_no_folder_has_more_modules_than_a_reader_can_survey() -> None:
     assert crowded == {}
 
 
+def test_cores_are_those_of_the_container() -> None:
+    """Its quota counts, too; a benchmark pins its processes to some of them."""
+    asking = {
+        path
+        for path in MODULES
+        if re.search("sched_getaffinity|cpu_count", path.read_text())
+    }
+    assert asking == {
+        REPOSITORY / "pipeline" / "system" / "resources.py",
+        REPOSITORY / "benchmarks" / "harness" / "isolated.py",
+    }
+
+
 # What a program imports, and what must not come along (TensorFlow: 480 MB, 5 s).
 LIGHT = {
     "a process that writes a shard": (
-        "import pipeline.shards.isolated_process",
+        "import pipeline.system.child_process, pipeline.shards.shard_writer",
         ("tensorflow", "keras", "apache_beam", "pandas"),
     ),
     "a Beam worker": (

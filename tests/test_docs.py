@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.images import conversion, image_bytes
-from pipeline.shards import image_in_progress
+from pipeline.images import conversion, image_bytes, isolation
 from pipeline.sources import listing
 from tests.support.files import REPOSITORY
 
@@ -184,7 +183,7 @@ def test_the_reasons_of_rejection_are_those_of_the_code() -> None:
         *conversion.REASONS,
         *image_bytes.REASONS,
         *listing.REASONS,
-        *image_in_progress.REASONS,
+        *isolation.REASONS,
     }
     assert sorted(documented) == sorted(reasons)
 

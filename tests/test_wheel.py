@@ -51,6 +51,7 @@ def test_it_holds_every_module_and_no_tests(wheel: Path) -> None:
         for path in (REPOSITORY / package).rglob("*.py")
     }
     assert {name for name in names if name.endswith(".py")} == expected
+    assert "predictor/evaluation/page.html.j2" in names
 
 
 def test_every_module_can_be_imported_where_only_the_wheel_is(

@@ -57,6 +57,6 @@ if __name__ == "__main__":
             VERBS,
             argv=sys.argv,
             about=__doc__,
-            moved={"bench": "python -m benchmarks input|features|accuracy"},
+            moved={"bench": "python -m benchmarks input|features"},
         )
     )

@@ -45,13 +45,13 @@ def run(folder: Path) -> None:
 
 
 def best(rows: Sequence[Row]) -> Row | None:
-    """The epoch with the lowest validation loss; None without validation."""
+    """Returns the epoch with the lowest validation loss; None without validation."""
     validated = [row for row in rows if row["val_loss"] is not None]
     return min(validated, key=lambda row: row["val_loss"], default=None)
 
 
 def in_words(rows: Sequence[Row]) -> str:
-    """How a run stands, in a sentence."""
+    """Returns how a run stands, in a sentence."""
     lowest, last = best(rows), rows[-1]
     if lowest is None:
         return f"{last['epoch']} epochs, loss {last['loss']:.4f}; no validation"
@@ -64,7 +64,7 @@ def in_words(rows: Sequence[Row]) -> str:
 
 
 def figure(rows: Sequence[Row], *, title: str) -> Figure:
-    """Loss, accuracy, learning rate and speed over the epochs.
+    """Draws loss, accuracy, learning rate and speed over the epochs.
 
     Args:
         rows: at least one.
@@ -121,7 +121,7 @@ def _lines(
     factor: float = 1,
     style: str = "-",
 ) -> None:
-    """A line for each column that has values: its label and its colour."""
+    """Draws a line for each column that has values: its label and its colour."""
     for name, (label, colour) in columns.items():
         points = [
             (row["epoch"], factor * row[name]) for row in rows if row[name] is not None

@@ -34,27 +34,37 @@ class HangDetector:
     """Ends the process where `alive` is not called for so many minutes.
 
     It prints the stacks of all threads; the exit code is 1. Nothing that is inside a
-    hanging operation could raise.
+    hanging operation could raise. The watching thread gives its advice first; where a
+    hanging call of C keeps Python's lock, that thread cannot run, and a timer of
+    faulthandler, which needs no lock, ends the process a little later without it.
     """
 
     def __init__(self, minutes: float) -> None:
         self._minutes = minutes
+        self._look_every = 2 * minutes  # in seconds: a thirtieth of the time allowed
         self._ended = threading.Event()
 
     def __enter__(self) -> Self:
         alive()
-        threading.Thread(target=self._watch, daemon=True, name="watchdog").start()
+        self._thread = threading.Thread(
+            target=self._watch, daemon=True, name="watchdog"
+        )
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
+        self._thread.join()
+        faulthandler.cancel_dump_traceback_later()
 
     def _watch(self) -> None:
         while True:
             left = _last_progress + 60 * self._minutes - time.monotonic()
-            if self._ended.wait(max(left, 0.1)):
-                return
-            if _last_progress + 60 * self._minutes < time.monotonic():
+            if left <= 0:
                 print(_ADVICE.format(minutes=self._minutes), file=sys.stderr)
                 faulthandler.dump_traceback(all_threads=True)
                 os._exit(1)
+            # Later than this thread would, if it could, looks next.
+            faulthandler.dump_traceback_later(left + 2 * self._look_every, exit=True)
+            if self._ended.wait(min(left, self._look_every)):
+                return

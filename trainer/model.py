@@ -37,7 +37,7 @@ _MEAN = (103.939, 116.779, 123.68)
 def build(
     *, height: int, width: int, classes: int, weights: str, recipe: Recipe
 ) -> keras.Model:
-    """VGG16 from pixels to class probabilities; nothing is frozen yet.
+    """Builds VGG16 from pixels to class probabilities; nothing is frozen yet.
 
     Args:
         height, width: of the images, at least SMALLEST.
@@ -118,7 +118,7 @@ def cut(model: keras.Model, *, since: str | None = None) -> NetworkStages:
 
 
 def prefix(model: keras.Model, layer: str) -> keras.Model:
-    """From pixels to the output of a layer."""
+    """Returns the model from pixels to the output of a layer."""
     return keras.Model(model.input, model.get_layer(layer).output)
 
 
@@ -184,7 +184,7 @@ def _network(
 
 
 def _preprocessed(pixels: keras.KerasTensor, how: str) -> keras.KerasTensor:
-    """In float32: 16 bits would round before the convolutions do.
+    """Scales in float32: 16 bits would round before the convolutions do.
 
     Without weights, which a weights file would have to have.
     """
@@ -199,7 +199,7 @@ def _preprocessed(pixels: keras.KerasTensor, how: str) -> keras.KerasTensor:
 
 
 def _convolutions(inputs: keras.KerasTensor, weights: str) -> keras.Model:
-    """The 13 convolutions of VGG16 (arXiv:1409.1556) on `inputs`."""
+    """Builds the 13 convolutions of VGG16 (arXiv:1409.1556) on `inputs`."""
     if weights not in ("imagenet", "none") and not Path(weights).is_file():
         raise RunError(
             f"--weights={weights} is no file. Name one, or use imagenet or none."

@@ -22,8 +22,8 @@ class RecipeOptions:
         "Chooses what to do and with which numbers.", "article", choices=sorted(RECIPES)
     )
     epochs: int | None = option(
-        "Sets the number of epochs, which a later run may raise; by default the "
-        "recipe's.",
+        "Sets the number of epochs, which a later run may raise unless the schedule "
+        "is a cosine over them; by default the recipe's.",
         None,
     )
     batch_size: int | None = option(
@@ -72,6 +72,12 @@ class RecipeOptions:
         "all. --cache=features needs a recipe without augmentation, or none.",
         "recipe",
         choices=("recipe", "none"),
+    )
+    tf32: bool | None = option(
+        "Has GPUs since Ampere round the inputs of float32 convolutions and matrix "
+        "products to 10 bits of mantissa, which is faster; by default as the recipe "
+        "says.",
+        None,
     )
     jit: bool | None = option(
         "Compiles the frozen layers with XLA; by default as the recipe says.", None
@@ -177,6 +183,16 @@ class TrainOptions(CacheOptions, DeviceOptions, ShardCacheOptions):
         "filling or checking a cache.",
         30,
     )
+
+    def __post_init__(self) -> None:
+        if not self.save_minutes >= 0:
+            raise ValueError(
+                f"--save_minutes is {self.save_minutes}; it must be 0 or more"
+            )
+        if not self.hang_minutes > 0:
+            raise ValueError(
+                f"--hang_minutes is {self.hang_minutes}; it must be above 0"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

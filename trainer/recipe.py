@@ -34,7 +34,7 @@ class Augmentation:
 
     @property
     def changes(self) -> bool:
-        """Whether anything is on."""
+        """Returns whether anything is on."""
         return self != NO_AUGMENTATION
 
 
@@ -98,6 +98,8 @@ class Recipe:
         augmentation: of the training images.
         precision: the Keras dtype policy; `mixed_…` computes in 16 bits and keeps
             variables, head statistics and probabilities in float32.
+        tf32: let GPUs since Ampere round the inputs of float32 convolutions and matrix
+            products to 10 bits of mantissa; no other device does, whatever this says.
         jit: compile the frozen layers with XLA.
         steps_per_execution: training steps in one call of TensorFlow.
         accumulate: parts that a batch goes through the convolutions in, one after
@@ -124,6 +126,7 @@ class Recipe:
     class_weights: float = 0.0
     augmentation: Augmentation = NO_AUGMENTATION
     precision: str = "float32"
+    tf32: bool = False
     jit: bool = False
     steps_per_execution: int = 1
     accumulate: int = 1
@@ -133,7 +136,7 @@ class Recipe:
         self._check_against_each_other()
 
     def phases(self) -> tuple[Phase, ...]:
-        """One, or two with `head_epochs`."""
+        """Returns one phase, or two with `head_epochs`."""
         rest = Phase(
             self.head_epochs,
             self.epochs - self.head_epochs,
@@ -145,7 +148,7 @@ class Recipe:
         return (Phase(0, self.head_epochs, "head", self.head_learning_rate), rest)
 
     def phase(self, epoch: int) -> Phase:
-        """That of an epoch, counted from 0."""
+        """Returns the phase of an epoch, counted from 0."""
         return next(
             phase for phase in reversed(self.phases()) if phase.first_epoch <= epoch
         )
@@ -218,7 +221,7 @@ class Recipe:
             )
 
     def in_words(self) -> list[str]:
-        """A line for each field."""
+        """Returns a line for each field."""
         return [f"  {name}: {value}" for name, value in vars(self).items()]
 
 
@@ -258,6 +261,7 @@ RECIPES = {
         ),
         # No loss scaling, unlike float16: the range is that of float32.
         precision="mixed_bfloat16",
+        tf32=True,
     ),
     # Shows the whole job within minutes, on a CPU and from random weights: statistics
     # that settle within an epoch's few steps, and steps large enough to be seen.

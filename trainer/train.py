@@ -5,6 +5,7 @@ import dataclasses
 import platform
 import secrets
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,27 +65,42 @@ def run(options: TrainOptions) -> None:
             options,
             earlier=earlier,
             folder=_cache_folder(folder, options),
+            seeded=options.seed is not None,
         )
         key = _key(dataset, recipe, options.weights, options.seed, choice)
         if _is_finished(folder, key, recipe.epochs):
             print(f"MODEL {folder} is complete already: {recipe.epochs} epochs.")
             return
         state.check(checkpoint, key)
+        print(manifest.classes_in_words(dataset.classes))
+        if len(dataset.classes) == 1:
+            print(
+                f"warning: a model of one class, {dataset.classes[0]!r}, answers the "
+                "same for every image; make a DATASET with a folder for each class",
+                file=sys.stderr,
+            )
         print("\n".join([f"recipe {recipe.name}", *recipe.in_words(), str(choice)]))
         if options.seed is not None:
             keras.utils.set_random_seed(options.seed)
             tf.config.experimental.enable_op_determinism()
+        if not options.cpu and not options.virtual_devices:
+            distribution.check_precision(recipe.precision, distribution.gpus())
+        tf.config.experimental.enable_tensor_float_32_execution(recipe.tf32)
         strategy = distribution.strategy(
             virtual_devices=options.virtual_devices,
             cpu=options.cpu,
             all_reduce=options.all_reduce,
         )
         distribution.check_batch_size(
-            recipe.batch_size, strategy.num_replicas_in_sync * recipe.accumulate
+            recipe.batch_size, strategy.num_replicas_in_sync, recipe.accumulate
         )
         for part in (folder, folder / CHECKPOINT, folder / snapshots.FOLDER):
             folder_lock.remove_scratch(part)
-        with StopSignal() as stop, data.naming_damage(dataset):
+        with (
+            StopSignal() as stop,
+            data.naming_damage(dataset),
+            distribution.naming_device_errors(recipe.batch_size),
+        ):
             _Run(dataset, options, strategy, key, stop).train(choice)
         if not options.cache_folder:
             shutil.rmtree(folder / "cache", ignore_errors=True)
@@ -120,12 +136,40 @@ class _Run:
             )
         self._begin(recipe.phase(self._last_epoch()))
         self._inputs: TrainingInputs | None = None
-        self._next_save = 0.0
+        self._next_save = time.monotonic() + 60 * options.save_minutes
         if earlier:
             state.restore(self._checkpoint, self._model, self._optimizer)
 
     def train(self, choice: CacheChoice) -> None:
-        """Runs the epochs that are missing, and saves the result."""
+        """Runs the epochs that are missing, and saves the result.
+
+        A kill at any line loses the steps since the last save and nothing else: see
+        `_commit_epoch` for the order of what is written.
+        """
+        self._start_or_go_on()
+        with self._watchdog, self._saying_where():
+            while self._progress.epoch < self._recipe.epochs:
+                phase = self._recipe.phase(self._progress.epoch)
+                if phase != self._phase:
+                    print(f"from here on, trained are: {phase.trainable}")
+                    self._begin(phase)
+                inputs = self._inputs_of(phase, choice)
+                loop = self._loop_of(phase, inputs)
+                first = (
+                    self._progress.epoch * self._steps + self._progress.trained.steps
+                )
+                # (uint8[batch, height, width, 3] or features, int64[batch]), endless.
+                # Closed: at the end of Python its threads would wait for ever.
+                stream = contextlib.closing(loop.feed(inputs.training(first)))
+                with stream as batches, self._naming_batch(inputs.choice):
+                    while self._progress.epoch < phase.first_epoch + phase.epochs:
+                        trained = self._train_epoch(loop, batches)
+                        validated, seconds = self._validate(loop, inputs.validation)
+                        self._commit_epoch(trained, validated, seconds)
+        self._save_result()
+
+    def _start_or_go_on(self) -> None:
+        """Brings MODEL to what the last save covers; without one, saves the start."""
         done, trained = self._progress.epoch, self._progress.trained
         if done or trained.steps:
             print(f"going on after {_where(done, trained.steps, self._steps)}")
@@ -133,6 +177,7 @@ class _Run:
             self._model.summary()
             self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
             self._save_state()  # from here on the folder is known to be this run's
+        # Written before a kill, but not covered by a save: the epoch is trained again.
         snapshots.forget_after(self._folder, done)
         history.forget_after(self._folder / history.FILE, done)
         self._board = tensorboard_log.TensorBoardLog(
@@ -140,18 +185,10 @@ class _Run:
         )
         if not training_inputs.has_validation(self._dataset):
             print("no validation split: no snapshots, and empty val_ columns")
-        with self._watchdog, self._saying_where():
-            while self._progress.epoch < self._recipe.epochs:
-                phase = self._recipe.phase(self._progress.epoch)
-                if phase != self._phase:
-                    print(f"from here on, trained are: {phase.trainable}")
-                    self._begin(phase)
-                self._run_phase(phase, self._inputs_of(phase, choice))
-        self._save_result()
 
-    def _run_phase(self, phase: Phase, supplied: TrainingInputs) -> None:
-        """The epochs of a phase that are missing."""
-        self._loop = Loop(
+    def _loop_of(self, phase: Phase, inputs: TrainingInputs) -> Loop:
+        """Builds the compiled steps of a phase."""
+        return Loop(
             self._model,
             self._optimizer,
             self._strategy,
@@ -160,22 +197,13 @@ class _Run:
             seed=self._progress.stream,
             first_step=phase.first_epoch * self._steps,
             alive=hang_detection.alive,
-            source=supplied.source,
+            source=inputs.source,
         )
-        progress, end = self._progress, phase.first_epoch + phase.epochs
-        first = progress.epoch * self._steps + progress.trained.steps
-        stream = self._loop.feed(supplied.training(first))
-        # Closed: at the end of Python its threads would wait for ever.
-        with contextlib.closing(stream) as batches, self._naming_batch(supplied.choice):
-            while self._progress.epoch < end:
-                self._epoch(self._progress.epoch + 1, batches, supplied.validation)
 
     def _inputs_of(self, phase: Phase, choice: CacheChoice) -> TrainingInputs:
-        """What a phase trains on; where all layers are trained, features are none."""
+        """Returns what a phase trains on: no features where all layers are trained."""
         if choice.features and phase.trainable == "all":
-            choice = policy.choose(
-                "auto", self._dataset, earlier={"order": choice.order}
-            )
+            choice = policy.after_features(choice, self._dataset)
             print(choice)
         if self._inputs and self._inputs.choice.kind == choice.kind:
             return self._inputs
@@ -202,7 +230,7 @@ class _Run:
         return self._inputs
 
     def _last_epoch(self) -> int:
-        """The epoch, from 0, that the state was saved in."""
+        """Returns the epoch, from 0, that the state was saved in."""
         within = self._progress.trained.steps > 0
         return self._progress.epoch if within else max(0, self._progress.epoch - 1)
 
@@ -214,11 +242,17 @@ class _Run:
             self._optimizer = optimizer.build(self._recipe, phase, self._steps)
             self._optimizer.build(self._model.trainable_variables)
 
-    def _epoch(
-        self, number: int, batches: Iterator[Any], validation: tf.data.Dataset | None
+    def _commit_epoch(
+        self, trained: Trained, validated: Metrics | None, seconds: float
     ) -> None:
-        trained = self._train_epoch(number, batches)
-        validated, seconds = self._validate(validation)
+        """Writes what an epoch leaves, in an order that survives a kill anywhere.
+
+        Args:
+            trained: all steps of the epoch.
+            validated: on the validation split, if there is one.
+            seconds: that validation took.
+        """
+        number, best = self._progress.epoch + 1, self._progress.best_val_loss
         row = {
             "epoch": number,
             "seconds": trained.seconds + seconds,
@@ -230,24 +264,25 @@ class _Run:
             / trained.seconds,
             "input_wait": trained.input_wait,
         }
-        best = self._progress.best_val_loss
+        # Before the save: what a kill leaves of it, the next start removes.
         if validated and validated.loss < best:
             best = validated.loss
             snapshots.write(self._model, self._folder, number, validated.accuracy)
             hang_detection.alive()
         history.append(self._folder / history.FILE, row)
+        # The save: from here on the epoch is done.
         self._progress = dataclasses.replace(
             self._progress, epoch=number, trained=Trained(), best_val_loss=best
         )
         self._save_state()
-        # What follows is made good from history.csv after a kill.
+        # After the save: what a kill prevents, the next start makes of history.csv.
         self._board.add(row)
         if keep := self._options.keep_snapshots:
             snapshots.keep_newest(self._folder, keep)
         print(_line(row))
 
-    def _train_epoch(self, number: int, batches: Iterator[Any]) -> Trained:
-        """The rest of an epoch's steps, with a save every now and then.
+    def _train_epoch(self, loop: Loop, batches: Iterator[Any]) -> Trained:
+        """Takes the rest of an epoch's steps, and saves the state every --save_minutes.
 
         Raises:
             KeyboardInterrupt: after a signal, and a save.
@@ -255,26 +290,27 @@ class _Run:
         images = self._steps * self._recipe.batch_size
         trained = self._progress.trained
         done = trained.steps * self._recipe.batch_size
-        title = f"epoch {number}/{self._recipe.epochs}"
+        title = f"epoch {self._progress.epoch + 1}/{self._recipe.epochs}"
         with progress(images, title, done=done) as bar, self._stop.put_off():
             while not self._stop.requested:
-                trained = self._loop.train(
+                trained = loop.train(
                     batches, self._steps, bar=bar, since=trained, pause=self._due
                 )
                 self._progress = dataclasses.replace(self._progress, trained=trained)
-                self._save_state()
+                if self._due():
+                    self._save_state()
                 if trained.steps == self._steps and not self._stop.requested:
                     return trained
         raise KeyboardInterrupt
 
     def _due(self) -> bool:
-        """Whether the state should be saved now."""
+        """Returns whether the state should be saved now."""
         return self._stop.requested or time.monotonic() >= self._next_save
 
     def _validate(
-        self, batches: tf.data.Dataset | None
+        self, loop: Loop, batches: tf.data.Dataset | None
     ) -> tuple[Metrics | None, float]:
-        """The metrics on the validation split, and the seconds that took.
+        """Returns the metrics on the validation split, and the seconds that took.
 
         Raises:
             RunError: they are no finite numbers.
@@ -282,7 +318,7 @@ class _Run:
         if batches is None:
             return None, 0.0
         started = time.perf_counter()
-        metrics = self._loop.evaluate(batches)
+        metrics = loop.evaluate(batches)
         divergence.refuse_validation(metrics.loss)
         return metrics, time.perf_counter() - started
 
@@ -304,7 +340,7 @@ class _Run:
 
     @contextlib.contextmanager
     def _saying_where(self) -> Iterator[None]:
-        """After a signal: one line of what is saved, and how to go on."""
+        """Says after a signal, in a line, what is saved and how to go on."""
         try:
             yield
         except KeyboardInterrupt:
@@ -358,23 +394,32 @@ def _key(
     seed: int | None,
     choice: CacheChoice,
 ) -> dict[str, Any]:
-    """What a run of MODEL must have in common with the run that it goes on."""
+    """Returns what a run must have in common with the run that it resumes."""
     choices = dataclasses.asdict(recipe)
-    del choices["epochs"]  # may be raised
+    if recipe.schedule != "cosine":
+        del choices["epochs"]  # may be raised
     return {
         "image": dataset.image.pixels(),
         "classes": manifest.classes_entry(dataset.classes),
         "dataset": dataset.fingerprint,
         "recipe": choices,
-        "weights": weights,
+        "weights": _weights_key(weights),
         "seed": seed,
         "dropout_masks": DROPOUT_MASKS if recipe.dropout else None,
         **choice.key(),
     }
 
 
+def _weights_key(weights: str) -> str:
+    """Names the weights by what they are: a file by its content, wherever it lies."""
+    path = Path(weights)
+    if weights in ("imagenet", "none") or not path.is_file():
+        return weights
+    return f"sha256:{atomic.sha256(path)}"
+
+
 def _is_finished(folder: Path, key: dict[str, Any], epochs: int) -> bool:
-    """Whether MODEL holds this run with as many epochs; refuses another run's."""
+    """Returns whether MODEL holds this run with as many epochs; refuses another's."""
     path = folder / model.MANIFEST
     if path.is_file():
         earlier = atomic.read_json(path)
@@ -396,7 +441,7 @@ def _is_finished(folder: Path, key: dict[str, Any], epochs: int) -> bool:
 
 
 def _class_weights(dataset: Dataset, power: float) -> list[float] | None:
-    """Of the loss, by class; the mean over the training examples is 1."""
+    """Returns weights of the loss by class; their mean over the examples is 1."""
     if not power:
         return None
     counts = np.array(manifest.class_counts(dataset, "train"))
@@ -407,7 +452,7 @@ def _class_weights(dataset: Dataset, power: float) -> list[float] | None:
 
 
 def _where(epochs: int, steps: int, of: int) -> str:
-    """How far a run is, in words."""
+    """Returns how far a run is, in words."""
     within = f"step {steps} of {of} of epoch {epochs + 1}"
     return within if steps else f"epoch {epochs}"
 
@@ -418,7 +463,7 @@ def _prefixed(validated: Metrics | None) -> history.Row:
 
 
 def _line(row: history.Row) -> str:
-    """An epoch in words."""
+    """Returns an epoch in words."""
     shown = [f"{name} {row[name]:.4f}" for name in ("loss", "accuracy")]
     if row["val_loss"] is not None:
         shown += [f"{name} {row[name]:.4f}" for name in ("val_loss", "val_accuracy")]

@@ -1,60 +1,57 @@
-"""Flags of `python -m benchmarks.demo`: what `make demo` begins and ends with.
-
-photos   paints sample photos into IMAGES
-summary  says in plain words, and with one picture, what a finished job did
-"""
+"""`python -m benchmarks.demo`: what `make demo` begins and ends with."""
 
 import sys
-from collections.abc import Sequence
-
-from absl import flags
+from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.dataset.manifest import SPLITS
-from pipeline.storage import flag_paths
-from pipeline.system import console
-
-FLAGS = flags.FLAGS
-flags.DEFINE_string("images", None, "Folder for the sample photos.")
-flags.DEFINE_integer("seed", 0, "Seed of the sample photos.")
-flags.DEFINE_integer(
-    "times", 1, "Multiple of the number of photos that the demo needs.", lower_bound=1
-)
-flags.DEFINE_string("dataset", None, "DATASET of the finished job.")
-flags.DEFINE_string("model", None, "MODEL of the finished job.")
-flags.DEFINE_string("predictions", None, "PREDICTIONS of the finished job.")
-flags.DEFINE_enum("split", "test", SPLITS, "Split that was predicted.")
+from pipeline.storage.flag_paths import local_path_option, path_option
+from pipeline.storage.object_paths import AnyPath
+from pipeline.system import command_line
+from pipeline.system.command_line import Verb, option
 
 
-def photos(passed_on: Sequence[str]) -> None:
+@dataclass(frozen=True, kw_only=True)
+class PhotosOptions:
+    """What `photos` paints."""
+
+    images: Path = local_path_option("Names the folder for the sample photos.")
+    seed: int = option("Seeds the sample photos.", 0)
+    times: int = option(
+        "Paints so many times as many photos as the demo needs.", 1, lower_bound=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SummaryOptions:
+    """What `summary` looks at: a finished job."""
+
+    dataset: AnyPath = path_option("Names DATASET.")
+    model: Path = local_path_option("Names MODEL.")
+    predictions: AnyPath = path_option("Names PREDICTIONS.")
+    split: str = option("Says which split was predicted.", "test", choices=SPLITS)
+
+
+def photos(options: PhotosOptions) -> None:
     """Paints sample photos into IMAGES."""
-    console.nothing_passed_on(passed_on)
-    console.required(images=FLAGS.images)
     from benchmarks.demo import sample_photos
 
-    sample_photos.write(
-        flag_paths.local_path(FLAGS.images, "images"),
-        seed=FLAGS.seed,
-        times=FLAGS.times,
-    )
+    sample_photos.write(options.images, seed=options.seed, times=options.times)
 
 
-def summary(passed_on: Sequence[str]) -> None:
-    """Says in plain words what a finished job did."""
-    console.nothing_passed_on(passed_on)
-    console.required(
-        dataset=FLAGS.dataset, model=FLAGS.model, predictions=FLAGS.predictions
-    )
+def summary(options: SummaryOptions) -> None:
+    """Says in plain words, and with one picture, what a finished job did."""
     from benchmarks.demo import contact_sheet
 
     contact_sheet.show(
-        flag_paths.path(FLAGS.dataset),
-        flag_paths.local_path(FLAGS.model, "model"),
-        flag_paths.path(FLAGS.predictions),
-        split=FLAGS.split,
+        options.dataset, options.model, options.predictions, split=options.split
     )
 
 
-VERBS = {"photos": photos, "summary": summary}
+VERBS = {
+    "photos": Verb(PhotosOptions, photos),
+    "summary": Verb(SummaryOptions, summary),
+}
 
 if __name__ == "__main__":
-    sys.exit(console.main(VERBS, default="photos", argv=sys.argv, about=__doc__ or ""))
+    sys.exit(command_line.main("benchmarks.demo", VERBS, argv=sys.argv, about=__doc__))

@@ -1,18 +1,25 @@
 """What a finished dataset is, in a few lines for people: dataset.json and no more."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pipeline.dataset.manifest import SPLITS
+from pipeline.dataset.manifest import CONFLICTS, SPLITS
+from pipeline.dataset.sidecar import ShardResult
 from pipeline.storage.object_paths import AnyPath
 
 
-def lines(dataset: AnyPath, value: Mapping[str, Any], seconds: float) -> Iterator[str]:
+def lines(
+    dataset: AnyPath,
+    value: Mapping[str, Any],
+    before: Sequence[ShardResult],
+    seconds: float,
+) -> Iterator[str]:
     """Yields the closing lines of a run.
 
     Args:
         dataset: the folder.
         value: its dataset.json.
+        before: the shards that an earlier run has made; they are no part of the rates.
         seconds: that the run took.
     """
     ledger = value["ledger"]
@@ -28,11 +35,20 @@ def lines(dataset: AnyPath, value: Mapping[str, Any], seconds: float) -> Iterato
         yield _of_split(name, value["splits"][name], ledger["splits"][name]["reasons"])
     if ledger["duplicates"]["images"]:
         yield f"  {_of_twins(ledger['duplicates'])}"
+    if ledger["conflicts"]["images"]:
+        yield (
+            f"  {ledger['conflicts']['images']} images have the bytes of another with "
+            f"another label, such as {' = '.join(ledger['conflicts']['first'][:2])}: "
+            f"see {CONFLICTS}"
+        )
     if emptied := emptied_classes(value):
         yield f"  classes without a training image: {', '.join(emptied)}"
+    there = sum(note.shard.examples + len(note.tally.rejects) for note in before)
+    read = ledger["bytes_read"] - sum(note.tally.bytes_read for note in before)
+    earlier = f"; {there} images were there before" if there else ""
     yield (
-        f"{seconds:.1f} s, {listed / seconds:.0f} images/s, "
-        f"{ledger['bytes_read'] / seconds / 1e6:.1f} MB/s"
+        f"{seconds:.1f} s, {(listed - there) / seconds:.0f} images/s, "
+        f"{read / seconds / 1e6:.1f} MB/s{earlier}"
     )
 
 

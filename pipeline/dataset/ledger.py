@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
+from pipeline.dataset import originals
 from pipeline.dataset.manifest import Split
+from pipeline.dataset.originals import Histograms
 from pipeline.dataset.sidecar import ShardResult
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
@@ -33,12 +35,12 @@ class Listed:
     Attributes:
         counts: all images.
         rejects: those of them that are known to be unusable.
-        ignored: how many files are no part of the collection.
+        ignored: files or folders that are no part of the collection, by kind.
     """
 
     counts: Counts
     rejects: list[Reject]
-    ignored: int
+    ignored: Counter[str]
 
     def to_json(self) -> dict[str, Any]:
         """For `from_json`."""
@@ -50,7 +52,7 @@ class Listed:
         """What `to_json` made a value of."""
         counts = Counter({(split, name): n for split, name, n in value["counts"]})
         rejects = [Reject(*row) for row in value["rejects"]]
-        return cls(counts, rejects, value["ignored"])
+        return cls(counts, rejects, Counter(value["ignored"]))
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,9 @@ class Ledger:
             no class.
         rejects: every rejection, sorted.
         splits: the entries of dataset.json, by name.
-        ignored: how many files are no part of the collection.
+        ignored: files or folders that are no part of the collection, by kind.
         bytes_read: of the source files.
+        originals: histograms of the source images, by split.
     """
 
     listed: Counts
@@ -71,8 +74,9 @@ class Ledger:
     rejected: Counts
     rejects: list[Reject]
     splits: dict[str, Split]
-    ignored: int
+    ignored: Counter[str]
     bytes_read: int
+    originals: dict[str, Histograms]
 
     @property
     def reject_fraction(self) -> float:
@@ -99,7 +103,8 @@ class Ledger:
             reasons = dict(self.reasons(split))
             entries[split] = {**totals, "reasons": reasons, "classes": classes}
         return {
-            "ignored": self.ignored,
+            "ignored": self.ignored.total(),
+            "ignored_by_kind": dict(self.ignored),
             "bytes_read": self.bytes_read,
             "splits": entries,
         }
@@ -150,6 +155,10 @@ def balance(listed: Listed, notes: Mapping[str, Sequence[ShardResult]]) -> Ledge
         splits={split: _split(split, notes[split], rejected) for split in notes},
         ignored=listed.ignored,
         bytes_read=sum(n.tally.bytes_read for parts in notes.values() for n in parts),
+        originals={
+            split: originals.total(note.tally.originals for note in parts)
+            for split, parts in notes.items()
+        },
     )
 
 

@@ -1,8 +1,9 @@
 """dataset.json: the splits, their shards, the classes and the image contract."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.dataset import record
@@ -13,15 +14,19 @@ from pipeline.system.command_line import option
 from pipeline.system.errors import RunError
 
 VERSION = 1
+_READABLE = (VERSION, 2)  # 2: with shards of later generations
 MANIFEST = "dataset.json"
 CLASSES = "classes.txt"
 REJECTS = "rejects.csv"
-SHARD_PATTERN = "*-?????-of-?????.tfrecord"
+CONFLICTS = "conflicts.csv"
+SHARD_PATTERN = "*-?????-of-?????.tfrecord"  # of any generation
 SPLITS = ("train", "validation", "test")
 UNLABELLED = -1
 RESIZES = ("stretch", "crop", "pad")
 CHROMAS = ("420", "444")
+MAX_PIXELS = 89_478_485  # Pillow's own limit against decompression bombs
 
+_FEW = 5  # classes in a line
 _RESTORE = "Restore it, or make the dataset again: `make shards` with ARGS=--overwrite."
 
 
@@ -44,6 +49,12 @@ class ImageContract:
         "Sets the colour subsampling of a stored JPEG.", "420", choices=CHROMAS
     )
     format: str = "jpeg"  # of a stored image
+    max_pixels: int = option(
+        "Rejects originals of which more pixels would be decoded. A JPEG counts at the "
+        "scale of 1/8 to 1 at which it is decoded, a progressive one in full.",
+        MAX_PIXELS,
+        lower_bound=1,
+    )
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
@@ -57,6 +68,13 @@ class ImageContract:
             raise ValueError(f"quality is {self.quality}, not from 1 to 100")
         if self.chroma not in CHROMAS:
             raise ValueError(f"chroma is {self.chroma!r}, not one of {CHROMAS}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the `image` entry of dataset.json, without the usual `max_pixels`."""
+        value = asdict(self)
+        if self.max_pixels == MAX_PIXELS:
+            del value["max_pixels"]
+        return value
 
     def pixels(self) -> dict[str, Any]:
         """What must agree between a dataset and a model."""
@@ -115,9 +133,57 @@ class Dataset:
         return [self.folder / shard.file for shard in self.split(name).shards]
 
 
+@dataclass(frozen=True)
+class ShardName:
+    """What the name of a shard says.
+
+    Attributes:
+        split: of its images.
+        index: of the shard, from 0, among those of its split and generation.
+        count: how many these are.
+        generation: 0 for what the first run made; each addition is one more.
+    """
+
+    split: str
+    index: int
+    count: int
+    generation: int = 0
+
+    def __str__(self) -> str:
+        added = f"g{self.generation:02d}-" if self.generation else ""
+        return f"{self.split}-{added}{self.index:05d}-of-{self.count:05d}.tfrecord"
+
+    @classmethod
+    def parse(cls, name: str) -> "ShardName":
+        """Reads what `str` made.
+
+        >>> ShardName.parse("train-g01-00000-of-00002.tfrecord")
+        ShardName(split='train', index=0, count=2, generation=1)
+
+        Raises:
+            ValueError: it is no name of a shard.
+        """
+        if match := _SHARD_NAME.fullmatch(name):
+            generation = int(match["generation"] or 0)
+            found = cls(
+                match["split"], int(match["index"]), int(match["count"]), generation
+            )
+            if str(found) == name:  # so that no shard has two names
+                return found
+        raise ValueError(
+            f"{name!r} is no name of a shard, such as {cls('train', 0, 1)}"
+        )
+
+
+_SHARD_NAME = re.compile(
+    r"(?P<split>[a-z]+)-(?:g(?P<generation>\d+)-)?"
+    r"(?P<index>\d+)-of-(?P<count>\d+)\.tfrecord"
+)
+
+
 def shard_name(split: str, index: int, count: int) -> str:
     """The file name of a shard: `train-00003-of-00064.tfrecord`."""
-    return f"{split}-{index:05d}-of-{count:05d}.tfrecord"
+    return str(ShardName(split, index, count))
 
 
 def classes_text(classes: tuple[str, ...]) -> str:
@@ -129,6 +195,18 @@ def classes_entry(classes: tuple[str, ...]) -> dict[str, Any]:
     """The `classes` entry of dataset.json and model.json."""
     text = classes_text(classes)
     return {"count": len(classes), "sha256": atomic.sha256_text(text)}
+
+
+def classes_in_words(classes: Sequence[str]) -> str:
+    """Returns how many classes there are, and the first few.
+
+    >>> classes_in_words(("coat", "hat"))
+    '2 classes: coat, hat'
+    """
+    if not classes:
+        return "no classes"
+    few = ", ".join(classes[:_FEW]) + (", …" if len(classes) > _FEW else "")
+    return f"{len(classes):,} class{'es' * (len(classes) > 1)}: {few}"
 
 
 def read_classes(path: AnyPath, entry: Mapping[str, Any]) -> tuple[str, ...]:
@@ -178,10 +256,11 @@ def read(folder: AnyPath) -> dict[str, Any]:
             "last. Run the same `make shards` again; it goes on where it stopped."
         )
     value = atomic.read_json(path)
-    if value.get("version") != VERSION:
+    if value.get("version") not in _READABLE:
         raise RunError(
-            f"{path} has version {value.get('version')}; this program reads {VERSION}. "
-            "Make the dataset again with `make shards`."
+            f"{path} has version {value.get('version')}; this program reads "
+            f"{' and '.join(map(str, _READABLE))}. Make the dataset again with `make "
+            "shards`."
         )
     return value
 

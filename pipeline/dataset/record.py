@@ -7,9 +7,10 @@ readers read ours.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, cast
 
 import google_crc32c
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -28,7 +29,15 @@ FILENAME = "image/filename"
 LABEL = "image/class/label"
 TEXT = "image/class/text"
 
+_CHUNK = 1 << 20  # bytes
 _LENGTH, _CRC = 8, 4  # bytes of a frame around its payload: length, CRC, …, CRC
+
+
+class Digest(Protocol):
+    """A hash that is being made, as hashlib has them."""
+
+    def update(self, data: bytes, /) -> None:
+        """Adds bytes."""
 
 
 class Record(NamedTuple):
@@ -194,8 +203,13 @@ def frame(payload: bytes) -> bytes:
     return b"".join((length, _masked_crc(length), payload, _masked_crc(payload)))
 
 
-def read(path: AnyPath) -> Iterator[Stored]:
+def read(path: AnyPath, digest: Digest | None = None) -> Iterator[Stored]:
     """Yields the records of a shard, one in memory at a time, each CRC checked.
+
+    Args:
+        path: the shard.
+        digest: of hashlib; at the end, or once an error is raised, it has all bytes
+            of the file, also those after a record that cannot be read.
 
     Raises:
         BadRecordError: a CRC does not match, the file ends inside a record, or one is
@@ -203,7 +217,7 @@ def read(path: AnyPath) -> Iterator[Stored]:
     """
     number = 0
     size = path.stat().st_size
-    with path.open("rb") as file:
+    with path.open("rb") as opened, _hashing(opened, digest) as file:
         while (offset := file.tell()) < size:
             try:
                 payload = _read_frame(file, size)
@@ -217,6 +231,32 @@ def read(path: AnyPath) -> Iterator[Stored]:
                 raise BadRecordError(number, offset, str(error), payload) from error
             yield Stored(number, offset, record)
             number += 1
+
+
+@contextlib.contextmanager
+def _hashing(file: BinaryIO, digest: Digest | None) -> Iterator[BinaryIO]:
+    """A file whose bytes go to a digest as they are read, and at the end the rest."""
+    if digest is None:
+        yield file
+        return
+    hashing = cast(BinaryIO, _HashingFile(file, digest))
+    try:
+        yield hashing
+    finally:
+        while hashing.read(_CHUNK):
+            pass
+
+
+class _HashingFile:
+    """What `read` needs of a file."""
+
+    def __init__(self, file: BinaryIO, digest: Digest) -> None:
+        self.tell, self._read, self._digest = file.tell, file.read, digest
+
+    def read(self, length: int) -> bytes:
+        content = self._read(length)
+        self._digest.update(content)
+        return content
 
 
 class _FrameError(Exception):

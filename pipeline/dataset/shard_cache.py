@@ -13,7 +13,6 @@ it, for any number of datasets: a shard has its name when it is whole. What is d
 while it is open can still be read.
 """
 
-import contextlib
 import functools
 import os
 import re
@@ -30,7 +29,7 @@ from pipeline.dataset.manifest import MANIFEST, Dataset, Shard
 from pipeline.storage import atomic
 from pipeline.storage.flag_paths import local_path_option
 from pipeline.storage.object_paths import AnyPath
-from pipeline.system import resources
+from pipeline.system import private_folder, resources
 from pipeline.system.command_line import option
 from pipeline.system.console import in_bytes
 from pipeline.system.errors import RunError
@@ -162,21 +161,13 @@ def _own_folder(parent: Path) -> Path:
     """
     folder = parent / f"vgg16-shards-{os.getuid()}"
     parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    status = folder.lstat()
-    if stat.S_ISLNK(status.st_mode) or not stat.S_ISDIR(status.st_mode):
-        found = "a link" if stat.S_ISLNK(status.st_mode) else "a file"
-    elif status.st_uid != os.getuid():
-        found = f"a folder of another user (uid {status.st_uid})"
-    else:
-        folder.chmod(0o700)  # whatever the umask, or an earlier version, left
-        return folder
-    raise RunError(
-        f"fetched shards go to {folder}, and that is {found}. It must be a folder that "
-        f"you (uid {os.getuid()}) own, since others could exchange the shards: remove "
-        "it, or name another folder with --shard_cache."
+    private_folder.make(
+        folder,
+        use="fetched shards go to",
+        advice="since others could exchange the shards: remove it, or name another "
+        "folder with --shard_cache",
     )
+    return folder
 
 
 def _fetch(source: AnyPath, shard: Shard, path: Path) -> None:

@@ -4,16 +4,15 @@ import hashlib
 import stat
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import simplejpeg
 
 from pipeline.dataset import record
 from pipeline.dataset.manifest import MANIFEST, UNLABELLED, ImageContract, Shard
-from pipeline.dataset.record import BadRecordError, Record
-from pipeline.storage import atomic
+from pipeline.dataset.record import BadRecordError, Digest, Record
 from pipeline.storage.object_paths import AnyPath
-from pipeline.system import io_errors, process_pool
+from pipeline.system import child_process, io_errors
 
 # Per id: 10 MB for 1.2 million, of which any two collide with a probability of 4e-8.
 DIGEST = 8
@@ -99,11 +98,11 @@ def check_all(tasks: Sequence[Task], *, workers: int) -> Generator[Report, None,
     Raises:
         RunError: one of the processes was killed.
     """
-    return process_pool.each(check, tasks, workers=workers, of="verify")
+    return child_process.each(check, tasks, workers=workers, of="verify")
 
 
 def check(task: Task) -> Report:
-    """Reads a shard once for its checksum and once for its records.
+    """Reads a shard once, for its checksum and its records.
 
     Raises:
         UnavailableError: it cannot be read now, which says nothing about it.
@@ -121,13 +120,21 @@ def check(task: Task) -> Report:
 
 
 def _check(task: Task) -> Report:
-    report = Report(task)
+    path, shard = task.folder / task.shard.file, task.shard
+    length, digest = length_of(path), hashlib.sha256()
+    records = Report(task)
     try:
-        _check_file(report)
-        _check_records(report)
-        report.whole = True
+        _check_records(records, digest)
+        records.whole = True
     except BadRecordError as bad:
-        report.add(f"{_place(bad)}: {bad.reason}; what follows it was not read")
+        records.add(f"{_place(bad)}: {bad.reason}; what follows it was not read")
+    # The file comes first: its records are the consequence.
+    report = replace(records, problems=Problems(_TOLD_PER_SHARD))
+    if length != shard.bytes:
+        report.add(f"has {length} bytes, {MANIFEST} promises {shard.bytes}")
+    elif (found := digest.hexdigest()) != shard.sha256:
+        report.add(f"its sha256 is {found}, {MANIFEST} promises {shard.sha256}")
+    report.problems.extend(records.problems)
     return report
 
 
@@ -143,19 +150,10 @@ def length_of(path: AnyPath) -> int:
     return status.st_size
 
 
-def _check_file(report: Report) -> None:
-    shard = report.task.shard
-    path = report.task.folder / shard.file
-    if (length := length_of(path)) != shard.bytes:
-        report.add(f"has {length} bytes, {MANIFEST} promises {shard.bytes}")
-    elif (found := atomic.sha256(path)) != shard.sha256:
-        report.add(f"its sha256 is {found}, {MANIFEST} promises {shard.sha256}")
-
-
-def _check_records(report: Report) -> None:
-    """Reads every record; one is in memory at a time."""
+def _check_records(report: Report, digest: Digest) -> None:
+    """Reads every record; one is in memory at a time. All bytes go to the digest."""
     task = report.task
-    for number, _, stored in record.read(task.folder / task.shard.file):
+    for number, _, stored in record.read(task.folder / task.shard.file, digest):
         report.written[stored.text] += 1
         report.ids += hashlib.blake2b(stored.id.encode(), digest_size=DIGEST).digest()
         for fault in _faults(stored, task):

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Self
 
 from pipeline.dataset.manifest import MANIFEST, Shard
+from pipeline.dataset.originals import Histograms
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import ResumableFolder
 
@@ -17,27 +18,38 @@ class ShardCounts:
         written: records by class name ("" where unlabelled).
         rejects: [id, class name, reason, detail] of every other image.
         bytes_read: of the source files.
+        originals: see `originals.Histograms`, of the images that were written.
     """
 
     written: dict[str, int] = field(default_factory=dict)
     rejects: list[list[str]] = field(default_factory=list)
     bytes_read: int = 0
+    originals: Histograms = field(default_factory=dict)
 
 
 class ShardResult(NamedTuple):
-    """The sidecar of a committed shard."""
+    """The sidecar of a committed shard.
+
+    Attributes:
+        shard: its entry in dataset.json.
+        tally: what became of its images.
+        seen: image_bytes.fingerprint of the sources, from before they were read.
+    """
 
     shard: Shard
     tally: ShardCounts
+    seen: str = ""
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """What `to_json` made a value of."""
-        return cls(Shard(**value["shard"]), ShardCounts(**value["tally"]))
+        tally = ShardCounts(**value["tally"])
+        return cls(Shard(**value["shard"]), tally, value["seen"])
 
     def to_json(self) -> dict[str, Any]:
         """Returns what ResumableFolder.done takes."""
-        return {"shard": asdict(self.shard), "tally": asdict(self.tally)}
+        tally = asdict(self.tally)
+        return {"shard": asdict(self.shard), "tally": tally, "seen": self.seen}
 
 
 def read_note(folder: AnyPath, name: str) -> ShardResult | None:

@@ -19,14 +19,14 @@ import simplejpeg
 from PIL import Image
 
 from pipeline.dataset.manifest import ImageContract
+from pipeline.dataset.originals import Original
 from pipeline.images import metadata
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
-MAX_PIXELS = 89_478_485  # Pillow's own limit against decompression bombs
 REASONS = {
     "empty": "the file has no bytes",
     "not_an_image": f"the content is none of {', '.join(FORMATS)}",
-    "too_many_pixels": f"the header promises more than {MAX_PIXELS:,} pixels",
+    "too_many_pixels": "more pixels would be decoded than --max_pixels allows",
     "damaged": "truncated, or the stream is broken",
     "unsupported": "HEIF, AVIF, TIFF, or a kind of JPEG that no decoder here reads",
 }
@@ -56,7 +56,7 @@ _TRANSPOSE = {
 }
 _SIDEWAYS = (5, 6, 7, 8)
 
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # at twice this, Pillow opens no file
+Image.MAX_IMAGE_PIXELS = None  # _refuse_pixels knows what is decoded
 warnings.filterwarnings("ignore", module=r"PIL\.")  # odd metadata, on stderr
 cv2.setNumThreads(0)  # one worker process per core already
 
@@ -88,10 +88,16 @@ def convert(data: bytes, contract: ImageContract) -> bytes:
     Raises:
         BadImage: `data` is no image, damaged, too large, or of an unsupported kind.
     """
-    pixels = resize(decode(data, contract), contract)
-    return simplejpeg.encode_jpeg(
-        pixels, contract.quality, colorsubsampling=contract.chroma
+    return convert_described(data, contract)[0]
+
+
+def convert_described(data: bytes, contract: ImageContract) -> tuple[bytes, Original]:
+    """Does what `convert` does, and also returns what the header of `data` says."""
+    pixels, original = _decode_insisting(data, contract)
+    encoded = simplejpeg.encode_jpeg(
+        resize(pixels, contract), contract.quality, colorsubsampling=contract.chroma
     )
+    return encoded, original
 
 
 def decode(data: bytes, contract: ImageContract) -> np.ndarray:
@@ -102,6 +108,13 @@ def decode(data: bytes, contract: ImageContract) -> np.ndarray:
     Raises:
         BadImage: as `convert`.
     """
+    return _decode_insisting(data, contract)[0]
+
+
+def _decode_insisting(
+    data: bytes, contract: ImageContract
+) -> tuple[np.ndarray, Original]:
+    """Decodes an image, where need be without metadata that are damaged."""
     try:
         return _decode(data, contract)
     except BadImage as bad:
@@ -142,12 +155,19 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in names}
 
 
-def _decode(data: bytes, contract: ImageContract) -> np.ndarray:
+def _decode(data: bytes, contract: ImageContract) -> tuple[np.ndarray, Original]:
     image = _open(data)
-    if image.format in ("JPEG", "MPO"):
-        return _decode_jpeg(data, image, contract)
-    pixels = _decode_any(image)  # first: the EXIF of a PNG may follow its pixels
-    return _turn(pixels, _orientation(image))
+    format, (width, height) = str(image.format).lower(), image.size  # before `draft`
+    if format in ("jpeg", "mpo"):
+        orientation = _orientation(image)
+        pixels = _decode_jpeg(data, image, orientation, contract)
+    else:
+        _refuse_pixels(image, height * width, contract)
+        pixels = _decode_any(image)  # first: the EXIF of a PNG may follow its pixels
+        orientation = _orientation(image)
+    if orientation in _SIDEWAYS:
+        height, width = width, height
+    return _turn(pixels, orientation), Original(format, height, width)
 
 
 def _open(data: bytes) -> Image.Image:
@@ -158,14 +178,18 @@ def _open(data: bytes) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.UnidentifiedImageError as error:
         raise _unidentified(data) from error
-    except Image.DecompressionBombError as error:
-        raise BadImage("too_many_pixels", _text(error)) from error
     except (OSError, SyntaxError, ValueError) as error:
         raise BadImage("damaged", _text(error)) from error
-    if image.height * image.width > MAX_PIXELS:
-        detail = f"{image.width}x{image.height} is more than {MAX_PIXELS:,} pixels"
-        raise BadImage("too_many_pixels", detail)
     return image
+
+
+def _refuse_pixels(image: Image.Image, count: int, contract: ImageContract) -> None:
+    if count > contract.max_pixels:
+        raise BadImage(
+            "too_many_pixels",
+            f"{image.width}x{image.height}: {count:,} pixels would be decoded, more "
+            f"than the {contract.max_pixels:,} of --max_pixels (make shards)",
+        )
 
 
 def _unidentified(data: bytes) -> BadImage:
@@ -184,26 +208,26 @@ def _unidentified(data: bytes) -> BadImage:
 
 
 def _decode_jpeg(
-    data: bytes, image: Image.Image, contract: ImageContract
+    data: bytes, image: Image.Image, orientation: int, contract: ImageContract
 ) -> np.ndarray:
-    """Decodes a JPEG, scaled down and upright."""
-    orientation = _orientation(image)
+    """Decodes a JPEG, scaled down, as it is stored."""
     upright = image.size if orientation in _SIDEWAYS else image.size[::-1]
     factor = _jpeg_factor(*upright, contract)
     if _LOSSLESS.search(data):
         factor = 1
+    height, width = math.ceil(image.height / factor), math.ceil(image.width / factor)
+    # A progressive JPEG has all of its coefficients in memory, whatever the scale.
+    whole = "progressive" in image.info
+    decoded = image.height * image.width if whole else height * width
+    _refuse_pixels(image, decoded, contract)
     try:
-        pixels = simplejpeg.decode_jpeg(
-            data,
-            min_height=math.ceil(image.height / factor),
-            min_width=math.ceil(image.width / factor),
-        )
+        pixels = simplejpeg.decode_jpeg(data, min_height=height, min_width=width)
     except ValueError as error:
         if not _TOO_STRICT.search(_text(error)):
             raise BadImage("damaged", _text(error)) from error
         image.draft(None, (image.width // factor, image.height // factor))
         pixels = _decode_any(image)
-    return _turn(pixels, orientation)
+    return pixels
 
 
 def _decode_any(image: Image.Image) -> np.ndarray:

@@ -1,10 +1,13 @@
 """Where the bytes of an image are: a file or an object, or a part of a tar archive."""
 
+import contextlib
+import hashlib
+import itertools
 import os
 import stat
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import BinaryIO
 
@@ -12,12 +15,14 @@ from pipeline.images.conversion import BadImage
 from pipeline.storage import object_paths
 from pipeline.storage.object_paths import ObjectPath
 from pipeline.system import io_errors
+from pipeline.system.errors import UnavailableError
 
 # A larger file is no photo, and reading it could take all memory. The largest photo of
 # MAX_PIXELS, stored without compression, has 358 MB.
 MAX_BYTES = 512_000_000
 REASONS = {"too_large": f"the file has more than {MAX_BYTES // 10**6} MB"}
 
+_SMALL_BYTES = 8_000_000  # what is read ahead
 _CUT = "\0"  # no path has it
 
 
@@ -84,25 +89,67 @@ def read(uri: str) -> bytes:
     return content
 
 
+def fingerprint(uris: Sequence[str]) -> str:
+    """Returns a SHA-256 that changes with the size or the time of any of some files.
+
+    Of an object the size counts, as its listing said it, and of a member of an archive
+    its place and the archive. A file that is not there counts as such.
+    """
+    places = sorted({path(uri) for uri in uris if not object_paths.is_remote(uri)})
+    # On NFS each look may be a round trip.
+    with ThreadPoolExecutor(object_paths.AHEAD) as threads:
+        parts = [places[n :: object_paths.AHEAD] for n in range(object_paths.AHEAD)]
+        states = dict(itertools.chain(*threads.map(_states, parts)))
+    digest = hashlib.sha256()
+    for uri in uris:
+        place, *numbers = uri.split(_CUT)
+        digest.update(f"{states.get(place, '')} {numbers}\n".encode())
+    return digest.hexdigest()
+
+
+def _states(places: Sequence[str]) -> list[tuple[str, str]]:
+    found = []
+    for place in places:
+        state = ""
+        with contextlib.suppress(OSError):
+            status = os.stat(place)
+            state = f"{status.st_size} {status.st_mtime_ns}"
+        found.append((place, state))
+    return found
+
+
 def read_ahead(uris: Iterable[str]) -> Iterator[Callable[[], bytes]]:
     """Yields for every uri what returns its content, or raises, as `read` does.
 
-    A store answers after some 30 ms, however small the object: the next ones are under
-    way meanwhile.
+    A store answers after some 30 ms, however small the object, a file server or a disk
+    after 5 to 15: the next ones are under way meanwhile. Files of more than 8 MB are
+    read when it is their turn, so that 16 of them do not lie in memory.
     """
     pending: deque[Callable[[], bytes]] = deque()
     threads = ThreadPoolExecutor(object_paths.AHEAD)
     try:
         for uri in uris:
-            if object_paths.is_remote(uri):
-                pending.append(threads.submit(read, uri).result)
-            else:
-                pending.append(partial(read, uri))
+            pending.append(partial(_read_early, threads.submit(_read_small, uri), uri))
             if len(pending) == object_paths.AHEAD:
                 yield pending.popleft()
         yield from pending
     finally:
         threads.shutdown(cancel_futures=True)
+
+
+def _read_small(uri: str) -> bytes | None:
+    """Reads a file, unless it is large, or may be."""
+    try:
+        small = size(uri) <= _SMALL_BYTES
+    except (OSError, UnavailableError):
+        small = True  # `read` says what is wrong
+    return read(uri) if small else None
+
+
+def _read_early(reading: Future[bytes | None], uri: str) -> bytes:
+    """Returns what a thread has read, or reads what it has left."""
+    content = reading.result()
+    return read(uri) if content is None else content
 
 
 def open_file(where: str) -> BinaryIO:

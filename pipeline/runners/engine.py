@@ -4,6 +4,7 @@ Beam would wait for ever for an endpoint where nobody is, download what is not
 installed, or ask for what was not said.
 """
 
+import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -81,3 +82,33 @@ def _speaking(endpoint: str, flag: str) -> None:
                 f"something listens at {flag}={endpoint}, but is no job service of "
                 f"Beam, or too busy: no answer in {_SECONDS:g} s. Is it the right port?"
             ) from error
+
+
+def _check_service(options: Options) -> None:
+    if not options.get("job_endpoint"):
+        raise UsageError(
+            "--runner=PortableRunner needs the address of a job service: "
+            "-- --job_endpoint=HOST:PORT"
+        )
+
+
+def _check_prism(options: Options) -> None:
+    path = options.get("prism_location")
+    if options.get("job_endpoint"):
+        return
+    if not path:
+        raise UsageError(
+            "--runner=PrismRunner needs the path of the prism binary: "
+            "-- --prism_location=PATH; `make prism` builds it with Go"
+        )
+    if not os.access(path, os.X_OK):
+        raise RunError(
+            f"there is no program at --prism_location={path}; `make prism` builds it "
+            "with Go"
+        )
+
+
+PORTABLE = Engine(check_options=_check_service)
+PRISM = Engine(
+    defaults=lambda workers: ("--prism_log_level=error",), check_options=_check_prism
+)

@@ -1,8 +1,6 @@
 """Beam's options and runners: runs a job here, or hands it to another runner."""
 
 import logging
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 
 logging.basicConfig(level=logging.ERROR)  # Beam warns of every extra that is not there
@@ -12,29 +10,21 @@ from apache_beam.options.pipeline_options import (  # noqa: E402
     DirectOptions,
     PipelineOptions,
 )
-from apache_beam.portability.api import beam_provision_api_pb2  # noqa: E402
 from apache_beam.runners.portability.fn_api_runner import fn_runner  # noqa: E402
-from apache_beam.runners.portability.portable_runner import (  # noqa: E402
-    JobServiceHandle,
-)
 from apache_beam.runners.runner import (  # noqa: E402
     PipelineResult,
     create_runner,
-)
-from apache_beam.transforms.environments import (  # noqa: E402
-    SubprocessSDKEnvironment,
 )
 
 from pipeline import beam_job  # noqa: E402
 from pipeline.beam_job import Job  # noqa: E402
 from pipeline.runners.dataflow import DATAFLOW  # noqa: E402
-from pipeline.runners.engine import Engine  # noqa: E402
+from pipeline.runners.engine import PORTABLE, PRISM, Engine  # noqa: E402
 from pipeline.runners.flink import FLINK  # noqa: E402
-from pipeline.runners.portable import PORTABLE, PRISM  # noqa: E402
 from pipeline.storage.object_paths import AnyPath  # noqa: E402
 from pipeline.system.errors import UsageError  # noqa: E402
 
-_WORKER = "apache_beam.runners.worker.sdk_worker_main"
+_MODE = "multi_threading"  # of the local runner, whose threads only wait
 _FOR_EVER = 10**8  # seconds
 RUNNERS = {
     "flink": "FlinkRunner",
@@ -49,31 +39,33 @@ _ENGINES = {
 }
 
 
-def run_here(work: Job, options: PipelineOptions) -> None:
+def run_here(job: Job, options: PipelineOptions) -> None:
     """Runs a job on this machine.
 
     Raises:
-        RuntimeError: a worker failed; FnApiRunner makes this of any exception.
+        RuntimeError: a step failed; FnApiRunner makes this of any exception, once all
+            of its threads are done.
     """
-    with beam.Pipeline(runner=_local_runner(options), options=options) as pipeline:
-        beam_job.build(pipeline, work)
+    # Not DirectRunner, which first tries to download Prism.
+    with beam.Pipeline(runner=fn_runner.FnApiRunner(), options=options) as pipeline:
+        beam_job.build(pipeline, job)
 
 
-def run_there(work: Job, options: PipelineOptions) -> PipelineResult:
+def run_there(job: Job, options: PipelineOptions) -> PipelineResult:
     """Hands a job to the runner of `engine_options`, which may be done with it then.
 
     Raises:
         Exception: what the runner raises, where it cannot take the job.
     """
     pipeline = beam.Pipeline(options=options)
-    beam_job.build(pipeline, work)
+    beam_job.build(pipeline, job)
     _engine(type(pipeline.runner).__name__).prepare(pipeline)
     return pipeline.run()
 
 
 def run_empty(options: PipelineOptions) -> None:
     """What every job costs: starts the workers, gives them nothing to do, ends them."""
-    with beam.Pipeline(runner=_local_runner(options), options=options) as pipeline:
+    with beam.Pipeline(runner=fn_runner.FnApiRunner(), options=options) as pipeline:
         _ = (
             pipeline
             | "Numbers" >> beam.Create(range(16))
@@ -86,13 +78,21 @@ def beam_options(arguments: Sequence[str], workers: int) -> PipelineOptions:
     """Beam's options for the local runner, with ours as defaults.
 
     Raises:
-        UsageError: Beam does not know one of them; it would drop it in silence.
+        UsageError: Beam does not know one of them, and would drop it in silence; or
+            another mode is asked for.
     """
-    return _options(
+    options = _options(
         arguments,
         f"--direct_num_workers={workers}",
-        "--direct_running_mode=multi_processing",
+        f"--direct_running_mode={_MODE}",
     )
+    mode = options.view_as(DirectOptions).direct_running_mode
+    if mode != _MODE:
+        raise UsageError(
+            f"--direct_running_mode={mode}: on this machine it is {_MODE}, and "
+            "--workers child processes decode"
+        )
+    return options
 
 
 def engine_options(
@@ -176,29 +176,3 @@ def only_builds(options: PipelineOptions) -> str:
     if template := given.get("template_location"):
         return f"the template {template}; `gcloud dataflow jobs run` runs it"
     return "a dry run" if given.get("dry_run") else ""
-
-
-def in_memory(options: PipelineOptions) -> bool:
-    """Whether the job runs in this process, without workers."""
-    return options.view_as(DirectOptions).direct_running_mode == "in_memory"
-
-
-def _local_runner(options: PipelineOptions) -> fn_runner.FnApiRunner:
-    """The runner that DirectRunner ends up with, less its attempt to download Prism.
-
-    Its worker processes learn the options from the provision info. Their command is
-    FnApiRunner's own for `multi_processing`, but quoted for the shell that runs it.
-    """
-    direct = options.view_as(DirectOptions)
-    environment = None
-    if direct.direct_running_mode == "multi_processing":
-        direct.direct_running_mode = "in_memory"  # else it would set its own command
-        environment = SubprocessSDKEnvironment.from_command_string(
-            f"exec {shlex.quote(sys.executable)} -m {_WORKER}"
-        )
-    encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
-    info = beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)
-    return fn_runner.FnApiRunner(
-        default_environment=environment,
-        provision_info=fn_runner.ExtendedProvisionInfo(info),
-    )

@@ -1,53 +1,58 @@
-"""The processes that write the shards, watched by the launcher.
+"""Runs the job on this machine: Beam's threads wait, and child processes work.
 
-    launcher ── Beam (a process group of its own) ── workers
+    launcher: main thread     shows progress, hears signals
+              Beam's threads  hand a shard each to a child process
+    children                  write shards; see images/isolation.py
 
-Beam's local runner waits for ever when one of several workers dies, and says nothing
-while it runs. So it runs in a child process: the launcher shows progress from the
-sidecars, ends the whole group when anything in it fails, and the group ends itself
-when the launcher is gone.
-
-A worker that dies or hangs costs at most the image that did it: every image that was
-in progress is tried alone, in a process of its own. What fails there is quarantined:
-it becomes a reject, and the job goes on without it.
+Beam waits for all of its threads before it tells of an error, and an ordinary exit
+waits for them for ever. So Beam has a thread of its own here, its threads tell the main
+one of an error at once, and a program leaves by console.leave.
 """
 
+import concurrent.futures
 import contextlib
-import functools
+import logging
 import math
-import multiprocessing
-import os
-import re
-import signal
-import sys
 import threading
-import time
-import traceback
-from collections.abc import Mapping, Sequence
-from multiprocessing.connection import Connection, wait
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, InvalidStateError
+from functools import partial
+from typing import Any, NamedTuple
 
 from pipeline.beam_job import Job
 from pipeline.dataset.manifest import ImageContract
-from pipeline.runners.progress import JobProgress, ShardProgress
-from pipeline.shards import finalize, image_in_progress, retry_alone, shard_writer
+from pipeline.images import isolation
+from pipeline.runners.beam_log import logging_to
+from pipeline.runners.progress import ShardProgress
+from pipeline.shards import finalize, shard_writer
+from pipeline.storage import atomic, folder_lock
 from pipeline.storage.atomic import log_path
 from pipeline.storage.object_paths import AnyPath
+from pipeline.storage.resumable_folder import WORK
+from pipeline.system.child_process import ChildPool
 from pipeline.system.errors import RunError
 
-_TRIES = 3
-_LOST = "a worker process died"
-# What Beam makes of an error of ours, whose message says it all.
-_OWN = re.compile(r"(?:RuntimeError: )?pipeline\.[\w.]+Error: (.*)")
-_WHERE = re.compile(r" \[while running '.*'\]$")
-_SPAWN = multiprocessing.get_context("spawn")
+
+class _Run(NamedTuple):
+    """What Beam's threads need of a run, which Beam could not pickle.
+
+    Attributes:
+        pool: of children.
+        outcome: of the job; its first error comes here at once.
+    """
+
+    pool: ChildPool
+    outcome: Future[None]
+
+
+_runs: dict[str, _Run] = {}  # those of this process that go on, by atomic.run_id
 
 
 class LocalRunner:
     """Writes the shards of a planned dataset.
 
     Args:
-        workers: processes.
+        workers: child processes.
         image_timeout: seconds that one image may take; 0 for any time.
         beam_arguments: options for Beam.
 
@@ -65,13 +70,10 @@ class LocalRunner:
         self._workers = workers
         self._image_timeout = image_timeout or math.inf
         self._arguments = tuple(beam_arguments)
-        self._in_memory = False
-        if beam_arguments:  # else the launcher can do without Beam's 3 s of import
+        if beam_arguments:  # else Beam is imported when the children are
             from pipeline.runners import execution
 
-            self._in_memory = execution.in_memory(
-                execution.beam_options(beam_arguments, workers)
-            )
+            execution.beam_options(beam_arguments, workers)
 
     def write(
         self, dataset: AnyPath, planned: Mapping[str, int], contract: ImageContract
@@ -84,161 +86,92 @@ class LocalRunner:
             contract: of the stored images.
 
         Raises:
-            RunError: a worker failed, or the dataset cannot be completed. What was
-                committed is kept.
+            RunError: a shard cannot be written, or the dataset cannot be completed.
+                What was committed is kept.
         """
+        run = atomic.run_id()
+        write = partial(
+            _write,
+            run,
+            folder=str(dataset),
+            contract=contract,
+            image_timeout=self._image_timeout,
+        )
+        complete = partial(_complete, run, dataset)
         with ShardProgress(dataset, planned) as watch:
-            if watch.missing and self._in_memory:
-                try:
-                    _run_beam(self._job(dataset, contract))
-                except RuntimeError as error:  # of which Beam makes every other
-                    raise _failure(dataset, _last_line(error)) from error
-            else:
-                self._write_in_children(dataset, contract, watch)
-        finalize.complete(dataset)  # unless a job has done it, as it ended
+            if watch.missing:
+                job = Job(list(watch.missing), write, complete)
+                with logging_to(log_path(dataset), logging.ERROR):
+                    self._run(run, job, watch, dataset)
+        finalize.complete(dataset)  # unless the job has done it
         return True
 
-    def _write_in_children(
-        self, dataset: AnyPath, contract: ImageContract, watch: JobProgress
-    ) -> None:
-        """Starts children until one gets to the end."""
-        fruitless = 0
-        while watch.missing:
-            before = len(watch.missing)
-            try:
-                job = self._job(dataset, contract)
-                _run_in_child(job, watch, self._image_timeout)
-            except _WorkerLostError as lost:
-                print(f"{lost}; going on with what is left", file=sys.stderr)
-                quarantined = retry_alone.retry_suspects(
-                    dataset, contract, self._image_timeout
-                )
-                gained = quarantined or len(watch.missing) < before
-                fruitless = 0 if gained else fruitless + 1
-                if fruitless == _TRIES:
-                    raise RunError(
-                        f"{lost}, {_TRIES} times in a row, and no image is to blame. "
-                        f"{log_path(dataset)} may say more; is there enough memory for "
-                        f"{self._workers} workers? What was committed is kept: run "
-                        "the same command again, perhaps with fewer --workers."
-                    ) from lost
-
-    def _job(self, dataset: AnyPath, contract: ImageContract) -> "_Job":
-        return dataset, contract, self._workers, self._arguments
-
-
-class _WorkerLostError(Exception):
-    """A worker process died or hung; image_in_progress knows which image it was at."""
+    def _run(self, run: str, job: Job, watch: ShardProgress, dataset: AnyPath) -> None:
+        """Has Beam run a job until it is done, or fails, or is interrupted."""
+        started = _Run(isolation.new_pool(self._workers), Future())
+        _runs[run] = started
+        try:
+            started.pool.start(len(job.missing))  # they import while Beam is imported
+            arguments = (job, started.outcome, self._arguments, self._workers)
+            threading.Thread(target=_run_beam, args=arguments, daemon=True).start()
+            # Not for Beam's end: after an error it waits for all of its threads.
+            while not started.outcome.done():
+                concurrent.futures.wait([started.outcome], watch.look_seconds)
+                watch.look()
+        finally:
+            del _runs[run]  # nothing more is handed out
+            started.pool.end()
+            folder_lock.remove_scratch(dataset / WORK)
+        try:
+            started.outcome.result()
+        except RunError:
+            raise
+        except Exception as error:
+            last = (str(error).strip() or repr(error)).splitlines()[-1]
+            raise RunError(
+                f"a shard worker failed: {last}. {log_path(dataset)} has the rest. "
+                "What was committed is kept: mend the cause and run the same command "
+                "again."
+            ) from error
 
 
-_Job = tuple[AnyPath, ImageContract, int, Sequence[str]]
+def _run_beam(
+    job: Job, outcome: Future[None], arguments: Sequence[str], workers: int
+) -> None:
+    with _telling(outcome):
+        from pipeline.runners import execution
+
+        execution.run_here(job, execution.beam_options(arguments, workers))
+    with contextlib.suppress(InvalidStateError):
+        outcome.set_result(None)
 
 
-def _run_in_child(job: _Job, watch: JobProgress, image_timeout: float) -> None:
-    """Runs Beam in a child until it is done; nothing of it is left afterwards."""
-    dataset = job[0]
-    image_in_progress.clear(dataset)  # what a killed run left
-    here, problem = _SPAWN.Pipe(duplex=False)
-    said, output = _SPAWN.Pipe(duplex=False)
-    child = _SPAWN.Process(target=_child, args=(job, output, problem))
-    child.start()
-    problem.close()
-    output.close()
-    threading.Thread(target=_log, args=(said, log_path(dataset)), daemon=True).start()
+def _write(run: str, name: str, **given: Any) -> None:
+    """Writes a shard, in a thread of Beam."""
+    pool, outcome = _running(run)
+    with _telling(outcome):
+        shard_writer.write_isolated(name, pool=pool, **given)
+
+
+def _complete(run: str, dataset: AnyPath) -> None:
+    """Completes the dataset, in a thread of Beam."""
+    with _telling(_running(run).outcome):
+        finalize.complete(dataset)
+
+
+def _running(run: str) -> _Run:
+    if run not in _runs:  # it was interrupted, or failed
+        raise RuntimeError("the run that this thread works for has ended")
+    return _runs[run]
+
+
+@contextlib.contextmanager
+def _telling(outcome: Future[None]) -> Iterator[None]:
+    """Makes an error of the body the outcome, unless another was before it."""
     try:
-        while child.exitcode is None:
-            child.join(watch.look_seconds)
-            watch.look()
-            if any(
-                s.seconds > image_timeout for s in image_in_progress.suspects(dataset)
-            ):
-                raise _WorkerLostError(f"no result in {image_timeout:g} s for an image")
-    finally:
-        _end_group(child)
-        watch.look()
-    if child.exitcode == 0:
-        return
-    try:
-        message = here.recv()
-    except EOFError:  # Beam itself died without a word
-        message = _LOST
-    if message == _LOST:
-        raise _WorkerLostError(message)
-    raise _failure(dataset, message)
-
-
-def _failure(dataset: AnyPath, message: str) -> RunError:
-    if own := _OWN.fullmatch(message):
-        return RunError(own[1])
-    return RunError(
-        f"a shard worker failed: {message}. {log_path(dataset)} has the rest. What was "
-        "committed is kept: mend the cause and run the same command again."
-    )
-
-
-def _last_line(error: Exception) -> str:
-    """Returns what a worker said at last, without what Beam adds to it."""
-    return _WHERE.sub("", (str(error).strip() or repr(error)).splitlines()[-1])
-
-
-def _end_group(child: multiprocessing.process.BaseProcess) -> None:
-    """Ends the child and its workers, none of which has anything left to lose."""
-    assert child.pid is not None
-    try:
-        os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        child.kill()  # it had not made its group yet, or all have ended
-    child.join()
-
-
-def _log(said: Connection, log: Path) -> None:
-    """Copies what the group says to the log.
-
-    A worker whose own stderr is on a full disk would wait for ever; here a full disk
-    costs only the log.
-    """
-    while chunk := os.read(said.fileno(), 1 << 16):
-        with contextlib.suppress(OSError), log.open("ab") as file:
-            file.write(chunk)
-
-
-def _child(job: _Job, output: Connection, problem: Connection) -> None:
-    """The child process: leads a group, hands on what it says, runs Beam."""
-    os.setsid()
-    os.dup2(output.fileno(), sys.stdout.fileno())
-    os.dup2(output.fileno(), sys.stderr.fileno())
-
-    def fail(error: BaseException | None, message: str) -> None:
-        problem.send(message)
-        traceback.print_exception(error)
-        sys.stderr.flush()
-        os._exit(1)  # Beam's threads would keep an ordinary exit waiting
-
-    # The threads that wait for a worker process, and talk to it, raise when it dies.
-    threading.excepthook = lambda args: fail(args.exc_value, _LOST)
-    threading.Thread(target=_follow_the_launcher, daemon=True).start()
-    try:
-        _run_beam(job)
-    except Exception as error:  # noqa: BLE001 (handed on to the launcher)
-        time.sleep(1)  # where a worker died, the threads that saw it come first
-        fail(error, _last_line(error))
-
-
-def _follow_the_launcher() -> None:
-    """Ends the group when the launcher is gone, even if by `kill -9`."""
-    launcher = multiprocessing.parent_process()
-    assert launcher is not None
-    wait([launcher.sentinel])
-    os.killpg(0, signal.SIGKILL)
-
-
-def _run_beam(job: _Job) -> None:
-    from pipeline.runners.execution import beam_options, run_here
-
-    dataset, contract, workers, arguments = job
-    missing = functools.partial(finalize.missing, dataset)
-    write = functools.partial(
-        shard_writer.write, folder=str(dataset), contract=contract
-    )
-    complete = functools.partial(finalize.complete, dataset)
-    run_here(Job(missing, write, complete), beam_options(arguments, workers))
+        yield
+    except BaseException as error:
+        logging.error("a step of the job failed", exc_info=error)
+        with contextlib.suppress(InvalidStateError):
+            outcome.set_exception(error)
+        raise

@@ -63,9 +63,10 @@ class JobProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # An error that led here has said more.
-        with contextlib.suppress(OSError, UnavailableError):
-            self.look()
+        # Ctrl-C waits for no store; an error that led here has said more.
+        if kind is not KeyboardInterrupt:
+            with contextlib.suppress(OSError, UnavailableError):
+                self.look()
         self._bar.close()
 
     def look(self) -> None:

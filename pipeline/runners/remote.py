@@ -1,19 +1,23 @@
 """A job on one of Beam's runners, watched from here: a cluster, or a cloud."""
 
 import contextlib
+import functools
 import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from pipeline.beam_job import Job
+from pipeline.runners.beam_log import logging_to
 from pipeline.runners.progress import JobProgress
+from pipeline.storage import atomic
+from pipeline.storage.noted_error import noting_error
 from pipeline.storage.object_paths import AnyPath
-from pipeline.system.errors import RunError, UnavailableError
+from pipeline.system.errors import RunError
 
 _LOOK_SECONDS = 2.0
 
@@ -47,13 +51,13 @@ class RemoteRunner:
             runner, beam_arguments, workers, folders
         )
 
-    def run(self, work: Job, watch: JobProgress, log: Path) -> bool:
+    def run(self, job: Job, watch: JobProgress, folder: AnyPath) -> bool:
         """Runs a job and shows its progress.
 
         Args:
-            work: on folders that the workers can reach under the same names.
+            job: on folders that the workers can reach under the same names.
             watch: begun.
-            log: for what Beam says.
+            folder: that the job fills.
 
         Returns:
             Whether the job was run; False where Beam only built it.
@@ -63,13 +67,20 @@ class RemoteRunner:
         """
         from pipeline.runners.execution import only_builds
 
-        with _logging_to(log):
-            self._run(work, watch, log)
+        of_run = functools.partial(in_worker, atomic.run_id(), folder)
+        job = Job(
+            job.missing,
+            functools.partial(of_run, job.write),
+            functools.partial(of_run, job.complete),
+        )
+        log = atomic.log_path(folder)
+        with logging_to(log, logging.INFO):
+            self._run(job, watch, log)
         if built := only_builds(self._options):
             print(f"the job was built, and not run: {built}")
         return not built
 
-    def _run(self, work: Job, watch: JobProgress, log: Path) -> None:
+    def _run(self, job: Job, watch: JobProgress, log: Path) -> None:
         from pipeline.runners import execution
 
         progress_thread = _ProgressThread(
@@ -77,7 +88,7 @@ class RemoteRunner:
         )
         try:
             with progress_thread:
-                progress_thread.running = execution.run_there(work, self._options)
+                progress_thread.running = execution.run_there(job, self._options)
                 if progress_thread.running is not None:  # as it is for a template
                     progress_thread.running.wait_until_finish()
         except KeyboardInterrupt:
@@ -98,21 +109,16 @@ class RemoteRunner:
         )
 
 
-@contextlib.contextmanager
-def _logging_to(log: Path) -> Iterator[None]:
-    """What Beam and its runners say goes to a file, not between the progress."""
-    root = logging.getLogger()
-    before, level = root.handlers, root.level
-    handler = logging.FileHandler(log)
-    handler.setFormatter(logging.Formatter(logging.BASIC_FORMAT))
-    root.handlers = [handler]
-    root.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        root.handlers = before
-        root.setLevel(level)
-        handler.close()
+def in_worker(
+    run: str, folder: AnyPath, action: Callable[..., None], *arguments: str
+) -> None:
+    """Runs an action of a worker, which may be far from its launcher.
+
+    Its scratch files are those of the run, and its error is left for the launcher.
+    """
+    atomic.write_for(run)
+    with noting_error(folder):
+        action(*arguments)
 
 
 class _ProgressThread:
@@ -155,8 +161,8 @@ class _ProgressThread:
         begun, started = False, time.monotonic()
         seconds = max(_LOOK_SECONDS, self._watch.look_seconds)
         while not self._done.wait(seconds):
-            # A later look may see more.
-            with contextlib.suppress(OSError, UnavailableError):
+            # A later look may see more; a damaged sidecar is the last step's affair.
+            with contextlib.suppress(OSError, RunError):
                 self._watch.look()
                 if time.monotonic() - started > self._patience:
                     begun = begun or self._watch.begun()

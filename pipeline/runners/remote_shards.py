@@ -5,12 +5,17 @@ import math
 from collections.abc import Mapping, Sequence
 
 from pipeline.beam_job import Job
-from pipeline.dataset.manifest import ImageContract
+from pipeline.dataset import sidecar
+from pipeline.dataset.manifest import MANIFEST, ImageContract
+from pipeline.images import conversion, isolation
 from pipeline.runners.progress import ShardProgress
 from pipeline.runners.remote import RemoteRunner
-from pipeline.shards import finalize, isolated_process
-from pipeline.storage.atomic import log_path
+from pipeline.shards import finalize, shard_writer
+from pipeline.storage import object_paths, worker_signs
 from pipeline.storage.object_paths import AnyPath
+from pipeline.storage.resumable_folder import ResumableFolder, difference
+from pipeline.system import resources
+from pipeline.system.child_process import ChildPool
 
 
 class RemoteShardRunner:
@@ -58,12 +63,53 @@ class RemoteShardRunner:
                 finalize.complete(dataset)
                 return True
             write = functools.partial(
-                isolated_process.write,
+                write_in_worker,
                 folder=str(dataset),
                 contract=contract,
                 image_timeout=self._image_timeout,
             )
             complete = functools.partial(finalize.complete, dataset)
-            missing = functools.partial(finalize.missing, dataset)
-            work = Job(missing, write, complete)
-            return self._engine.run(work, watch, log_path(dataset))
+            job = Job(list(watch.missing), write, complete)
+            return self._engine.run(job, watch, dataset)
+
+
+def write_in_worker(
+    name: str, *, folder: str, contract: ImageContract, image_timeout: float
+) -> None:
+    """Writes a shard, in a worker of the job.
+
+    Raises:
+        RuntimeError: the worker has other packages than the launcher.
+        Exception: what shard_writer.write_isolated raises.
+    """
+    dataset = object_paths.at(folder)
+    if ResumableFolder(dataset, manifest=MANIFEST).complete():  # a runner tries again
+        return
+    worker_signs.announce_worker(dataset)
+    _check_versions(dataset)
+    if sidecar.read_note(dataset, name):  # by a worker that was lost afterwards
+        return
+    shard_writer.write_isolated(
+        name,
+        folder=folder,
+        contract=contract,
+        image_timeout=image_timeout,
+        pool=pool(),
+    )
+
+
+@functools.cache
+def pool() -> ChildPool:
+    """Returns the children of this worker, for all of its threads and jobs."""
+    return isolation.new_pool(resources.cores())
+
+
+@functools.cache
+def _check_versions(dataset: AnyPath) -> None:
+    """Refuses a worker whose decoder would make other bytes than the launcher's."""
+    planned = ResumableFolder(dataset, manifest=MANIFEST).key()["versions"]
+    if other := difference(planned, conversion.versions(), "versions"):
+        raise RuntimeError(
+            f"a worker has other packages than the plan of {dataset} (there) asks for: "
+            f"{other}. Let workers install constraints.txt, or use an image that has"
+        )

@@ -1,5 +1,7 @@
 """Source files that are byte for byte the same, found by the SHA-256 of each.
 
+Copies that have different labels are conflicts, and listed in conflicts.csv.
+
     _work/sources/SHARD.sha256      32 bytes per planned image, in order
 
 Two passes over these files: digests first, as an array, then only the ids of those
@@ -8,7 +10,7 @@ that occur more than once. A million images take 64 MB.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WORK
 
+_TOLD = 5  # conflicting images that dataset.json names
 UNREAD = bytes(32)  # in place of the digest of a file that was not read
 
 
@@ -27,18 +30,69 @@ def note_sources(folder: AnyPath, shard: str, digests: Sequence[bytes]) -> None:
         file.write(b"".join(digests))
 
 
-def find(
-    folder: AnyPath, shards: Iterable[tuple[str, Iterable[str]]]
-) -> dict[str, Any]:
-    """The `duplicates` entry of the ledger.
+class Source(NamedTuple):
+    """A source image; its label is a class name, "" where it has none."""
+
+    split: str
+    id: str
+    label: str
+
+    @property
+    def name(self) -> str:
+        """What it is called in dataset.json."""
+        return f"{self.split}/{self.id}"
+
+
+class Conflict(NamedTuple):
+    """An image whose bytes have another label, too; a row of conflicts.csv."""
+
+    id: str
+    split: str
+    label: str
+    sha256: str
+
+
+class Duplicates(NamedTuple):
+    """The groups of copies, each sorted by name, and the conflicts among them."""
+
+    groups: list[list[Source]]
+    conflicts: list[Conflict]
+
+    def to_json(self) -> dict[str, Any]:
+        """The `duplicates` and `conflicts` entries of the ledger.
+
+        Returns:
+            {"duplicates": {"images": how many could go, "groups": [[split/id, …], …],
+            "across_splits": the groups whose images are not all of one split},
+            "conflicts": {"images": how many, "first": split/id of some}}; sorted.
+        """
+        return {
+            "duplicates": {
+                "images": sum(len(group) - 1 for group in self.groups),
+                "groups": _names(self.groups),
+                "across_splits": _names(
+                    group
+                    for group in self.groups
+                    if len({source.split for source in group}) > 1
+                ),
+            },
+            "conflicts": {
+                "images": len(self.conflicts),
+                "first": [f"{row.split}/{row.id}" for row in self.conflicts[:_TOLD]],
+            },
+        }
+
+    def conflicts_csv(self) -> str:
+        """The text of conflicts.csv."""
+        return "".join(map(atomic.csv_line, [Conflict._fields, *self.conflicts]))
+
+
+def find(folder: AnyPath, shards: Iterable[tuple[str, Iterable[Source]]]) -> Duplicates:
+    """Finds the images that have the bytes of another.
 
     Args:
         folder: the dataset, with the sources of all shards noted.
-        shards: (name, "split/id" of every planned image in order) of every shard.
-
-    Returns:
-        {"images": how many could go, "groups": [[split/id, …], …], "across_splits":
-        the groups whose images are not all of one split}; sorted.
+        shards: (name, planned images in order) of every shard.
     """
     shards = list(shards)
     repeated = _repeated(np.concatenate([_digests(folder, name) for name, _ in shards]))
@@ -46,17 +100,28 @@ def find(
     for name, images in shards:
         for digest, image in _matching(_digests(folder, name), images, repeated):
             groups[digest].append(image)
-    found = sorted(sorted(group) for group in groups.values())
-    return {
-        "images": sum(len(group) - 1 for group in found),
-        "groups": found,
-        "across_splits": [group for group in found if len(_splits(group)) > 1],
-    }
+    conflicts = []
+    for digest, group in groups.items():
+        group.sort(key=lambda source: source.name)
+        labelled = [source for source in group if source.label]
+        if len({source.label for source in labelled}) > 1:
+            conflicts += [
+                Conflict(source.id, source.split, source.label, digest.hex())
+                for source in labelled
+            ]
+    # Copies stand together, in an order that no hash of the run decides.
+    conflicts.sort(key=lambda row: (row.sha256, row))
+    found = sorted(groups.values(), key=lambda group: group[0].name)
+    return Duplicates(found, conflicts)
+
+
+def _names(groups: Iterable[Iterable[Source]]) -> list[list[str]]:
+    return [[source.name for source in group] for group in groups]
 
 
 def _matching(
-    digests: np.ndarray, images: Iterable[str], wanted: set[bytes]
-) -> Iterator[tuple[bytes, str]]:
+    digests: np.ndarray, images: Iterable[Source], wanted: set[bytes]
+) -> Iterator[tuple[bytes, Source]]:
     """(digest, image) where the digest is wanted; reads no ids where none is."""
     if not wanted.intersection(keys := [digest.tobytes() for digest in digests]):
         return
@@ -74,10 +139,6 @@ def _repeated(digests: np.ndarray) -> set[bytes]:
 def _digests(folder: AnyPath, shard: str) -> np.ndarray:
     """V32[images]: opaque 32-byte items, which NumPy can sort as they are."""
     return np.frombuffer(_path(folder, shard).read_bytes(), dtype="V32")
-
-
-def _splits(group: Sequence[str]) -> set[str]:
-    return {image.partition("/")[0] for image in group}
 
 
 def _path(folder: AnyPath, shard: str) -> AnyPath:

@@ -12,11 +12,11 @@ from typing import Any
 
 from pipeline.dataset import ledger, manifest, sidecar
 from pipeline.dataset.ledger import Ledger, Listed
-from pipeline.dataset.manifest import MANIFEST
+from pipeline.dataset.manifest import MANIFEST, ShardName
 from pipeline.shards import duplicates, plan
+from pipeline.shards.duplicates import Source
 from pipeline.sources.listing import Listing
 from pipeline.storage import atomic
-from pipeline.storage.noted_error import noting_error
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WORK, ResumableFolder
 from pipeline.system.errors import RunError
@@ -47,13 +47,6 @@ def prepare(
     atomic.write_json(work / "outset.json", outset, scratch=work)
 
 
-def missing(dataset: AnyPath) -> list[str]:
-    """The planned shards that are not committed, in order."""
-    planned = dict(atomic.read_json(dataset / WORK / "outset.json")["planned"])
-    notes = sidecar.read_notes(dataset, planned)
-    return [name for name, note in notes.items() if note is None]
-
-
 def complete(dataset: AnyPath) -> None:
     """Completes a dataset whose shards are all committed; again does nothing.
 
@@ -64,8 +57,7 @@ def complete(dataset: AnyPath) -> None:
     folder = ResumableFolder(dataset, manifest=MANIFEST)
     if folder.complete():
         return
-    with noting_error(dataset):
-        _complete(folder, atomic.read_json(folder.work / "outset.json"))
+    _complete(folder, atomic.read_json(folder.work / "outset.json"))
 
 
 def _complete(folder: ResumableFolder, outset: Mapping[str, Any]) -> None:
@@ -73,13 +65,28 @@ def _complete(folder: ResumableFolder, outset: Mapping[str, Any]) -> None:
     account = ledger.balance(
         Listed.from_json(outset["listed"]), _notes(dataset, planned)
     )
-    folder.write_text(manifest.REJECTS, ledger.rejects_csv(account.rejects))
-    folder.write_text(manifest.CLASSES, manifest.classes_text(outset["classes"]))
+    lists = {
+        manifest.REJECTS: ledger.rejects_csv(account.rejects),
+        manifest.CLASSES: manifest.classes_text(outset["classes"]),
+    }
+    for name, text in lists.items():
+        folder.write_text(name, text)
     _refuse_too_many(account, outset["max_reject_fraction"], dataset / manifest.REJECTS)
-    twins = duplicates.find(dataset, _images_by_shard(dataset, planned))
-    splits = {name: asdict(split) for name, split in account.splits.items()}
-    balance = {**account.to_json(), "duplicates": twins}
-    folder.finish({**folder.key(), "splits": splits, "ledger": balance})
+    copies = duplicates.find(dataset, _images_by_shard(dataset, planned))
+    if copies.conflicts:
+        lists[manifest.CONFLICTS] = copies.conflicts_csv()
+        folder.write_text(manifest.CONFLICTS, lists[manifest.CONFLICTS])
+    else:  # perhaps of a step that was killed, before photos were mended
+        (dataset / manifest.CONFLICTS).unlink(missing_ok=True)
+    folder.finish(
+        {
+            **folder.key(),
+            "files": {name: atomic.sha256_text(text) for name, text in lists.items()},
+            "ledger": {**account.to_json(), **copies.to_json()},
+            "originals": account.originals,
+            "splits": {name: asdict(split) for name, split in account.splits.items()},
+        }
+    )
 
 
 def _refuse_too_many(account: Ledger, fraction: float, rejects: AnyPath) -> None:
@@ -93,8 +100,9 @@ def _refuse_too_many(account: Ledger, fraction: float, rejects: AnyPath) -> None
             f"{account.rejected.total()} of {account.listed.total()} images were "
             f"rejected ({account.reject_fraction:.2%}); --max_reject_fraction allows "
             f"{fraction:.2%}. {rejects} says which and why. Allow more and "
-            "run again: the shards are kept. Or mend the files and run again with "
-            "--overwrite."
+            "run again: the shards are kept. Or mend the files and run again: shards "
+            "with a mended file are made again (where files came, went or moved: with "
+            "--overwrite)."
         )
 
 
@@ -109,19 +117,19 @@ def _notes(
                 f"shard {dataset / name} was not written. Run the same command again; "
                 "it makes only what is missing."
             )
-        notes.setdefault(name.partition("-")[0], []).append(note)
+        notes.setdefault(ShardName.parse(name).split, []).append(note)
     return notes
 
 
 def _images_by_shard(
     dataset: AnyPath, planned: Mapping[str, int]
-) -> Iterator[tuple[str, Iterator[str]]]:
-    """The name of every shard, and `split/id` of its images."""
+) -> Iterator[tuple[str, Iterator[Source]]]:
+    """The name of every shard, and its images."""
     for name in planned:
         yield name, _images(dataset, name)
 
 
-def _images(dataset: AnyPath, name: str) -> Iterator[str]:
-    split = name.partition("-")[0]
+def _images(dataset: AnyPath, name: str) -> Iterator[Source]:
+    split = ShardName.parse(name).split
     for image in plan.read_plan(dataset, name):
-        yield f"{split}/{image.id}"
+        yield Source(split, image.id, image.text)

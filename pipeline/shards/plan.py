@@ -50,26 +50,39 @@ def cut_slices(listing: Listing, *, count: int | None, seed: int) -> dict[str, S
     return slices
 
 
-def write_plan(
-    folder: AnyPath, slices: Mapping[str, Slices], classes: Sequence[str]
-) -> dict[str, int]:
-    """Writes one plan file per shard, a JSON array per image.
-
-    Returns:
-        The number of planned images of every shard, by shard name, in order.
-    """
-    labels = {name: label for label, name in enumerate(classes)}
-    (folder / WORK / "plan").mkdir(parents=True, exist_ok=True)
-    planned = {
+def by_shard(slices: Mapping[str, Slices]) -> dict[str, list[ImageRef]]:
+    """Returns the images of every shard, by its name, in order."""
+    return {
         shard_name(split, index, len(parts)): refs
         for split, parts in slices.items()
         for index, refs in enumerate(parts)
     }
 
+
+def write_plan(
+    folder: AnyPath, slices: Mapping[str, Slices], classes: Sequence[str]
+) -> dict[str, int]:
+    """Writes one plan file per shard, a JSON array per image.
+
+    What an earlier run has written stays where it says the same: to bring a file and
+    its name to disk costs more than to read it.
+
+    Returns:
+        The number of planned images of every shard, by shard name, in order.
+    """
+    planned = by_shard(slices)
+    labels = {name: label for label, name in enumerate(classes)}
+    plan_folder = folder / WORK / "plan"
+    plan_folder.mkdir(parents=True, exist_ok=True)
+    there = atomic.sizes(plan_folder)
+
     def write(name: str) -> None:
         images = (_planned(ref, labels) for ref in planned[name])
-        text = "".join(f"{json.dumps(entry)}\n" for entry in images)
-        atomic.write_text(_plan_path(folder, name), text, scratch=folder / WORK)
+        text = "".join(f"{json.dumps(entry)}\n" for entry in images)  # ASCII
+        path = _plan_path(folder, name)
+        if there.get(path.name) == len(text) and path.read_bytes() == text.encode():
+            return
+        atomic.write_text(path, text, scratch=folder / WORK)
 
     object_paths.at_once(folder, write, list(planned))
     return {name: len(refs) for name, refs in planned.items()}

@@ -1,64 +1,118 @@
 """Write one shard: everything that a worker does."""
 
-import contextlib
+import functools
 import hashlib
+from collections.abc import Mapping
 
-from pipeline.dataset import record
+from pipeline.dataset import originals, record
 from pipeline.dataset.manifest import (
     MANIFEST,
     ImageContract,
     Shard,
 )
 from pipeline.dataset.sidecar import ShardCounts, ShardResult
-from pipeline.images import conversion, image_bytes
+from pipeline.images import conversion, image_bytes, isolation
+from pipeline.images.isolation import Why
 from pipeline.shards import duplicates
-from pipeline.shards.image_in_progress import ImageInProgress
-from pipeline.shards.plan import PlannedImage, read_plan
-from pipeline.storage import object_paths
-from pipeline.storage.noted_error import noting_error
+from pipeline.shards.plan import PlannedImage, planned_image, read_plan
+from pipeline.storage import atomic, object_paths
 from pipeline.storage.resumable_folder import ResumableFolder
-from pipeline.system import io_errors
-from pipeline.system.errors import UnavailableError
+from pipeline.system import child_process, io_errors
+from pipeline.system.child_process import ChildPool
 
 
-def write(name: str, folder: str, contract: ImageContract) -> None:
+def write_isolated(
+    name: str,
+    *,
+    folder: str,
+    contract: ImageContract,
+    image_timeout: float,
+    pool: ChildPool,
+) -> None:
+    """Does what `write` does, in a child process, whatever the decoder does to that.
+
+    Args:
+        name: of the shard.
+        folder: the dataset.
+        contract: of the stored images.
+        image_timeout: seconds that one image may take; a commit may take any time.
+        pool: of isolation.new_pool.
+
+    Raises:
+        RunError: children are lost, and no image is to blame.
+        Exception: what `write` raises.
+    """
+
+    def image(position: int) -> tuple[str, str]:
+        planned = planned_image(object_paths.at(folder), name, position)
+        return planned.id, planned.uri
+
+    work = functools.partial(_write_for, atomic.run_id(), name, folder, contract)
+    isolation.run(pool, work, image, contract, seconds=image_timeout)
+
+
+def _write_for(
+    run: str,
+    name: str,
+    folder: str,
+    contract: ImageContract,
+    rejected: Mapping[int, Why],
+) -> None:
+    """Child entry point: writes a shard for a run, which its scratch files name."""
+    atomic.write_for(run)
+    write(name, folder, contract, rejected)
+
+
+def write(
+    name: str,
+    folder: str,
+    contract: ImageContract,
+    rejected: Mapping[int, Why] | None = None,
+) -> None:
     """Writes the shard `name` of a dataset folder, then its sidecars.
 
     One image is in memory at a time, whatever the size of the shard; of a store a few
     encoded ones more.
 
+    Args:
+        name: of the shard.
+        folder: the dataset.
+        contract: of the stored images.
+        rejected: reason and detail of images that are not to be tried, by position.
+
     Raises:
-        UnavailableError: something cannot be read or written now. The launcher finds
-            the message in the work folder, wherever this runs.
+        UnavailableError: something cannot be read or written now.
     """
     output = ResumableFolder(object_paths.at(folder), manifest=MANIFEST)
-    with noting_error(output.folder), io_errors.explained(output.folder / name):
-        _write(name, output, contract)
+    with io_errors.explained(output.folder / name):
+        _write(name, output, contract, rejected or {})
 
 
-def _write(name: str, output: ResumableFolder, contract: ImageContract) -> None:
+def _write(
+    name: str,
+    output: ResumableFolder,
+    contract: ImageContract,
+    rejected: Mapping[int, Why],
+) -> None:
     images = list(read_plan(output.folder, name))
+    # First: a photo that changes while the shard is made is seen to differ later.
+    seen = image_bytes.fingerprint([ref.uri for ref in images])
     tally, sources = ShardCounts(), [duplicates.UNREAD] * len(images)
     digest, length = hashlib.sha256(), 0
-    # Innermost, so that no image is marked while the shard is committed: bringing it to
-    # disk, or uploading it, may take longer than --image_timeout.
-    with (
-        output.commit(name) as file,
-        ImageInProgress(output.folder, name) as in_progress,
-    ):
-        quarantined = in_progress.quarantined()
+    with output.commit(name) as file:
         contents = image_bytes.read_ahead(
-            ref.uri for index, ref in enumerate(images) if index not in quarantined
+            ref.uri for index, ref in enumerate(images) if index not in rejected
         )
         for index, ref in enumerate(images):
-            in_progress.at(index)
+            child_process.at(index)
             try:
-                if index in quarantined:
-                    raise conversion.BadImage(*quarantined[index])
+                if index in rejected:
+                    raise conversion.BadImage(*rejected[index])
                 source = next(contents)()
                 tally.bytes_read += len(source)
                 with io_errors.explained(image_bytes.path(ref.uri)):
-                    framed = _frame(ref, conversion.convert(source, contract), contract)
+                    encoded, original = conversion.convert_described(source, contract)
+                    framed = _frame(ref, encoded, contract)
                 sources[index] = hashlib.sha256(source).digest()
             except conversion.BadImage as bad:
                 tally.rejects.append([ref.id, ref.text, bad.reason, bad.detail])
@@ -67,18 +121,13 @@ def _write(name: str, output: ResumableFolder, contract: ImageContract) -> None:
             digest.update(framed)
             length += len(framed)
             tally.written[ref.text] = tally.written.get(ref.text, 0) + 1
+            originals.count(tally.originals, original, len(source))
+        # Nobody watches the commit: bringing the shard to disk, or uploading it, may
+        # take longer than --image_timeout.
+        child_process.at(None)
     duplicates.note_sources(output.folder, name, sources)
     entry = Shard(name, sum(tally.written.values()), length, digest.hexdigest())
-    output.done(name, ShardResult(entry, tally).to_json())
-
-
-def try_alone(uri: str, contract: ImageContract) -> None:
-    """What `write` does to one image, for a process that may crash or hang.
-
-    An image that cannot be read now is not to blame; `write` meets the error again.
-    """
-    with contextlib.suppress(conversion.BadImage, UnavailableError):
-        conversion.convert(image_bytes.read(uri), contract)
+    output.done(name, ShardResult(entry, tally, seen).to_json())
 
 
 def _frame(ref: PlannedImage, encoded: bytes, contract: ImageContract) -> bytes:

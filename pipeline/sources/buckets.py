@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from pipeline.images import image_bytes
 from pipeline.sources import tar_archives
 from pipeline.sources.folder_tree import FolderLevel
-from pipeline.sources.listing import Candidate, is_litter, printable
+from pipeline.sources.listing import LITTER, Candidate, Ignored
 from pipeline.sources.local_folders import add_archives
+from pipeline.sources.names import is_litter
 from pipeline.storage.object_paths import ObjectPath
 
 _Keys = Sequence[tuple[str, int]]  # relative to the prefix, and bytes
@@ -29,11 +30,10 @@ class BucketFolder:
         """What is in it, one level down; an archive stands for a folder."""
         level, packed = FolderLevel(self.where), []
         below: dict[str, list[tuple[str, int]]] = defaultdict(list)
-        litter: dict[str, None] = {}
         for key, size in self._keys:
             name, inner, rest = key.partition("/")
             if is_litter(name):
-                litter[printable(f"{self.where}/{name}")] = None
+                level.ignored.add(LITTER, f"{self.where}/{key}")
             elif inner and name:
                 below[name].append((rest, size))
             elif tar_archives.stem(name):
@@ -42,21 +42,18 @@ class BucketFolder:
                 level.beside.append(self._found(key, size))
                 if stem := tar_archives.compressed_stem(name):
                     level.compressed[stem] = f"{self.where}/{name}"
-        level.ignored += litter
         for name, keys in below.items():
             level.below[name] = BucketFolder(f"{self.where}/{name}", keys)
         add_archives(level, packed)
         return level
 
-    def files(self, ignored: list[str]) -> Iterator[Candidate]:
+    def files(self, ignored: Ignored) -> Iterator[Candidate]:
         """Yields every object below it; paths are relative to it."""
-        litter: dict[str, None] = {}
         for key, size in self._keys:
-            if hidden := _litter(key):
-                litter[printable(f"{self.where}/{hidden}")] = None
+            if any(map(is_litter, key.split("/"))):
+                ignored.add(LITTER, f"{self.where}/{key}")
             else:
                 yield self._found(key, size)
-        ignored += litter
 
     def _found(self, key: str, size: int) -> Candidate:
         problem = None
@@ -76,12 +73,3 @@ def open_prefix(root: ObjectPath) -> BucketFolder:
         str(root),
         [(str(path)[start:], path.stat().st_size) for path in root.walk_files()],
     )
-
-
-def _litter(key: str) -> str:
-    """A path up to the first name that is litter; "" where none is."""
-    parts = key.split("/")
-    for count, part in enumerate(parts, start=1):
-        if is_litter(part):
-            return "/".join(parts[:count])
-    return ""

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NoReturn, Protocol
 
-from pipeline.sources.listing import Candidate, printable
+from pipeline.sources.listing import Candidate, Ignored
+from pipeline.sources.names import printable
 from pipeline.system.errors import RunError
 
 
@@ -20,7 +21,7 @@ class FolderTree(Protocol):
     def level(self) -> "FolderLevel":
         """What is in it, one level down."""
 
-    def files(self, ignored: list[str]) -> Iterator[Candidate]:
+    def files(self, ignored: Ignored) -> Iterator[Candidate]:
         """Yields every file below it, and adds litter to `ignored`."""
 
 
@@ -41,7 +42,7 @@ class FolderLevel:
     where: str
     below: dict[str, FolderTree] = field(default_factory=dict)
     beside: list[Candidate] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
+    ignored: Ignored = field(default_factory=Ignored)
     escaping: list[Candidate] = field(default_factory=list)
     doubled: dict[str, list[str]] = field(default_factory=dict)
     compressed: dict[str, str] = field(default_factory=dict)
@@ -65,13 +66,6 @@ class FolderLevel:
                 )
             if name in self.compressed and name not in self.below:
                 refuse_compressed(self.compressed[name])
-
-    def others(self, names: Iterable[str]) -> list[str]:
-        """What is there besides the folders of these names."""
-        below = (self.below[name].where for name in self.below.keys() - names)
-        beside = (f"{self.where}/{found.path}" for found in self.beside)
-        doubled = (path for paths in self.doubled.values() for path in paths)
-        return [*self.ignored, *map(printable, (*below, *beside, *doubled))]
 
 
 def refuse_compressed(path: str) -> NoReturn:

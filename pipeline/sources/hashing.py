@@ -1,11 +1,13 @@
 """Which images validate, and in which order images are stored: keyed hashes of ids.
 
-A hash does not depend on the order of a listing, and adding images moves no other:
-save one that trains only because its class had none that would.
+A hash does not depend on the order of a listing, and adding images moves no other
+image, save the two of a class that `validation_ids` names.
 """
 
 import hashlib
 from collections.abc import Iterable
+
+_FEW = 5  # images of a class, from which on one of them validates
 
 
 def split_key(seed: int, image_id: str) -> float:
@@ -19,13 +21,22 @@ def order_key(seed: int, image_id: str) -> int:
 
 
 def validation_ids(ids: Iterable[str], *, fraction: float, seed: int) -> set[str]:
-    """The ids of one class that validate.
+    """Returns the ids of one class that validate: those with a key below `fraction`.
 
-    These are the ids with a key below `fraction`, less the one with the largest key:
-    it always trains, so that no class is lost.
+    Two images are excepted, so that no class is lost to training, and none of five
+    images or more to validation: the one with the largest key always trains, and the
+    one with the smallest key validates where no other does. Adding an image may
+    move these two.
+
+    Args:
+        ids: of all images of the class.
+        fraction: in [0, 1]; 0 for none.
+        seed: of the keys.
     """
     keys = {image_id: split_key(seed, image_id) for image_id in ids}
     chosen = {image_id for image_id, key in keys.items() if key < fraction}
+    if fraction and not chosen and len(keys) >= _FEW:
+        chosen.add(min(keys, key=lambda image_id: (keys[image_id], image_id)))
     chosen.discard(max(keys, key=lambda image_id: (keys[image_id], image_id)))
     return chosen
 

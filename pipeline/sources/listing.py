@@ -1,19 +1,14 @@
 """What a listing is made of: the files that were found, the images, the rejects."""
 
-from collections import Counter
+import bisect
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from pipeline.dataset.ledger import Listed, Reject
 from pipeline.dataset.manifest import SPLITS
+from pipeline.sources.names import is_utf8, printable, shown
 
-_LITTER = {"thumbs.db", "desktop.ini", "__macosx"}  # and every name with a dot first
-# What may be taken off the name of an image; `22.05` has no extension.
-_EXTENSIONS = {
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".webp"),
-    *(".tif", ".tiff", ".heic", ".heif", ".avif"),
-}
 REASONS = {
     "bad_name": "the path is not UTF-8, or leads out of its folder or archive",
     "no_class": "a file of a labelled split outside every class folder",
@@ -53,6 +48,57 @@ class ImageRef(NamedTuple):
     split: str
 
 
+LITTER, NO_PHOTO, BESIDE, UNNAMED = "litter", "no_photo", "beside", "unnamed"
+KINDS = {
+    LITTER: "left by systems and tools",
+    NO_PHOTO: "no photos by their extension",
+    BESIDE: "beside the folders that are read",
+    UNNAMED: "not named by the CSV",
+}
+_EXAMPLES = 3  # of a kind
+
+
+class Ignored:
+    """Files that are no part of the collection.
+
+    Attributes:
+        counts: how many there are, by kind, of KINDS.
+        examples: the first few paths of a kind, sorted.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.examples: dict[str, list[str]] = defaultdict(list)
+
+    def add(self, kind: str, path: str, files: int = 1) -> None:
+        """Counts a file, or a folder of so many; one of none is nothing."""
+        if not files:
+            return
+        self.counts[kind] += files
+        kept = self.examples[kind]
+        if len(kept) < _EXAMPLES or path < kept[-1]:
+            bisect.insort(kept, printable(path))
+            del kept[_EXAMPLES:]
+
+    def update(self, other: "Ignored") -> None:
+        """Adds what another has."""
+        for kind, count in other.counts.items():
+            self.counts[kind] += count
+            both = sorted(self.examples[kind] + other.examples[kind])
+            self.examples[kind] = both[:_EXAMPLES]
+
+    def __len__(self) -> int:
+        return self.counts.total()
+
+    def __str__(self) -> str:
+        """A line for people, with an example of each kind."""
+        kinds = [
+            f"{count:,} {KINDS[kind]}, such as {self.examples[kind][0]}"
+            for kind, count in sorted(self.counts.items())
+        ]
+        return f"ignored: {len(self):,} files: {'; '.join(kinds)}"
+
+
 @dataclass
 class Listing:
     """Everything below IMAGES.
@@ -61,18 +107,19 @@ class Listing:
         layout: `splits`, `classes`, `manifest`, or `files` that have none.
         refs: the images to read, in no particular order.
         rejects: those known to be unusable before they are read.
-        ignored: litter, files beside the split or class folders, files that a CSV
-            does not name.
+        ignored: files that are no part of it.
         classes: sorted class names; the position is the label.
         carved: whether validation is made of a part of train.
+        warnings: what may be other than the user thinks, in sentences.
     """
 
     layout: str
     refs: list[ImageRef] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
+    ignored: Ignored = field(default_factory=Ignored)
     classes: tuple[str, ...] = ()
     carved: bool = False
+    warnings: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.refs) + len(self.rejects)
@@ -95,45 +142,35 @@ class Listing:
         """Adds what another listing has; layout and classes stay."""
         self.refs += other.refs
         self.rejects += other.rejects
-        self.ignored += other.ignored
+        self.ignored.update(other.ignored)
 
     def listed(self) -> Listed:
         """Returns the side of the ledger that is known before anything is read."""
         counts = Counter((ref.split, ref.label or "") for ref in self.refs)
         counts.update((row.split, row.label) for row in self.rejects)
-        return Listed(counts, self.rejects, len(self.ignored))
+        return Listed(counts, self.rejects, self.ignored.counts)
+
+    def beyond(self, max_reject_fraction: float) -> str:
+        """Returns why the rejects are too many already; "" where they are not."""
+        total, rejected = len(self), len(self.rejects)
+        if rejected <= max_reject_fraction * total:
+            return ""
+        counts = Counter(reject.reason for reject in self.rejects)
+        first = {reject.reason: reject for reject in reversed(self.rejects)}
+        reasons = "; ".join(
+            f"{count:,} {reason}, such as {shown(first[reason].id)} "
+            f"({first[reason].detail})"
+            for reason, count in counts.most_common()
+        )
+        return (
+            f"{rejected:,} of {total:,} images were rejected by their names alone "
+            f"({rejected / total:.2%}); --max_reject_fraction allows "
+            f"{max_reject_fraction:.2%}. These are {reasons}. Mend them; or allow "
+            "more, and rejects.csv lists them all."
+        )
 
     def splits(self) -> list[str]:
         """The splits that have images, in the usual order."""
         there = {ref.split for ref in self.refs}
         there |= {reject.split for reject in self.rejects}
         return [split for split in SPLITS if split in there]
-
-
-def stem(path: str) -> str:
-    """Returns the name of an image without its folders and an image's extension.
-
-    >>> [stem(path) for path in ("a/0001.jpg", "b.c.PNG", "22.05")]
-    ['0001', 'b.c', '22.05']
-    """
-    pure = PurePosixPath(path)
-    return pure.stem if pure.suffix.lower() in _EXTENSIONS else pure.name
-
-
-def is_litter(name: str) -> bool:
-    """Whether a file or folder is left by an operating system or a tool."""
-    return name.startswith(".") or name.lower() in _LITTER
-
-
-def is_utf8(name: str) -> bool:
-    """Whether a path is text, and can be an id."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def printable(name: str) -> str:
-    """A path as UTF-8 text; bytes that are not UTF-8 as escapes."""
-    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")

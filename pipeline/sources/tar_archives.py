@@ -7,7 +7,7 @@ counts, and CLASS.tar may hold the files of a class or a folder CLASS of them.
 import os
 import re
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import BinaryIO, cast
@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from pipeline.images import image_bytes
 from pipeline.sources.folder_tree import FolderLevel, FolderTree, refuse_compressed
-from pipeline.sources.listing import Candidate, is_litter, printable
+from pipeline.sources.listing import LITTER, Candidate, Ignored
+from pipeline.sources.names import has_photo_extension, is_litter, printable
 from pipeline.system import io_errors
 from pipeline.system.console import progress
 from pipeline.system.errors import RunError
@@ -60,7 +61,7 @@ class Packed:
         """What is in it, one level down."""
         return self._tree().level()
 
-    def files(self, ignored: list[str]) -> Iterator[Candidate]:
+    def files(self, ignored: Ignored) -> Iterator[Candidate]:
         """Yields every file in it."""
         return self._tree().files(ignored)
 
@@ -79,7 +80,7 @@ class Tree:
         name: of the folder.
         found: files, and what stands in the place of one.
         folders: those that have an entry of their own.
-        litter: paths up to the first name that is litter.
+        litter: paths of files that are, or are in a folder that is.
         escaping: what has a name that leads out.
     """
 
@@ -93,15 +94,17 @@ class Tree:
     def level(self) -> FolderLevel:
         """What is in it, one level down."""
         below, beside, litter = self._sorted()
-        ignored = [printable(f"{self.where}/{name}") for name in litter]
-        level = FolderLevel(self.where, beside=beside, ignored=ignored)
+        level = FolderLevel(self.where, beside=beside)
+        for path in litter:
+            level.ignored.add(LITTER, f"{self.where}/{path}")
         level.below.update(below)
         level.escaping += self.escaping
         return level
 
-    def files(self, ignored: list[str]) -> Iterator[Candidate]:
+    def files(self, ignored: Ignored) -> Iterator[Candidate]:
         """Yields every file in it."""
-        ignored += (printable(f"{self.where}/{litter}") for litter in self.litter)
+        for path in self.litter:
+            ignored.add(LITTER, f"{self.where}/{path}")
         yield from self.found
         yield from self.escaping
 
@@ -130,7 +133,7 @@ class Tree:
             self._below(below, name).folders += [path] if inner else []
         for one in self.litter:
             name, inner, path = one.partition("/")
-            if inner:
+            if inner and not is_litter(name):
                 self._below(below, name).litter.append(path)
             else:
                 litter.append(one)
@@ -140,6 +143,21 @@ class Tree:
         if name not in trees:
             trees[name] = Tree(f"{self.where}/{name}", name)
         return trees[name]
+
+
+def first_photo(path: str) -> str:
+    """Returns the first member that is called like a photo; "" where none is.
+
+    The headers behind it are not read.
+    """
+    try:
+        for member in _members(path):
+            parts = PurePosixPath(member.name).parts
+            if has_photo_extension(member.name) and not any(map(is_litter, parts)):
+                return printable(member.name)
+    except RunError:  # no archive that could be read
+        pass
+    return ""
 
 
 def unwrap(place: FolderTree, splits: Iterable[str]) -> FolderTree:
@@ -174,21 +192,27 @@ def _read(path: str) -> Tree:
     folders: set[str] = set()
     litter: set[str] = set()
     for member in _members(path):
-        name, hidden = _clean(member.name)
+        name = "/".join(PurePosixPath(member.name).parts)
         if member.type == _VOLUME_LABEL:
             continue
         if why := _escape(member.name, name):
             if not member.isdir():
                 shown = member.name.replace("\0", r"\0")
                 escaping[shown] = Candidate(shown, path, ("bad_name", why))
-        elif hidden:
-            litter.add(hidden)
+        elif any(map(is_litter, name.split("/"))):
+            if not member.isdir():
+                litter.add(name)
         elif member.isdir() or member.type == _DUMPED_FOLDER:
             folders.add(name)
         else:
+            # The member that a hard link names stands before it.
+            found = _hard_linked(member, files) or Candidate(
+                name,
+                image_bytes.in_tar(path, member.offset_data, member.size),
+                _problem(member),
+            )
             files.pop(name, None)  # an older version, as `tar --append` leaves it
-            uri = image_bytes.in_tar(path, member.offset_data, member.size)
-            files[name] = Candidate(name, uri, _problem(member))
+            files[name] = found._replace(path=name)
     tree.found += files.values()
     tree.escaping += escaping.values()
     tree.folders += folders - {""}
@@ -272,13 +296,13 @@ def _check_end(file: BinaryIO, offset: int) -> None:
         raise tarfile.ReadError(f"there is more after its end at byte {offset}")
 
 
-def _clean(name: str) -> tuple[str, str]:
-    """The path of a member, and what of it is litter, up to that name."""
-    parts = PurePosixPath(name).parts
-    for count, part in enumerate(parts, start=1):
-        if is_litter(part):
-            return "/".join(parts), "/".join(parts[:count])
-    return "/".join(parts), ""
+def _hard_linked(
+    member: tarfile.TarInfo, files: Mapping[str, Candidate]
+) -> Candidate | None:
+    """Returns the member that a hard link is another name of; None of anything else."""
+    if not member.islnk():
+        return None
+    return files.get("/".join(PurePosixPath(member.linkname).parts))
 
 
 def _escape(name: str, path: str) -> str:
@@ -292,7 +316,10 @@ def _escape(name: str, path: str) -> str:
 
 def _problem(member: tarfile.TarInfo) -> tuple[str, str] | None:
     """Why a member is no image that can be read in place."""
-    if member.issym() or member.islnk():
+    if member.islnk():
+        name = printable(member.linkname)
+        return "unreadable", f"a hard link to {name}, which the archive has not above"
+    if member.issym():
         return "unreadable", f"a link to {printable(member.linkname)} in an archive"
     if member.issparse():
         return "unreadable", "a sparse file in an archive"

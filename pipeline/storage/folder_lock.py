@@ -25,6 +25,7 @@ from typing import Any
 
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
+from pipeline.system import private_folder
 from pipeline.system.errors import RunError
 
 _HOLDER = ".holder.json"  # a dot: no listing of photos takes it for one
@@ -164,7 +165,15 @@ def _acquire(folder: AnyPath, place: Path, note: Path) -> _Hold:
     """Makes and locks a folder."""
     while True:
         try:
-            place.mkdir(parents=True, exist_ok=True)
+            if place == folder:
+                place.mkdir(parents=True, exist_ok=True)
+            else:
+                private_folder.make(
+                    place,
+                    use=f"{folder} is locked by",
+                    advice="since others could lead its note elsewhere: remove it, or "
+                    "name another folder for temporary files (TMPDIR)",
+                )
             descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except (FileExistsError, NotADirectoryError) as error:
             raise RunError(f"{folder} is a file; name a folder.") from error

@@ -3,7 +3,8 @@
 DATASET and PREDICTIONS are made this way. While work goes on, `_work` inside the
 folder holds the key of the run and one sidecar for every committed part:
 
-    _work/run.json            what decides the content; another run is refused
+    _work/run.json            the form of these files, and what decides the content;
+                              another run is refused
     _work/done/PART.json      PART is committed; what is to be known of it
 
 The manifest is written last and `_work` is then removed.
@@ -18,7 +19,7 @@ from pipeline.storage.object_paths import AnyPath, ObjectPath
 from pipeline.system.errors import RunError
 
 WORK = "_work"
-
+_FORM = 2  # of run.json; release 0.1 had the key alone there
 
 _Folder = TypeVar("_Folder", bound=AnyPath)
 
@@ -49,6 +50,7 @@ class ResumableFolder(Generic[_Folder]):
                 "of that run, another folder, or remove this one."
             )
         if self.complete():
+            self._remove_work()  # of a run that was killed just before its end
             return True
         if self._key.is_file():
             if alone:
@@ -60,12 +62,12 @@ class ResumableFolder(Generic[_Folder]):
         return False
 
     def complete(self) -> bool:
-        """Whether the manifest is there; nothing else is left of the run then."""
-        if not self.manifest.is_file():
-            return False
+        """Whether the manifest is there."""
+        return self.manifest.is_file()
+
+    def _remove_work(self) -> None:
         with contextlib.suppress(OSError):  # another process does the same
-            atomic.remove_tree(self.work)  # it was killed just before its end
-        return True
+            atomic.remove_tree(self.work)
 
     def other(self, key: Mapping[str, Any]) -> str | None:
         """How the run that the folder holds differs from `key`; None: not at all.
@@ -75,11 +77,7 @@ class ResumableFolder(Generic[_Folder]):
         if self.manifest.is_file():
             manifest = atomic.read_json(self.manifest)
             return difference({name: manifest.get(name) for name in key}, key)
-        return (
-            difference(atomic.read_json(self._key), key)
-            if self._key.is_file()
-            else None
-        )
+        return difference(self.key(), key) if self._key.is_file() else None
 
     @contextlib.contextmanager
     def commit(self, part: str) -> Iterator[BinaryIO]:
@@ -92,6 +90,10 @@ class ResumableFolder(Generic[_Folder]):
         length = (self.folder / part).stat().st_size
         sidecar = {"bytes": length, "note": note}
         atomic.write_json(self._sidecar(part), sidecar, scratch=self.work)
+
+    def forget(self, part: str) -> None:
+        """Has a part made again."""
+        self._sidecar(part).unlink(missing_ok=True)
 
     def note(self, part: str) -> dict[str, Any] | None:
         """What `done` noted of a part; None where the part is missing or cut short."""
@@ -119,8 +121,20 @@ class ResumableFolder(Generic[_Folder]):
         return {name.removesuffix(".json") for name in names if name.endswith(".json")}
 
     def key(self) -> dict[str, Any]:
-        """That of the run that goes on."""
-        return atomic.read_json(self._key)
+        """Returns the key of the run that goes on.
+
+        Raises:
+            RunError: another release has begun it.
+        """
+        value = atomic.read_json(self._key)
+        if (form := value.get("form")) == _FORM:
+            return dict(value["key"])
+        release = "release 0.1" if form is None else "another release"
+        raise RunError(
+            f"{self.folder} was begun by {release}, and is not finished. Finish it "
+            "with that release; or begin anew: remove the folder, or for `make shards` "
+            "pass --overwrite (ARGS=--overwrite)."
+        )
 
     def write_text(self, name: str, text: str) -> None:
         """Commits a small file of the folder."""
@@ -129,13 +143,7 @@ class ResumableFolder(Generic[_Folder]):
     def finish(self, manifest: Mapping[str, Any]) -> None:
         """Writes the manifest and removes the work folder."""
         atomic.write_json(self.manifest, manifest, scratch=self.work)
-        self.complete()
-
-    def resumes(self, key: Mapping[str, Any], *, parts: int) -> bool:
-        """Whether the folder holds a run of that key that has parts left to make."""
-        if not self._key.is_file() or difference(atomic.read_json(self._key), key):
-            return False
-        return len(self.committed()) < parts
+        self._remove_work()
 
     def clear(self, *patterns: str) -> None:
         """Removes an earlier run, and only that: the manifest first."""
@@ -161,7 +169,8 @@ class ResumableFolder(Generic[_Folder]):
 
     def _note_key(self, key: Mapping[str, Any]) -> None:
         self._done.mkdir(parents=True, exist_ok=True)
-        atomic.write_json(self._key, key, scratch=self.work)
+        value = {"form": _FORM, "key": key}
+        atomic.write_json(self._key, value, scratch=self.work)
 
     def _refuse_foreign(self) -> None:
         """Refuses a folder with content that no run has put there."""

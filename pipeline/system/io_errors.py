@@ -19,6 +19,7 @@ from pipeline.system.errors import UnavailableError
 
 _TRIES = 6
 _FIRST_WAIT = 0.25  # seconds; each further wait is twice as long, 7.75 s in all at most
+_LONGEST = 400  # letters of a path in a message
 _PATIENCE = 30.0  # seconds until the last try; less than --image_timeout
 
 _T = TypeVar("_T")
@@ -102,11 +103,17 @@ def failure(
     if isinstance(error, OSError):
         what, advice = str(error.strerror or error), rule_of(error).advice
         where = error.filename2 or error.filename or where
-    place = f": {where}" if where else ""
+    place = f": {shortened(str(where))}" if where else ""
     return UnavailableError(
         f"{what}{place}{tried and f' ({tried})'}. What was committed is kept: "
         f"{advice}, and run the same command again to go on."
     )
+
+
+def shortened(path: str) -> str:
+    """Returns a path that fits into a message: the middle of a very long one goes."""
+    half = _LONGEST // 2
+    return path if len(path) <= _LONGEST else f"{path[:half]}…{path[-half:]}"
 
 
 def insist(where: object, action: Callable[[], _T]) -> _T:

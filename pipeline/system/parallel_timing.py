@@ -1,4 +1,4 @@
-"""What `plan` and `bench` measure with: samples, processes in step, whole commands."""
+"""What `plan` and the benchmarks measure with: processes in step, whole commands."""
 
 import multiprocessing
 import os
@@ -12,8 +12,8 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.synchronize import Barrier
 from typing import Any
 
+from pipeline.system.child_process import end_with_the_parent
 from pipeline.system.errors import RunError
-from pipeline.system.process_pool import end_with_the_parent
 
 # One thread per process, and no GPU.
 _SINGLE = {

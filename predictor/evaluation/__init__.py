@@ -1,1 +1,1 @@
-"""How good predictions are: labels, join, metrics, tables."""
+"""How good predictions are: labels, results per image, metrics, CSVs and a page."""

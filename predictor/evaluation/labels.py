@@ -1,18 +1,11 @@
-"""Labels: of a CSV, or of the records of a split."""
+"""Labels of images, from a CSV."""
 
-import csv
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-
-from pipeline.dataset import manifest, record
-from pipeline.dataset.manifest import Dataset
-from pipeline.sources.listing import stem
+from pipeline.sources import class_names
+from pipeline.sources.user_text import Table
 from pipeline.storage.object_paths import AnyPath
-from pipeline.system import io_errors
 from pipeline.system.errors import RunError
-from predictor.evaluation.per_image import NONE
 
-COLUMNS = ("id", "label")
+Labels = dict[str, tuple[int, ...]]  # numbers of the classes that an image shows, by id
 
 
 class ClassIndex:
@@ -21,8 +14,8 @@ class ClassIndex:
     def __init__(self, known: tuple[str, ...]) -> None:
         self._numbers = {name: number for number, name in enumerate(known)}
 
-    def of(self, name: str) -> int:
-        """The number of a class."""
+    def number(self, name: str) -> int:
+        """Returns the number of a class."""
         return self._numbers.setdefault(name, len(self._numbers))
 
     @property
@@ -31,102 +24,36 @@ class ClassIndex:
         return tuple(self._numbers)
 
 
-@dataclass(frozen=True)
-class Labels:
-    """What the images show.
+def read_labels(path: AnyPath, classes: ClassIndex) -> Labels:
+    """Reads a CSV with a column `id` and one of `label` and `landmarks`.
 
-    Attributes:
-        labels: number of the class by id; NONE for a distractor.
-        stems: whether ids may lack the folders and the extension of an image's id.
-    """
-
-    labels: Mapping[str, int]
-    stems: bool
-
-    def key(self, image_id: str) -> str | None:
-        """Returns the id that an image has in `labels`; None where it is not there."""
-        if image_id in self.labels:
-            return image_id
-        short = stem(image_id)
-        return short if self.stems and short in self.labels else None
-
-
-def of_csv(path: AnyPath, numbers: ClassIndex) -> Labels:
-    """Reads a CSV with columns `id` and `label`, others beside them or not.
-
-    A label is the name of a class; an empty one makes a distractor. An id is that of
-    the image, or its stem, as Kaggle's lists have it.
+    `label` is the name of one class, `landmarks` are names with blanks between them, as
+    in Kaggle's solution. An empty field marks a distractor, which shows none of them.
 
     Raises:
-        RunError: there is no such file, it is no such CSV, an id comes twice, or none
-            has a label.
+        RunError: there is no such file, it is no such CSV, an id comes twice, none has
+            a label, or a label looks like a class and is none.
     """
-    labels: dict[str, int] = {}
-    try:
-        for line, image_id, name in io_errors.insist(path, lambda: [*_lines(path)]):
-            if image_id in labels:
-                raise ValueError(f"line {line} has the id {image_id!r} again")
-            labels[image_id] = numbers.of(name) if name else NONE
-    except (OSError, ValueError, csv.Error) as error:
-        raise RunError(
-            f"--labels={path} cannot be read: {error}. It takes a CSV with the columns "
-            f"{','.join(COLUMNS)}, a line for each image; an empty label means that it "
-            "shows none of the classes."
-        ) from error
-    if not any(label != NONE for label in labels.values()):
+    flag = f"--labels={path}"
+    found = Table(path, flag, required=["id"], optional=["label", "landmarks"])
+    several = found.has("landmarks") and not found.has("label")
+    columns = ["id", "landmarks" if several else "label"]
+    labels: Labels = {}
+    lines: dict[str, int] = {}
+    for line, (image_id, text) in Table(path, flag, required=columns).rows():
+        if not image_id:
+            raise RunError(f"{flag}: line {line} has no id. Complete or remove it.")
+        if (first := lines.setdefault(image_id, line)) != line:
+            raise RunError(
+                f"{flag} has the id {image_id!r} in the lines {first} and {line}. Each "
+                "may be there once: remove one of them."
+            )
+        names = text.split() if several else [text] if text else []
+        labels[image_id] = tuple(map(classes.number, names))
+    if not any(labels.values()):
         raise RunError(
             f"--labels={path} has {len(labels)} ids and no label. Name the class of "
             "each image that shows one."
         )
-    return Labels(labels, stems=True)
-
-
-def of_split(dataset: Dataset, split: str, numbers: ClassIndex) -> Labels:
-    """Reads the labels of the records; no image is decoded.
-
-    Raises:
-        RunError: there is no such split, none of its images is labelled, or a shard
-            is damaged.
-    """
-    found = dataset.split(split)
-    if not any(manifest.class_counts(dataset, split)):
-        raise RunError(
-            f"split {split} of {dataset.folder} is unlabelled: none of its "
-            f"{found.examples} images has a class. Evaluate a labelled split "
-            "(--split=validation), make the dataset with --labelled_test, or predict "
-            "it and give the labels of PREDICTIONS as a CSV (--predictions --labels)."
-        )
-    known = [numbers.of(name) for name in dataset.classes]
-    labels = {
-        stored.id: NONE if stored.label == manifest.UNLABELLED else known[stored.label]
-        for stored in records(dataset, split)
-    }
-    return Labels(labels, stems=False)
-
-
-def records(dataset: Dataset, split: str) -> Iterator[record.Record]:
-    """Every record of a split, shard by shard, each held to its checksum first.
-
-    Raises:
-        RunError: a shard is missing or damaged.
-    """
-    for shard in dataset.split(split).shards:
-        if damage := manifest.damage_of(dataset, shard):
-            raise RunError(damage)
-        for stored in record.read(dataset.folder / shard.file):
-            yield stored.record
-
-
-def _lines(path: AnyPath) -> Iterator[tuple[int, str, str]]:
-    """Yields (line, id, label); the line is that of its end."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file, strict=True)
-        if missing := [name for name in COLUMNS if name not in (rows.fieldnames or ())]:
-            raise ValueError(
-                f"its header is {','.join(rows.fieldnames or ())!r}, without "
-                f"{missing[0]!r}"
-            )
-        for row in rows:
-            if None in row or None in row.values():
-                raise ValueError(f"line {rows.line_num} has not as many fields")
-            yield rows.line_num, row["id"], row["label"]
+    class_names.compare(classes.names, flag)
+    return labels

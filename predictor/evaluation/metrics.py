@@ -1,166 +1,171 @@
-"""How good predictions are, from the results per image that are kept.
+"""How good predictions are, from the table of images: see per_image.results.
 
-Images without a prediction are labelled images that no measure of ranks forgives: they
-count as wrong. Distractors, which show none of the classes, count in `gap` alone.
+Images without a prediction are wrong by every measure. Distractors, which show none of
+the classes, count in `gap` alone.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-
-from predictor.evaluation.per_image import NONE, PerImageResults
+import pandas as pd
 
 LEAST = 1e-7  # probability in a logarithm: that of keras.losses
 BINS = 15  # of the calibration: arXiv:1706.04599, section 4
 EDGES = (0, 5, 20, 100, 500, 2_000)  # most images of a class, bucket by bucket
 
 
-def gap(outcomes: PerImageResults) -> float | None:
-    """Global average precision, or micro average precision, of the best classes.
+def gap(table: pd.DataFrame, known: int) -> float | None:
+    """Returns the global average precision, or micro average precision, at 1.
 
     As Kaggle's Google Landmark Recognition defines it: of all N predictions, sorted by
     confidence, GAP = 1/M Σ P(i) rel(i), where M is the number of images that show a
-    class, P(i) the precision among the first i, and rel(i) 1 if the i-th is right,
-    else 0. Equal confidences are sorted by id, as text.
+    class of training, P(i) the precision among the first i, and rel(i) 1 if the i-th is
+    right, else 0. Equal confidences are sorted by id, as text. Predictions of images
+    that are not in the list of labels are left out.
+
+    Args:
+        table: sorted by id.
+        known: the first so many classes are those of training; 0: nothing tells which,
+            and all are taken for that.
 
     Returns:
-        From 0 to 1; None where no image is labelled.
+        From 0 to 1; None where no image shows a class of training.
     """
-    images = np.count_nonzero(outcomes.labelled)
-    answered = outcomes.answered
-    order = np.argsort(-outcomes.confidence[answered], kind="stable")
-    right = outcomes.correct[answered][order]
+    shows_one = table["labelled"] & ((table["label"] < known) | (not known))
+    listed = table[table["answered"] & (table["_merge"] != "right_only")]
+    listed = listed.sort_values("confidence", ascending=False, kind="stable")
+    right = listed["correct"].to_numpy()
     precision = np.cumsum(right) / np.arange(1, len(right) + 1)
+    images = int(shows_one.sum())
     return float(precision[right].sum() / images) if images else None
 
 
-def hits(outcomes: PerImageResults, n: int) -> np.ndarray | None:
-    """bool: the label is among the n best; None where that is not known of all."""
-    behind = outcomes.rank[outcomes.labelled & (outcomes.rank < 0)]
-    if (-behind < n).any():
-        return None
-    return outcomes.labelled & (outcomes.rank > 0) & (outcomes.rank <= n)
+def hits(table: pd.DataFrame, n: int) -> pd.Series | None:
+    """Returns whether the label is among the n best; None where one is not known."""
+    behind = table["rank"][table["labelled"] & (table["rank"] < 0)]
+    return None if (-behind < n).any() else table["rank"].between(1, n)
 
 
-def accuracy(outcomes: PerImageResults, n: int) -> float | None:
-    """Share of the labelled images whose label is among the n best, if it is known."""
-    right = hits(outcomes, n)
-    return None if right is None else _mean(right[outcomes.labelled])
+def accuracy(table: pd.DataFrame, n: int) -> float | None:
+    """Returns the share of labelled images whose label is among the n best."""
+    right = hits(table, n)
+    return None if right is None else _mean(right[table["labelled"]])
 
 
-def log_loss(outcomes: PerImageResults) -> float | None:
-    """Mean of -ln of the label's probability, where that is at least LEAST.
+def log_loss(table: pd.DataFrame) -> float | None:
+    """Returns the mean of -ln of the label's probability, clipped to LEAST.
 
-    Over images that have a prediction and whose class was there to be predicted; None
-    where it is not known of one of them.
+    The probability is 0 without a prediction, and for a class that the model has not:
+    leaving images out makes nothing better. None where it is not known of one of them.
     """
-    if (outcomes.labelled & (outcomes.rank < 0)).any():
+    labelled = table[table["labelled"]]
+    if (labelled["rank"] < 0).any():
         return None
-    own = outcomes.probability[outcomes.labelled].astype(np.float64)
-    own = own[~np.isnan(own)]
-    return _mean(-np.log(np.clip(own, LEAST, 1)))
+    own = labelled["probability"].fillna(0).astype(np.float64)
+    return _mean(-np.log(own.clip(LEAST, 1)))
 
 
-class PerClass(NamedTuple):
-    """Counts of every class, among the labelled images: int64[classes].
+def per_class(table: pd.DataFrame, classes: int) -> pd.DataFrame:
+    """Counts the labelled images of every class.
 
-    Attributes:
-        images: that show it.
-        predicted: that it was predicted of.
-        hits: both.
+    Returns:
+        A row for each class: images (that show it), predicted (as it), true_positives
+        (both), and precision, recall and f1, NaN where there is nothing to divide by.
     """
+    labelled = table[table["labelled"]]
 
-    images: np.ndarray
-    predicted: np.ndarray
-    hits: np.ndarray
+    def count(column: str, which: str) -> np.ndarray:
+        return np.bincount(labelled[column][labelled[which]], minlength=classes)
 
-    @property
-    def precision(self) -> np.ndarray:
-        """float64; NaN where it is never predicted."""
-        return _ratio(self.hits, self.predicted)
-
-    @property
-    def recall(self) -> np.ndarray:
-        """float64; NaN where no image shows it."""
-        return _ratio(self.hits, self.images)
-
-    @property
-    def f1(self) -> np.ndarray:
-        """float64, of precision and recall; NaN where there is neither."""
-        return _ratio(2 * self.hits, self.images + self.predicted)
-
-
-def per_class(outcomes: PerImageResults, classes: int) -> PerClass:
-    """Counts images, predictions and hits of every class."""
-    labelled = outcomes.labelled
-
-    def count(numbers: np.ndarray, which: np.ndarray) -> np.ndarray:
-        return np.bincount(numbers[which], minlength=classes)
-
-    return PerClass(
-        images=count(outcomes.labels, labelled),
-        predicted=count(outcomes.predicted, labelled & outcomes.answered),
-        hits=count(outcomes.labels, outcomes.correct),
+    found = pd.DataFrame(
+        {
+            "images": count("label", "labelled"),
+            "predicted": count("predicted", "answered"),
+            "true_positives": count("label", "correct"),
+        }
+    )
+    right = found["true_positives"]
+    return found.assign(
+        precision=right / found["predicted"],
+        recall=right / found["images"],
+        f1=2 * right / (found["images"] + found["predicted"]),
     )
 
 
-def confusions(outcomes: PerImageResults) -> np.ndarray:
-    """int64[pairs, 3]: label, another class that was predicted, images; most first.
+def macro(found: pd.DataFrame, column: str) -> float | None:
+    """Returns a mean over classes that have images or were predicted.
 
-    Pairs of as many images are in the order of the classes.
+    What cannot be divided counts as 0: as scikit-learn, average="macro".
+
+    Args:
+        found: of per_class.
+        column: precision, recall or f1.
     """
-    wrong = outcomes.labelled & outcomes.answered & ~outcomes.correct
-    pairs = np.stack([outcomes.labels[wrong], outcomes.predicted[wrong]], axis=1)
-    found, counts = np.unique(pairs.astype(np.int64), axis=0, return_counts=True)
-    order = np.argsort(-counts, kind="stable")
-    return np.column_stack([found, counts])[order]
+    there = (found["images"] > 0) | (found["predicted"] > 0)
+    return _mean(found[column][there].fillna(0))
 
 
-def mistakes(outcomes: PerImageResults) -> np.ndarray:
-    """Positions of the labelled images that were predicted wrong, the worst first.
+def confusions(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns the pairs of a label and another class that was predicted.
+
+    Returns:
+        label, predicted, count, and share (of the images of the label); most images
+        first, pairs of as many in the order of the classes.
+    """
+    labelled = table[table["labelled"]]
+    wrong = labelled[labelled["answered"] & ~labelled["correct"]]
+    pairs = wrong.groupby(["label", "predicted"]).size().reset_index(name="count")
+    of_label = labelled.groupby("label").size()
+    pairs["share"] = pairs["count"] / pairs["label"].map(of_label)
+    return pairs.sort_values("count", ascending=False, kind="stable", ignore_index=True)
+
+
+def mistakes(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns the rows of labelled images that were predicted wrong, the worst first.
 
     The worst are those of the greatest confidence; of equal ones, of the least
     probability of the label where it is known, then by id.
     """
-    (wrong,) = np.nonzero(outcomes.labelled & outcomes.answered & ~outcomes.correct)
-    own = np.nan_to_num(outcomes.probability[wrong])
-    return wrong[np.lexsort((own, -outcomes.confidence[wrong]))]
+    wrong = table[table["labelled"] & table["answered"] & ~table["correct"]]
+    return (
+        wrong.assign(own=wrong["probability"].fillna(0))
+        .sort_values(["confidence", "own", "id"], ascending=[False, True, True])
+        .drop(columns="own")
+    )
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """How far a probability is the share of right answers.
+def calibration(table: pd.DataFrame) -> pd.DataFrame:
+    """Compares confidence and accuracy of labelled images with a prediction.
 
-    Attributes:
-        images: int64[BINS], by confidence: of bin m, above (m - 1) / BINS, up to
-            m / BINS.
-        confidence, accuracy: float64[BINS], their means; NaN where a bin is empty.
-        error: expected calibration error, the mean of |accuracy - confidence| over the
-            images.
+    Returns:
+        BINS rows: `above` and `up_to`, the limits of the confidence; images;
+        confidence and accuracy, their means, NaN in an empty bin.
     """
+    found = table[table["labelled"] & table["answered"]]
+    confidence = found["confidence"].astype(np.float64)
+    bins = (np.ceil(confidence * BINS) - 1).clip(0, BINS - 1).astype(int)
+    by_bin = found.assign(confidence=confidence).groupby(bins)
+    edges = np.arange(BINS + 1) / BINS
+    means = by_bin.agg(
+        images=("id", "size"),
+        confidence=("confidence", "mean"),
+        accuracy=("correct", "mean"),
+    ).reindex(range(BINS))
+    means["images"] = means["images"].fillna(0).astype(int)
+    means.insert(0, "above", edges[:-1])
+    means.insert(1, "up_to", edges[1:])
+    return means
 
-    images: np.ndarray
-    confidence: np.ndarray
-    accuracy: np.ndarray
-    error: float | None
 
+def calibration_error(bins: pd.DataFrame) -> float | None:
+    """Returns the expected calibration error: mean |accuracy - confidence|.
 
-def calibration(outcomes: PerImageResults) -> Calibration:
-    """Of the labelled images with a prediction, by their confidence.
-
-    Expected calibration error as in Guo et al., On Calibration of Modern Neural
-    Networks, 2017 (arXiv:1706.04599), equation 3, with bins of equal width.
+    Guo et al., On Calibration of Modern Neural Networks, 2017 (arXiv:1706.04599),
+    equation 3, with bins of equal width. None without an image.
     """
-    which = outcomes.labelled & outcomes.answered
-    confidence = outcomes.confidence[which].astype(np.float64)
-    right = outcomes.correct[which]
-    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
-    images = np.bincount(bins, minlength=BINS)
-    sums = np.bincount(bins, confidence, BINS), np.bincount(bins, right, BINS)
-    error = float(np.abs(sums[0] - sums[1]).sum() / len(bins)) if len(bins) else None
-    return Calibration(images, _ratio(sums[0], images), _ratio(sums[1], images), error)
+    images = bins["images"].sum()
+    gaps = (bins["accuracy"] - bins["confidence"]).abs() * bins["images"]
+    return float(gaps.sum() / images) if images else None
 
 
 class Bucket(NamedTuple):
@@ -181,45 +186,35 @@ class Bucket(NamedTuple):
     top_1: float | None
     top_5: float | None
 
+    @property
+    def in_words(self) -> str:
+        """The limits: `0`, `6-20`, `> 2,000`."""
+        if self.most is None:
+            return f"> {self.least - 1:,}"
+        same = self.least == self.most
+        return f"{self.least:,}" if same else f"{self.least:,}–{self.most:,}"  # noqa: RUF001
 
-def buckets(outcomes: PerImageResults, frequency: np.ndarray) -> list[Bucket]:
-    """Accuracy by the frequency of the class; buckets without a class are left out.
+
+def buckets(table: pd.DataFrame, frequency: np.ndarray) -> list[Bucket]:
+    """Returns the accuracy by frequency of the class, of buckets that have classes.
 
     Args:
-        outcomes: of the images.
+        table: of the images.
         frequency: int[classes], by which a class belongs to a bucket of EDGES.
     """
     of_class = np.searchsorted(EDGES, frequency)
-    of_image = np.where(outcomes.labelled, of_class[outcomes.labels], NONE)
-    right = {n: hits(outcomes, n) for n in (1, 5)}
+    labelled = table[table["labelled"]]
+    of_image = of_class[labelled["label"]]
+    right = [hits(labelled, 1), hits(labelled, 5)]
     lows = (0, *(edge + 1 for edge in EDGES))
     made = []
     for bucket, limits in enumerate(zip(lows, (*EDGES, None), strict=True)):
         classes, which = int((of_class == bucket).sum()), of_image == bucket
-        shares = (None if row is None else _mean(row[which]) for row in right.values())
+        shares = (None if found is None else _mean(found[which]) for found in right)
         if classes:
             made.append(Bucket(*limits, classes, int(which.sum()), *shares))
     return made
 
 
-def coverage(outcomes: PerImageResults, points: Sequence[float]) -> np.ndarray:
-    """float64[points]: accuracy of the most confident share of the labelled images.
-
-    At 1, of all that have a prediction; NaN where there is none.
-    """
-    which = outcomes.labelled & outcomes.answered
-    order = np.argsort(-outcomes.confidence[which], kind="stable")
-    right = np.cumsum(outcomes.correct[which][order])
-    if not len(right):
-        return np.full(len(points), np.nan)
-    images = np.maximum(1, np.ceil(np.asarray(points) * len(right))).astype(int)
-    return right[images - 1] / images
-
-
-def _mean(values: np.ndarray) -> float | None:
+def _mean(values: pd.Series) -> float | None:
     return float(values.mean()) if len(values) else None
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """part / whole, NaN where there is nothing."""
-    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole != 0)

@@ -1,22 +1,40 @@
 """What is evaluated: MODEL on a split of DATASET, or PREDICTIONS."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from pipeline.dataset import manifest
-from pipeline.dataset.manifest import Dataset
+from pipeline.dataset.manifest import Dataset, Shard
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system.errors import RunError, UsageError
 from predictor.format import reader
 from predictor.format.reader import Predictions
 from predictor.format.row_batch import RowBatch
+from predictor.inputs.inputs import FromDataset, records
 
 if TYPE_CHECKING:
     from trainer.model import Contract
+
+
+class StoredImage(NamedTuple):
+    """What a record of DATASET says of an image.
+
+    Attributes:
+        labels: the number of its class; empty for a distractor.
+        picture: the JPEG, or uint8[height, width, 3].
+    """
+
+    labels: tuple[int, ...]
+    picture: bytes | np.ndarray
+
+
+# Rows of predictions, and by id what DATASET says of their images, if it was given.
+Part = tuple[RowBatch, Mapping[str, StoredImage]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +59,11 @@ class EvaluationSource:
     def title(self) -> str:
         """For people."""
         if self.predictions:
-            return f"Evaluation of {self.predictions.folder.resolve().name}"
+            return f"Evaluation of {_name(self.predictions.folder)}"
         model, dataset = self.given
-        names = model.resolve().name, dataset.folder.resolve().name
-        return f"Evaluation of {names[0]} on {self.split} of {names[1]}"
+        return (
+            f"Evaluation of {_name(model)} on {self.split} of {_name(dataset.folder)}"
+        )
 
     @property
     def source(self) -> dict[str, str | None]:
@@ -109,8 +128,34 @@ class EvaluationSource:
         by_name = dict(zip(self.dataset.classes, counts, strict=True))
         return np.array([by_name.get(name, 0) for name in names], np.int64)
 
-    def rows(self, *, batch_size: int, **devices: Any) -> Iterator[RowBatch]:
-        """Every prediction once, read or made; nothing is written.
+    def check_labels(self) -> None:
+        """Refuses a split whose records do not say what its images show.
+
+        Raises:
+            RunError: there is no such split, none of its images is labelled, or the
+                numbers of its classes are not those of the predictions.
+        """
+        assert self.dataset
+        found = self.dataset.split(self.split)
+        if not any(manifest.class_counts(self.dataset, self.split)):
+            raise RunError(
+                f"split {self.split} of {self.dataset.folder} is unlabelled: none of "
+                f"its {found.examples} images has a class. Evaluate a labelled split "
+                "(--split=validation), make the dataset with --labelled_test, or "
+                "predict it and give the labels of PREDICTIONS as a CSV (--predictions "
+                "--labels)."
+            )
+        if self.classes() != self.dataset.classes:
+            raise RunError(
+                f"{self.dataset.folder} has other classes than what was predicted: the "
+                f"first are {self.dataset.classes[:3]} and {self.classes()[:3]}. "
+                "Predict again with `make predict`."
+            )
+
+    def parts(self, *, batch_size: int, **devices: Any) -> Generator[Part, None, None]:
+        """Yields every prediction once, read or made; nothing is written.
+
+        A shard of DATASET is read once, for the images, their labels and the pictures.
 
         Args:
             batch_size: of what is made, over all replicas.
@@ -119,8 +164,35 @@ class EvaluationSource:
         if not self.predictions:
             yield from self._predict(batch_size, devices)
             return
-        for entry in self.predictions.files:
-            yield from reader.rows(self.predictions, entry)
+        for entry, shard in zip(self.predictions.files, self._shards(), strict=True):
+            images: dict[str, StoredImage] = {}
+            if shard:
+                assert self.dataset
+                images = {
+                    stored.id: StoredImage(_labels(stored.label), stored.encoded)
+                    for stored in records(self.dataset, shard)
+                }
+            for rows in reader.rows(self.predictions, entry):
+                yield rows, images
+
+    def _shards(self) -> list[Shard | None]:
+        """Returns for each file of PREDICTIONS the shard that it was made of.
+
+        None where that is not at hand, and for a submission, which is one file.
+        """
+        assert self.predictions
+        files, dataset = self.predictions.files, self.predicted
+        if not dataset or self.predictions.format.kind == "submission":
+            return [None] * len(files)
+        shards = dataset.split(self.split).shards
+        images, rows = [x.examples for x in shards], [x.rows for x in files]
+        if images != rows:
+            raise RunError(
+                f"the files of {self.predictions.folder} have {rows} rows, and the "
+                f"shards of {self.split} of {dataset.folder} have {images} images: "
+                "these are not their predictions. Predict again with `make predict`."
+            )
+        return [*shards]
 
     def _classes(self) -> tuple[str, ...]:
         made, dataset = self.predictions, self.dataset
@@ -133,9 +205,9 @@ class EvaluationSource:
             return dataset.classes
         return ()
 
-    def _predict(self, batch_size: int, options: dict[str, Any]) -> Iterator[RowBatch]:
-        from predictor.forward_pass import ForwardPass  # here: see _contract
-        from predictor.inputs.inputs import FromDataset
+    def _predict(self, batch_size: int, options: dict[str, Any]) -> Iterator[Part]:
+        # Here: TensorFlow takes seconds that PREDICTIONS need not.
+        from predictor.forward_pass import ForwardPass, naming_shortage
         from trainer import model
         from trainer.data import input_pipeline
         from trainer.training import distribution
@@ -147,9 +219,21 @@ class EvaluationSource:
             forward = ForwardPass(model.load(folder), strategy)
         shards = range(len(images.sizes))
         batches = images.batches(shards, batch_size=batch_size, at_once=1)
-        with input_pipeline.naming_damage(data):
+        with input_pipeline.naming_damage(data), naming_shortage(batch_size):
             for batch, probabilities in forward.stream(x for x in batches if x.ids):
-                yield RowBatch(batch.ids, None, probabilities)
+                assert batch.labels is not None
+                told = zip(map(_labels, batch.labels), batch.images, strict=True)
+                found = dict(zip(batch.ids, map(StoredImage._make, told), strict=True))
+                yield RowBatch(batch.ids, None, probabilities), found
+
+
+def _name(folder: AnyPath) -> str:
+    """Returns the name of a folder, whose bytes need not be UTF-8."""
+    return os.fsencode(folder.resolve().name).decode(errors="replace")
+
+
+def _labels(label: int) -> tuple[int, ...]:
+    return () if label == manifest.UNLABELLED else (int(label),)
 
 
 def load(

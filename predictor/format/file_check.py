@@ -15,7 +15,7 @@ from pipeline.system.errors import RunError
 from predictor.format import reader, submission
 from predictor.format.predictions_manifest import MANIFEST, Entry
 from predictor.format.reader import DamagedFileError, Predictions
-from predictor.format.row_batch import RowBatch
+from predictor.format.row_batch import RowBatch, is_probability
 
 # A sum of float32 may be off by 2**-24 for each of its terms: by 9e-4 for 15,000.
 _TOLERANCE = 1e-3
@@ -119,9 +119,10 @@ def _crc32c(path: AnyPath) -> str:
 def _faults(task: Task, rows: RowBatch) -> Iterator[tuple[int, str]]:
     """The row, from 0, and what is wrong with it."""
     values = rows.probabilities
-    within = ((values >= 0) & (values <= 1)).all(axis=1)  # NaN is not
+    good = is_probability(values)
+    within = good.all(axis=1)
     for row in np.flatnonzero(~within):
-        odd = values[row][~((values[row] >= 0) & (values[row] <= 1))][0]
+        odd = values[row][~good[row]][0]
         yield int(row), f"{odd} is no probability, which is from 0 to 1"
     sums = values.sum(axis=1, dtype=np.float64)
     for row in np.flatnonzero(within & (sums > 1 + _TOLERANCE)):

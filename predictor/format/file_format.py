@@ -12,7 +12,7 @@ import zstandard
 
 from pipeline.system.command_line import option
 from pipeline.system.errors import UsageError
-from predictor.format import csv_writer
+from predictor.format import csv_files, predictions_manifest
 
 KINDS = ("probabilities", "top_k", "submission")
 COMPRESSIONS = ("none", "gzip", "zstd")
@@ -52,6 +52,12 @@ class Format:
     def extension(self) -> str:
         """Of the files, with its dot."""
         return ".parquet" if self.parquet else EXTENSIONS[self.compression]
+
+    @property
+    def version(self) -> int:
+        """Of predictions.json."""
+        names = predictions_manifest
+        return names.PARQUET_VERSION if self.parquet else names.VERSION
 
     def check(self, classes: Sequence[str]) -> None:
         """Refuses what a model of these classes cannot give.
@@ -136,11 +142,9 @@ class Output:
 def table(format: Format, classes: Sequence[str], output: Output) -> Iterator[Table]:
     """Opens a file of rows; it is whole at the end of the context."""
     if format.parquet:
-        from predictor.format import (
-            parquet_writer,  # here: half a second that CSVs need not
-        )
+        from predictor.format import parquet_files  # here: CSVs need not wait for it
 
-        with parquet_writer.table(format.kind, format.top_k, classes, output) as rows:
+        with parquet_files.table(format.kind, format.top_k, classes, output) as rows:
             yield rows
     else:
         with compressed(format.compression, output) as text:
@@ -152,11 +156,11 @@ class _Csv:
 
     def __init__(self, format: Format, classes: Sequence[str], text: BinaryIO) -> None:
         if format.kind == "top_k":
-            header, self._lines = csv_writer.top_k(classes, format.top_k)
+            header, self._lines = csv_files.top_k(classes, format.top_k)
         elif format.kind == "submission":
-            header, self._lines = csv_writer.submission(classes)
+            header, self._lines = csv_files.submission(classes)
         else:
-            header, self._lines = csv_writer.probabilities(classes)
+            header, self._lines = csv_files.probabilities(classes)
         self._text = text
         text.write(header)
 

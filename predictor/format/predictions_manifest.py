@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 VERSION = 2
+PARQUET_VERSION = 3  # one list of numbers a row; 2 had a column for each class
 MANIFEST = "predictions.json"
 REJECTS = "rejects.csv"
 

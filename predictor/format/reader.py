@@ -1,6 +1,5 @@
 """PREDICTIONS read back, as file_format wrote them: the same float32."""
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -10,7 +9,7 @@ from pipeline.storage import atomic as files
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system import io_errors
 from pipeline.system.errors import RunError, UsageError
-from predictor.format import csv_reader, csv_writer, file_format, predictions_manifest
+from predictor.format import csv_files, file_format, predictions_manifest
 from predictor.format.predictions_manifest import MANIFEST, Entry
 from predictor.format.row_batch import FAULTS, RowBatch, in_words
 
@@ -77,10 +76,11 @@ def load(folder: AnyPath) -> Predictions:
             "stopped."
         )
     value = files.read_json(path)
-    if value.get("version") != predictions_manifest.VERSION:
+    readable = (predictions_manifest.VERSION, predictions_manifest.PARQUET_VERSION)
+    if value.get("version") not in readable:
         raise RunError(
             f"{path} has version {value.get('version')}; this program reads "
-            f"{predictions_manifest.VERSION}. Predict again with `make predict`."
+            f"{' and '.join(map(str, readable))}. Predict again with `make predict`."
         )
     try:
         return _predictions(folder, value)
@@ -104,7 +104,7 @@ def classes(predictions: Predictions) -> tuple[str, ...]:
         )
     path = predictions.folder / predictions.files[0].file
     try:
-        return tuple(_header(path, predictions)[1:])
+        return tuple(_checked_classes(path, predictions))
     except FAULTS as error:
         _raise(error, path)
 
@@ -122,7 +122,7 @@ def rows(predictions: Predictions, entry: Entry) -> Iterator[RowBatch]:
     try:
         if (length := path.stat().st_size) != entry.bytes:
             raise ValueError(f"has {length} bytes, {MANIFEST} promises {entry.bytes}")
-        _header(path, predictions)
+        _checked_classes(path, predictions)
         for part in _parts(path, predictions):
             count += len(part.ids)
             yield part
@@ -172,47 +172,43 @@ def _typed(value: Any, kind: type, name: str) -> None:
 def _parts(path: AnyPath, predictions: Predictions) -> Iterator[RowBatch]:
     form, width = predictions.format, predictions.width
     if form.parquet:
-        from predictor.format import (
-            parquet_reader,  # here: half a second that CSVs need not
-        )
+        from predictor.format import parquet_files  # here: CSVs need not wait for it
 
-        return parquet_reader.parts(path, form, width)
-    return csv_reader.parts(path, form, width)
+        return parquet_files.parts(path, form.kind, predictions.value["version"], width)
+    return csv_files.parts(path, form.kind, form.compression, width)
 
 
-def _header(path: AnyPath, predictions: Predictions) -> list[str]:
-    """The columns of a file; raises one of FAULTS where they are not its format's."""
-    form = predictions.format
+def _checked_classes(path: AnyPath, predictions: Predictions) -> list[str]:
+    """Returns the classes that a file names; raises one of FAULTS where it is odd.
+
+    That is the columns of another format, or other classes than were promised. None but
+    `probabilities` names them.
+    """
+    form, version = predictions.format, predictions.value["version"]
     if form.parquet:
-        from predictor.format import parquet_reader
+        from predictor.format import parquet_files
 
-        columns = parquet_reader.header(path)
+        if form.kind != "probabilities":
+            return []
+        found = parquet_files.classes(path, version)
     else:
-        columns = csv_reader.header(path, form.compression)
-    _check_header(columns, predictions)
-    return columns
-
-
-def _check_header(header: Sequence[str], predictions: Predictions) -> None:
-    """Refuses the columns of another format, or of other classes."""
-    form = predictions.format
-    if form.kind == "submission":
-        expected = list(csv_writer.SUBMISSION_COLUMNS)
-    elif form.kind == "top_k":
-        numbers = range(1, form.top_k + 1)
-        columns = itertools.product(numbers, csv_writer.TOP_COLUMNS)
-        expected = ["id", *(f"{name}_{n}" for n, name in columns)]
-    else:
-        expected = ["id", *header[1:]]
-    if header != expected:
-        raise ValueError(f"its header is {_short(header)}, not {_short(expected)}")
-    promised = predictions.value["classes"]
-    if form.kind == "probabilities" and promised != (
-        found := manifest.classes_entry(tuple(header[1:]))
-    ):
+        header = csv_files.header(path, form.compression)
+        expected = {
+            "submission": list(csv_files.SUBMISSION_COLUMNS),
+            "top_k": csv_files.top_k_columns(form.top_k),
+            "probabilities": ["id", *header[1:]],
+        }[form.kind]
+        if header != expected:
+            raise ValueError(f"its header is {_short(header)}, not {_short(expected)}")
+        if form.kind != "probabilities":
+            return []
+        found = header[1:]
+    promised, there = predictions.value["classes"], manifest.classes_entry(tuple(found))
+    if promised != there:
         raise ValueError(
-            f"its header has other classes: {found}, {MANIFEST} promises {promised}"
+            f"its header has other classes: {there}, {MANIFEST} promises {promised}"
         )
+    return found
 
 
 def _short(names: Sequence[str]) -> str:

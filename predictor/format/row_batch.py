@@ -34,6 +34,11 @@ def at_once(width: int) -> int:
     return max(1, min(_ROWS, _NUMBERS // width))
 
 
+def is_probability(values: np.ndarray) -> np.ndarray:
+    """Returns where float[…] is a probability: from 0 to 1, and no NaN."""
+    return (values >= 0) & (values <= 1)
+
+
 def in_words(fault: Exception) -> str:
     """What one of FAULTS says, in a line."""
     if isinstance(fault, FileNotFoundError):

@@ -4,14 +4,14 @@ import csv
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from pipeline.sources.listing import stem
+from pipeline.sources.names import stem
+from pipeline.sources.user_text import Table
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import ResumableFolder
-from pipeline.system import io_errors
 from pipeline.system.errors import RunError
 from predictor.format import file_format, predictions_manifest
-from predictor.format.csv_writer import SUBMISSION_COLUMNS
+from predictor.format.csv_files import SUBMISSION_COLUMNS
 from predictor.format.predictions_manifest import Entry
 
 
@@ -19,28 +19,16 @@ def read_sample(path: AnyPath) -> list[str]:
     """The ids that a submission has to have, in order.
 
     Raises:
-        RunError: it is no CSV with a column `id`, has no ids, or one of them twice.
+        RunError: it is no CSV with a column `id`, has no row, or an id twice.
     """
-    import pandas as pd  # here: half a second that other formats need not
-
-    try:
-        frame = io_errors.insist(
-            path,
-            lambda: pd.read_csv(path, usecols=["id"], dtype=str, keep_default_na=False),
-        )
-    except (OSError, ValueError) as error:  # also: not UTF-8, and no column `id`
-        raise RunError(
-            f"--sample_submission={path} cannot be read: {error}. It takes the sample "
-            "of the competition, a CSV with a column `id`."
-        ) from error
-    ids = frame["id"]
-    if ids.empty:
-        raise RunError(f"--sample_submission={path} has no rows. Download it again.")
-    if (repeated := ids[ids.duplicated()]).size:
-        raise RunError(
-            f"--sample_submission={path} has {repeated.iloc[0]!r} more than once "
-            f"({repeated.size} repetitions in all). Remove them."
-        )
+    flag = f"--sample_submission={path}"
+    ids: dict[str, int] = {}  # line by id
+    for line, (image_id,) in Table(path, flag, required=["id"]).rows():
+        if (first := ids.setdefault(image_id, line)) != line:
+            raise RunError(
+                f"{flag} has the id {image_id!r} in the lines {first} and {line}. "
+                "Remove one of them."
+            )
     return list(ids)
 
 
@@ -135,6 +123,6 @@ def _in_words(ids: Sequence[str], images: Collection[str]) -> str:
     example = f"; the others are empty, such as {empty[0]!r}" if empty else ""
     more = f"; {unused} images have no row in the sample" if unused else ""
     return (
-        f"{len(ids) - len(empty)} of {len(ids)} rows of the submission have a "
-        f"prediction{example}{more}"
+        f"{len(ids) - len(empty)} of {len(ids)} submission rows have a prediction"
+        f"{example}{more}"
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.dataset import manifest, record, shard_cache
 from pipeline.dataset.ledger import Reject
-from pipeline.dataset.manifest import Dataset, ImageContract
+from pipeline.dataset.manifest import Dataset, ImageContract, Shard
 from pipeline.images.conversion import BadImage
 from pipeline.shards import plan
 from pipeline.storage.object_paths import AnyPath
@@ -30,6 +30,7 @@ class Batch(NamedTuple):
         images: uint8[rows, height, width, 3].
         rejects: images among these that are no rows.
         last: of the shard; it may have no rows.
+        labels: int64[rows] of records, -1 for none; None of photos.
     """
 
     shard: int
@@ -37,6 +38,7 @@ class Batch(NamedTuple):
     images: np.ndarray
     rejects: list[Reject]
     last: bool
+    labels: np.ndarray | None = None
 
 
 class Input(Protocol):
@@ -47,12 +49,14 @@ class Input(Protocol):
         sizes: images of every shard.
         rejects: images that are in no shard.
         has_rejects: whether there can be any rejects.
+        left_out: a line on files that are no part of it; "" where there are none.
     """
 
     key: Mapping[str, Any]
     sizes: Sequence[int]
     rejects: Sequence[Reject]
     has_rejects: bool
+    left_out: str
 
     def ids(self) -> Iterator[str]:
         """Yields the ids of all images, shard by shard; nothing is decoded."""
@@ -78,6 +82,7 @@ class FromDataset:
 
     rejects: Sequence[Reject] = ()
     has_rejects = False
+    left_out = ""
 
     def __init__(self, dataset: Dataset, split: str) -> None:
         found = dataset.split(split)
@@ -102,12 +107,8 @@ class FromDataset:
             RunError: a shard is missing or damaged.
         """
         for entry in self._shards:
-            try:
-                for stored in record.read(shard_cache.shard_file(self._dataset, entry)):
-                    yield stored.record.id
-            except (FileNotFoundError, record.BadRecordError) as error:
-                damage = manifest.damage_of(self._dataset, entry)
-                raise RunError(damage or str(error)) from error
+            for stored in records(self._dataset, entry):
+                yield stored.id
 
     def batches(
         self, shards: Sequence[int], *, batch_size: int, at_once: int
@@ -130,11 +131,25 @@ class FromDataset:
             at_once=at_once,
         )
         with data.naming_damage(self._dataset):
-            for index, (ids, images, _) in batches.as_numpy_iterator():
+            for index, (ids, images, labels) in batches.as_numpy_iterator():
                 position = shards[index]
                 left[position] -= len(ids)
                 names = [image_id.decode() for image_id in ids]
-                yield Batch(position, names, images, [], last=not left[position])
+                last = not left[position]
+                yield Batch(position, names, images, [], last, labels)
+
+
+def records(dataset: Dataset, shard: Shard) -> Iterator[record.Record]:
+    """Yields every record of a shard, which is fetched once where it is in a store.
+
+    Raises:
+        RunError: the shard is missing or damaged.
+    """
+    try:
+        for stored in record.read(shard_cache.shard_file(dataset, shard)):
+            yield stored.record
+    except (FileNotFoundError, record.BadRecordError) as error:
+        raise RunError(manifest.damage_of(dataset, shard) or str(error)) from error
 
 
 class FromImages:
@@ -153,6 +168,7 @@ class FromImages:
 
     def __init__(self, images: AnyPath, split: str, contract: ImageContract) -> None:
         listed = photo_listing.list_photos(images, split=split)
+        self.left_out = str(listed.ignored) if listed.ignored else ""
         count = plan.default_count(len(listed.images)) or 1
         cuts = [len(listed.images) * n // count for n in range(count + 1)]
         self.key: Mapping[str, Any] = {

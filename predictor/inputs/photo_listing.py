@@ -5,16 +5,16 @@ import hashlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pipeline.dataset.ledger import Reject
 from pipeline.dataset.manifest import SPLITS
 from pipeline.images import image_bytes
-from pipeline.sources import buckets, csv_manifest, layout, tar_archives
+from pipeline.sources import csv_manifest, layout, named_files, tar_archives
 from pipeline.sources.folder_tree import FolderTree
-from pipeline.sources.listing import Candidate, Listing
+from pipeline.sources.listing import Candidate, Ignored, Listing
+from pipeline.sources.named_files import NamedFiles
 from pipeline.storage.object_paths import AnyPath, ObjectPath
 from pipeline.system import io_errors
 from pipeline.system.errors import RunError
@@ -49,7 +49,7 @@ class PhotoListing:
 
     images: list[Unlabelled] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
-    ignored: int = 0
+    ignored: Ignored = field(default_factory=Ignored)
 
     def fingerprint(self) -> str:
         """SHA-256 of all ids and sizes, in their order, and of the rejects."""
@@ -100,47 +100,50 @@ def _below(images: FolderTree, split: str) -> Listing:
         level.refuse([split])
         images = level.below[split]
     listing = layout.list_unlabelled(images, split)
-    listing.ignored += level.others(SPLITS) if splits else []
+    if splits:
+        layout.ignore_others(level, SPLITS, listing.ignored)
     listing.refs.sort(key=lambda ref: (image_bytes.in_order(ref.uri), ref.id))
     listing.rejects.sort()
     return listing
 
 
 def _named(path: AnyPath, split: str) -> Listing:
-    """The images that a CSV names; only these are looked for."""
-    listing, find = Listing("manifest"), _finder(path.parent)
-    for row in csv_manifest.rows(path, f"IMAGES {path}", required=["id"]):
-        listing.add(row.id, _look_for(row.id, find), split, None)
+    """The images that a CSV names; where one is not at its path, all are listed."""
+    listing, place = Listing("manifest"), layout.open_place(path.parent)
+    files: NamedFiles | None = None
+    seen: dict[str, str] = {}  # id by path
+    for image_id in csv_manifest.ids(path, f"IMAGES {path}"):
+        found = None if files else _at_its_path(path.parent, image_id)
+        if not found:
+            files = files or NamedFiles([place], Ignored())
+            found = files.find(image_id)
+        if (first := seen.setdefault(found.path, image_id)) != image_id:
+            raise RunError(
+                f"IMAGES {path} names the file {found.path!r} twice, as {first!r} and "
+                f"as {image_id!r}; each may be there once. Remove one of them."
+            )
+        listing.add(image_id, found, split, None)
     return listing
 
 
-def _look_for(image_id: str, find: Callable[[str], Candidate | None]) -> Candidate:
-    if not csv_manifest.leads_out(image_id):
-        for path in csv_manifest.spellings(image_id):
-            if found := find(path):
-                return found
-    return Candidate(image_id, "", csv_manifest.missing(image_id))
-
-
-def _finder(folder: AnyPath) -> Callable[[str], Candidate | None]:
-    """Finds files by their paths; a store is listed once, not asked for each."""
-    if isinstance(folder, ObjectPath):
-        return {f.path: f for f in buckets.open_prefix(folder).files([])}.get
-
-    def find(path: str) -> Candidate | None:
+def _at_its_path(folder: AnyPath, image_id: str) -> Candidate | None:
+    """Finds a file on a disk without a listing of its folder; a store is listed."""
+    if isinstance(folder, ObjectPath) or named_files.leads_out(image_id):
+        return None
+    for path in named_files.spellings(image_id):
         file = str(folder / path)
         try:
-            status = io_errors.insist(file, lambda: os.stat(file))
+            status = io_errors.insist(file, functools.partial(os.stat, file))
         except (OSError, ValueError):  # there is none; no file has such a name
-            return None
-        return Candidate(path, file) if stat.S_ISREG(status.st_mode) else None
-
-    return find
+            continue
+        if stat.S_ISREG(status.st_mode):
+            return Candidate(os.path.normpath(path), file)
+    return None
 
 
 def _with_sizes(images: AnyPath, listing: Listing) -> PhotoListing:
     """Asks for the size of every image, and holds ids to be there once."""
-    listed = PhotoListing(rejects=listing.rejects, ignored=len(listing.ignored))
+    listed = PhotoListing(rejects=listing.rejects, ignored=listing.ignored)
     for ref in listing.refs:
         try:
             size = io_errors.insist(

@@ -1,7 +1,14 @@
 """Processes that turn probabilities into files, while the next ones are computed.
 
-The rows of a batch go by shared memory, everything else by a pipe. A file is written
-by one process from its first row to its commit.
+Four layers lie between the forward pass and the disk:
+
+    batch     Writers.write puts float32[rows, classes] into memory that is shared
+    process   _Files, in a spawned process that ends with its parent, has the open files
+    rows      OutputFile.write makes text of them, or row groups of Parquet
+    file      file_format.Output counts and sums up the bytes of the scratch file
+
+Ids and commits go by a pipe. A file is written by one process from its first row to
+its commit.
 """
 
 import contextlib
@@ -17,13 +24,13 @@ from pipeline.dataset.ledger import Reject
 from pipeline.storage import folder_lock
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WORK, ResumableFolder
+from pipeline.system.child_process import Child, ChildLostError
 from pipeline.system.errors import RunError
 from predictor.format import file_format
 from predictor.format.file_format import Format
 from predictor.format.predictions_manifest import MANIFEST, Entry
-from predictor.processes.request_process import RequestProcess, WorkerLostError
-from predictor.processes.shared_array import SharedArray
 from predictor.writing.output_shards import OutputNote
+from predictor.writing.shared_array import SharedArray
 
 _SLOTS = 2  # one is written while the next is filled
 _UNDER_WAY = 8  # requests of a process, whose answers its pipe surely holds
@@ -136,8 +143,13 @@ class _Writer:
         self, folder: AnyPath, format: Format, classes: tuple[str, ...], rows: int
     ) -> None:
         self._slots = SharedArray((_SLOTS, rows, len(classes)))
-        self._worker: RequestProcess[_Request, None] = RequestProcess(
-            _Files, folder, format, classes, self._slots
+        self._worker: Child[_Request, None] = Child(
+            _Files,
+            folder,
+            format,
+            classes,
+            self._slots,
+            shared=[self._slots.descriptor],
         )
         self._under_way = 0
         self._slot = 0
@@ -168,7 +180,7 @@ class _Writer:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except WorkerLostError as lost:
+        except ChildLostError as lost:
             raise RunError(
                 f"a process that writes predictions was lost ({lost}). Is the memory "
                 "full? What was committed is kept: run the same command again, "
@@ -192,7 +204,7 @@ class _Files:
     ) -> None:
         self._folder = ResumableFolder(folder, manifest=MANIFEST)
         self._format, self._classes, self._slots = format, classes, slots
-        self._open: dict[str, File] = {}
+        self._open: dict[str, OutputFile] = {}
         self._thread = ThreadPoolExecutor(1)
         self._committing: Future[None] = self._thread.submit(lambda: None)
 
@@ -207,13 +219,15 @@ class _Files:
             del self._open[request.name]
             self._committing = self._thread.submit(file.commit, request.rejects)
 
-    def _file(self, name: str) -> "File":
+    def _file(self, name: str) -> "OutputFile":
         if name not in self._open:
-            self._open[name] = File(self._folder, name, self._format, self._classes)
+            self._open[name] = OutputFile(
+                self._folder, name, self._format, self._classes
+            )
         return self._open[name]
 
 
-class File:
+class OutputFile:
     """A file that gets its name when it is committed; in a `with`, or to be committed.
 
     Args:

@@ -307,14 +307,16 @@ def locally(photos: Path, tmp_path_factory) -> dict[str, str]:
 SHARD = """
 import json, sys
 from pathlib import Path
-from pipeline.shards import isolated_process
+from pipeline.runners import remote_shards
 from pipeline.dataset.manifest import ImageContract
 
 dataset, number = sys.argv[1:]
 planned = json.loads(Path(dataset, "_work", "outset.json").read_text())["planned"]
 contract = ImageContract(height=32, width=40)
 name, _ = planned[int(number) - 1]
-isolated_process.write(name, folder=dataset, contract=contract, image_timeout=60)
+remote_shards.write_in_worker(
+    name, folder=dataset, contract=contract, image_timeout=60
+)
 """
 
 

@@ -12,7 +12,8 @@ from pipeline.system import command_line
 from tests.support.files import REPOSITORY
 
 SHARDS = """
-    images manifest classes dataset height width resize quality chroma shards
+    images manifest classes layout id_column label_column dataset height width resize
+    quality chroma max_pixels shards
     validation_fraction labelled_test seed max_reject_fraction image_timeout workers
     runner overwrite
 """

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,8 @@ from pipeline.dataset import manifest, shard_cache, sidecar
 from pipeline.dataset.manifest import Dataset, ImageContract
 from pipeline.images import conversion
 from pipeline.options import ShardsOptions
-from pipeline.shards import image_in_progress, isolated_process, plan
+from pipeline.runners import remote_shards
+from pipeline.shards import plan
 from pipeline.sources.listing import ImageRef
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath, ObjectPath
@@ -273,7 +273,6 @@ def make(images: AnyPath, dataset: AnyPath) -> None:
             shards=2,
             max_reject_fraction=0.1,
             workers=1,
-            beam_arguments=["--direct_running_mode=in_memory"],
         )
     )
 
@@ -422,10 +421,9 @@ def test_a_folder_of_a_store_is_started_and_ended(bucket: ObjectPath) -> None:
 def test_a_crash_of_a_guarded_process_costs_an_image(
     bucket: ObjectPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Photos and dataset are in a store; test_crew says what DEFECT is."""
+    """Photos and dataset are in a store; support/defects.py says what DEFECT is."""
     (tmp_path / "sitecustomize.py").write_text(DEFECT)
-    monkeypatch.syspath_prepend(tmp_path)  # of the guarded process
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # of the one that tries alone
+    monkeypatch.syspath_prepend(tmp_path)  # and so to that of children
     refs = []
     for index, more in enumerate((b"", b"CRASH-ME", b"")):
         path = bucket / "photos" / f"{index}.jpg"
@@ -437,32 +435,14 @@ def test_a_crash_of_a_guarded_process_costs_an_image(
     folder.start({"versions": conversion.versions()})
     (name,) = plan.write_plan(dataset, {"train": [refs]}, ["a"])
     contract = ImageContract(height=HEIGHT, width=WIDTH)
-    isolated_process.write(
+    remote_shards.pool.cache_clear()  # its children began without the defect
+    remote_shards.write_in_worker(
         name, folder=str(dataset), contract=contract, image_timeout=60
     )
     note = sidecar.read_note(dataset, name)
     assert note.tally.written == {"a": 2}
     assert note.tally.rejects == [["1.jpg", "a", "decoder_crash", "SIGSEGV"]]
-    assert image_in_progress.suspects(dataset) == []
     assert len(list((dataset / "_work" / "workers").iterdir())) == 1
-
-
-def test_flights_of_a_store_are_noted_here(
-    bucket: ObjectPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
-    with image_in_progress.ImageInProgress(bucket, "shard-1") as one:
-        one.at(7)
-        (suspect,) = image_in_progress.suspects(bucket)
-        assert (suspect.shard, suspect.position) == ("shard-1", 7)
-        assert image_in_progress.suspects(bucket / "another") == []
-        image_in_progress.quarantine(bucket, suspect, "timeout", "late")
-        assert one.quarantined() == {7: ["timeout", "late"]}
-        image_in_progress.clear(bucket)
-        assert image_in_progress.suspects(bucket) == []
-    assert list(scratch.iterdir()) == []
 
 
 def refused(program: Program, *words: object, **environment: str) -> str:
@@ -556,3 +536,38 @@ print(sorted({"obstore", "botocore", "apache_beam"} & set(sys.modules)))
         check=True,
     )
     assert result.stdout == "[]\n"
+
+
+def test_a_split_is_evaluated_by_reading_it_once(
+    made_dataset: Path, bucket: ObjectPath, proxy: Proxy, tmp_path: Path
+) -> None:
+    """For its labels, and for the pictures of mistakes."""
+    import numpy as np
+
+    from pipeline.dataset import shard_cache
+    from predictor import evaluate
+    from predictor.format.file_format import Format
+    from predictor.inputs.inputs import records
+    from tests.support.predictions import write_predictions
+
+    local = manifest.load(made_dataset)
+    shards = local.split("validation").shards
+    ids = [[stored.id for stored in records(local, shard)] for shard in shards]
+    parts = [(some, np.eye(3, dtype=np.float32)[[0] * len(some)]) for some in ids]
+    given = {"dataset": local.fingerprint, "split": "validation"}
+    folder = write_predictions(tmp_path / "p", Format(), local.classes, parts, **given)
+    remote = put_tree(made_dataset, bucket / "dataset")
+    shard_cache.cache_at(tmp_path / "cache", None)
+    proxy.requests.clear()
+    evaluate.run(
+        tmp_path / "evaluation",
+        dataset=remote,
+        model=None,
+        split="validation",
+        predictions=folder,
+        labels=None,
+    )
+    read = [x for x in proxy.requests if x.startswith("GET") and "validation-" in x]
+    assert len(read) == len(shards)
+    page = (tmp_path / "evaluation" / "evaluation.html").read_text()
+    assert page.count("data:image/jpeg") > 0

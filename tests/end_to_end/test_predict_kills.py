@@ -101,7 +101,6 @@ def source(request: pytest.FixtureRequest, photos: Path) -> dict[str, Path]:
             shards=12,
             max_reject_fraction=0.1,
             workers=1,
-            beam_arguments=["--direct_running_mode=in_memory"],
         )
     )
     return {"dataset": dataset}

@@ -96,3 +96,12 @@ def test_what_follows_the_dashes_is_for_another_runner(
     result = program(*words(model, tmp_path / "made", *flags))
     assert result.returncode == 2
     assert "nothing takes what follows `--`" in result.stderr
+
+
+def test_writers_are_those_of_this_node(
+    model: Path, made_dataset: Path, tmp_path: Path, program: Program
+) -> None:
+    flags = [f"--dataset={made_dataset}", "--runner=PortableRunner", "--writers=2"]
+    result = program(*words(model, tmp_path / "made", *flags))
+    assert result.returncode == 2
+    assert "--writers is for --runner=local" in result.stderr

@@ -71,9 +71,25 @@ def test_what_the_paths_alone_tell(
     (root / "a").mkdir(parents=True)
     (root / "a" / "x.jpg").write_bytes(jpeg(photo(0, 0)))
     (root / "outside.jpg").write_bytes(b"")
-    plan(tmp_path / "images")
+    plan(tmp_path / "images", max_reject_fraction=0.5)
     rejects = capsys.readouterr().out.splitlines()[-2]
     assert "1 already (1 no_class); none of the 1 sampled, and these are all" in rejects
+    with pytest.raises(
+        RunError,
+        match=r"make shards would fail: 1 of 2 images .* \(50\.00%\); .* 1\.00%\. .* "
+        r"1 no_class, such as 'outside\.jpg'",
+    ):
+        plan(tmp_path / "images")
+    assert "  output " in capsys.readouterr().out  # all the same
+
+
+def test_rejects_that_are_likely_too_many_are_said(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan(images, max_reject_fraction=0.05)
+    assert "verdict" not in capsys.readouterr().out
+    plan(images, max_reject_fraction=0.04)
+    assert "likely fail at its end: about 4.76% of" in capsys.readouterr().out
 
 
 def test_a_full_disk_is_refused_in_advance(

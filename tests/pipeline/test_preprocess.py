@@ -23,7 +23,6 @@ from tests.support.files import REPOSITORY, tree
 from tests.support.photos import CLASSES, HEIGHT, PER_CLASS, TEST, WIDTH, jpeg, photo
 from tests.support.processes import Program, wait_for_shards
 
-IN_MEMORY = ["--direct_running_mode=in_memory"]
 CONTRACT = ImageContract(height=HEIGHT, width=WIDTH)
 SIZE = (f"--height={HEIGHT}", f"--width={WIDTH}")
 
@@ -36,7 +35,6 @@ def make(images: Path | list[Path], folder: Path, **options: object) -> None:
             images=images,
             dataset=folder,
             contract=CONTRACT,
-            beam_arguments=IN_MEMORY,
             **settings,
         )
     )
@@ -131,6 +129,24 @@ def test_another_run_is_refused_with_both_values(images: Path, dataset: Path) ->
         make(images, dataset, shards=3)
 
 
+def test_rejects_of_the_listing_are_refused_before_anything_is_made(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    csv, folder = tmp_path / "list.csv", tmp_path / "made"
+    csv.write_text("id,label\nred/00,red\nblue/00,blue\ngone,red\n")
+    with pytest.raises(
+        RunError,
+        match=r"1 of 3 images were rejected by their names alone \(33\.33%\); .* These "
+        r"are 1 no_file, such as 'gone' \(IMAGES has no file gone\.jpg or gone\)\. Me",
+    ):
+        make(images / "train", folder, manifest=csv)
+    assert not folder.exists()
+    make(images / "train", folder, manifest=csv, max_reject_fraction=0.5)
+    make(
+        images / "train", folder, manifest=csv
+    )  # it is complete: nothing is judged again
+
+
 def test_overwrite_leaves_no_stale_shard(
     images: Path, dataset: Path, made_dataset: Path
 ) -> None:
@@ -140,36 +156,48 @@ def test_overwrite_leaves_no_stale_shard(
     assert tree(dataset) == tree(made_dataset)
 
 
-def test_overwrite_goes_on_with_its_own_unfinished_run(
-    images: Path, tmp_path: Path
+def test_overwrite_of_an_unfinished_run_begins_anew(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "made"
     with pytest.raises(RunError, match="images were rejected"):
-        make(images, folder, max_reject_fraction=0.0, overwrite=True)
+        make(images, folder, max_reject_fraction=0.0)
     (folder / "_work" / "done" / "train-00001-of-00002.tfrecord.json").unlink()
     first = folder / "train-00000-of-00002.tfrecord"
     written = first.stat().st_mtime_ns
     make(images, folder, overwrite=True)
-    assert first.stat().st_mtime_ns == written
+    assert first.stat().st_mtime_ns != written
+    assert (
+        "--overwrite: 5 shards of an unfinished run are removed; without it a run goes "
+        "on" in capsys.readouterr().out
+    )
 
 
-def test_mended_files_are_read_again_with_overwrite(
-    images: Path, tmp_path: Path
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_mended_files_are_read_again(
+    images: Path, tmp_path: Path, overwrite: bool
 ) -> None:
     root, folder = tmp_path / "images", tmp_path / "made"
     shutil.copytree(images, root)
-    with pytest.raises(RunError, match="mend the files and run again with --overwrite"):
+    with pytest.raises(RunError, match="mend the files and run again: shards with"):
         make(root, folder, max_reject_fraction=0.0)
     whole = (root / "train" / "red" / "00.jpg").read_bytes()
     (root / "train" / "red" / "cut.jpg").write_bytes(whole)
     (root / "test" / "page.jpg").write_bytes(whole)
-    make(root, folder, max_reject_fraction=0.0, overwrite=True)
+    make(root, folder, max_reject_fraction=0.0, overwrite=overwrite)
     assert manifest.load(folder).split("train").rejected == 0
 
 
 def test_a_dataset_inside_the_images_is_refused(images: Path) -> None:
     with pytest.raises(RunError, match="is among the images of"):
         make(images, images / "train" / "made")
+
+
+def test_where_every_folder_is_a_class_a_dataset_inside_is_refused(
+    images: Path,
+) -> None:
+    with pytest.raises(RunError, match="is among the images of"):
+        make(images, images / "made", layout="classes")
 
 
 def test_a_finished_dataset_that_lost_a_shard_is_not_complete(
@@ -250,6 +278,12 @@ def test_beam_options_are_checked() -> None:
     with pytest.raises(UsageError, match="no option --number_of_workers"):
         execution.beam_options(["--number_of_workers=3"], workers=1)
     assert execution.beam_options(["--num_workers=3"], workers=1)
+
+
+@pytest.mark.parametrize("mode", ["in_memory", "multi_processing"])
+def test_there_is_one_mode(mode: str) -> None:
+    with pytest.raises(UsageError, match=f"{mode}: .* it is multi_threading"):
+        execution.beam_options([f"--direct_running_mode={mode}"], workers=1)
 
 
 # ------------------------------------------------------- archives, a CSV, several roots
@@ -336,7 +370,8 @@ def test_a_csv_says_what_class_folders_say(
     capsys.readouterr()
     make(photos, tmp_path / "again", manifest=csv, **options, max_reject_fraction=0.2)
     said = capsys.readouterr().out
-    assert f"ignored: 1 files or folders, such as {photos / ids[0]}" in said
+    assert "3 classes: blue, green, red" in said
+    assert f"1 not named by the CSV, such as {photos / ids[0]}" in said
     assert "1 rejected: 1 no_file" in said
     account = manifest.read(tmp_path / "again")["ledger"]
     assert account["ignored"] == 1
@@ -385,11 +420,14 @@ def test_plan_takes_the_same_flags(
     roots = f"{images / 'train'},{images / 'test'}"
     result = program(
         *("pipeline", "plan", f"--images={roots}", f"--manifest={csv}", *SIZE),
-        *("--workers=1", "--validation_fraction=0"),
+        *("--workers=1", "--validation_fraction=0", "--max_reject_fraction=0.5"),
     )
     assert result.returncode == 0, result.stderr
-    first = f"IMAGES {images / 'train'}, {images / 'test'}: 3 images, 2 classes, 31"
-    assert result.stdout.startswith(first)
+    assert result.stdout.startswith(
+        "2 classes: blue, red\nignored: 31 files: 31 not na"
+    )
+    said = f"IMAGES {images / 'train'}, {images / 'test'}: 3 images, 2 classes\n"
+    assert said in result.stdout
     assert "1 already (1 no_file)" in result.stdout
 
 
@@ -455,7 +493,6 @@ def test_a_stopped_run_goes_on(
             shards=40,
             validation_fraction=0,
             workers=1,
-            beam_arguments=IN_MEMORY,
         )
     )
     assert tree(folder) == tree(undisturbed)

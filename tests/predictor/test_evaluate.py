@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,11 +15,11 @@ import pytest
 from pipeline.dataset import manifest
 from pipeline.system.errors import RunError, UsageError
 from predictor import evaluate
-from predictor.format import file_format, predictions_manifest
+from predictor.format import predictions_manifest
 from predictor.format.file_format import Format
-from predictor.format.predictions_manifest import Entry
+from predictor.inputs import inputs
+from tests.support import predictions
 from tests.support.photos import CLASSES, PER_CLASS, TEST
-from trainer.recipe import RECIPES
 
 FILES = {
     *("evaluation.json", "evaluation.html"),
@@ -37,30 +38,12 @@ def write_predictions(
     **value: Any,
 ) -> Path:
     """PREDICTIONS of two files, of the rows that are given."""
-    form = form or Format()
-    folder.mkdir()
-    half = len(ids) // 2
-    entries = []
-    for index, part in enumerate((slice(half), slice(half, None))):
-        name = predictions_manifest.shard_name(index, 2, form.extension)
-        with (folder / name).open("wb") as file:
-            whole = file_format.Output(file)
-            with file_format.table(form, classes, whole) as rows:
-                rows.write(ids[part], probabilities[part].astype(np.float32))
-        rows_written = len(ids[part])
-        entries.append(Entry(name, rows_written, whole.length, whole.crc32c, "", 0))
-    made = {
-        "version": predictions_manifest.VERSION,
-        **{"model": "m", "dataset": None, "images": "i", "split": "test"},
-        "classes": manifest.classes_entry(tuple(classes)),
-        **form.key(),
-        "files": [entry._asdict() for entry in entries],
-        "rows": len(ids),
-        "ledger": {"examples": len(ids), "predicted": len(ids), "rejected": 0},
-        **value,
-    }
-    (folder / predictions_manifest.MANIFEST).write_text(json.dumps(made))
-    return folder
+    half, values = len(ids) // 2, probabilities.astype(np.float32)
+    parts = [(ids[part], values[part]) for part in (slice(half), slice(half, None))]
+    value = {"model": "m", "dataset": None, "images": "i", **value}
+    return predictions.write_predictions(
+        folder, form or Format(), classes, parts, **value
+    )
 
 
 def write_labels(path: Path, rows: Sequence[tuple[str, str]]) -> Path:
@@ -88,23 +71,8 @@ def run(tmp_path: Path) -> Run:
 @pytest.fixture(scope="module")
 def model(tf, tmp_path_factory: pytest.TempPathFactory, made_dataset: Path) -> Path:
     """MODEL of an untrained network; not to be changed."""
-    import keras
-
-    from trainer import model
-
-    folder = tmp_path_factory.mktemp("made") / "model"
-    folder.mkdir()
-    dataset = manifest.load(made_dataset)
-    keras.utils.set_random_seed(1)
-    network = model.build(
-        height=dataset.image.height,
-        width=dataset.image.width,
-        classes=len(CLASSES),
-        weights="none",
-        recipe=RECIPES["demo"],
-    )
-    model.save(network, folder, dataset, {"recipe": {"preprocessing": "scale"}})
-    return folder
+    parent = tmp_path_factory.mktemp("made")
+    return predictions.make_model(parent, made_dataset, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -253,6 +221,7 @@ def test_by_hand(run: Run, small: Path, tmp_path: Path) -> None:
         "macro_precision": (1 / 3 + 1 + 1) / 3,
         "macro_recall": (1 + 1 / 2 + 1 / 2) / 3,
         "macro_f1": (2 / 4 + 2 / 3 + 2 / 3) / 3,
+        "balanced_accuracy": (1 + 1 / 2 + 1 / 2) / 3,
         "calibration_error": (0.9 + 0.2 + 0.3 + 0.4 + 0.5) / 5,
         "commonest_class": 2 / 5,
     }
@@ -318,8 +287,24 @@ def test_a_class_that_the_model_has_not(run: Run, small: Path, tmp_path: Path) -
     value = run(predictions=small, labels=write_labels(tmp_path / "x.csv", rows))
     assert value["images"]["unknown_class"] == 1
     assert value["metrics"]["top_5"] == 4 / 5
-    expected = -np.log([0.8, 0.7, 0.6, 0.1]).mean()
+    expected = -np.log([0.8, 0.7, 0.6, 0.1, 1e-7]).mean()
     assert value["metrics"]["log_loss"] == pytest.approx(expected, rel=1e-6)
+    # No image of a class of training: e is no part of M.
+    assert value["metrics"]["gap"] == pytest.approx((1 / 2 + 2 / 3 + 3 / 4) / 4)
+
+
+def test_several_labels_as_kaggle_gives_them(
+    run: Run, small: Path, tmp_path: Path
+) -> None:
+    """`landmarks` with blanks between them; the one that is ranked best counts."""
+    path = tmp_path / "solution.csv"
+    text = "id,landmarks,Usage\na,red blue,Public\nd,green red,Private\nc,,Public\n"
+    path.write_text(text)
+    value = run(predictions=small, labels=path)
+    assert value["metrics"]["top_1"] == 1 / 2
+    assert value["images"]["distractors"] == 1
+    mistakes = pd.read_csv(tmp_path / "evaluation" / "mistakes.csv")
+    assert mistakes.loc[0, ["id", "label"]].tolist() == ["d", "red"]
 
 
 @pytest.mark.parametrize(("k", "known"), [(1, False), (2, False), (3, True)])
@@ -447,22 +432,29 @@ def test_an_evaluation_that_was_not_finished_is_none(
     (folder / "evaluation.html").mkdir()
     with pytest.raises(IsADirectoryError):
         run(predictions=small, labels=labels)
-    assert {path.name for path in folder.iterdir()} == FILES - {"evaluation.json"}
+    left = {path.name for path in folder.iterdir()}
+    assert left == FILES - {"evaluation.json"} | {"_work"}
+    (folder / "evaluation.html").rmdir()
+    run(predictions=small, labels=labels)
+    assert {path.name for path in folder.iterdir()} == FILES
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("id,landmark\na,blue\n", "its header is 'id,landmark', without 'label'"),
-        ("", "its header is '', without 'id'"),
-        ("id,label\na,blue\na,red\n", "line 3 has the id 'a' again"),
-        ("id,label\na\n", "line 2 has not as many fields"),
-        ("id,label\na,blue,x\n", "line 2 has not as many fields"),
+        ("id,landmark\na,blue\n", "no column label; its header is 'id,landmark'"),
+        ("", "is empty"),
+        ("id,label\na,blue\na,red\n", "has the id 'a' in the lines 2 and 3"),
+        ("id,label\na\n", "line 2 has 1 cells, and the header has 2"),
+        ("id,label\na,blue,x\n", "line 2 has 3 cells, and the header has 2"),
+        ("id,label\n,blue\n", "line 2 has no id"),
+        ("id,label\na, blue\n", "line 2 has blanks at the ends of the label ' blue'"),
+        ("id,label\na,blue\nb,bl\u200bue\n", r"'blue' and 'bl\\u200bue'\. Give labels"),
         ("id,label\na,\nb,\n", "has 2 ids and no label"),
         ("id,label\nx,blue\n", "none of the 1 ids .* 'x', .* 5 images .* such as 'a'"),
         ("id,label\na,violet\n", "none of the 1 labels .*'violet', .* is 'blue'"),
-        (b"id,label\na,\xff\n", "cannot be read: .*utf-8"),
-        (None, "cannot be read: .*No such file"),
+        (b"id,label\na,\xff\n", "is not UTF-8: line 2 is"),
+        (None, "is no file"),
     ],
 )
 def test_labels_that_are_refused(
@@ -474,6 +466,23 @@ def test_labels_that_are_refused(
     with pytest.raises(RunError, match=message):
         run(predictions=small, labels=path)
     assert not (tmp_path / "evaluation").exists()
+
+
+def test_labels_that_differ_in_case_are_said(
+    run: Run, small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = write_labels(tmp_path / "labels.csv", [("a", "Blue"), ("b", "red")])
+    run(predictions=small, labels=labels)
+    assert "'Blue' and 'blue' are different classes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text", ["id;label\ra;blue\rd;red\r", "ID\tlandmark_id\na\tblue\nd\tred\n"]
+)
+def test_labels_of_any_editor(run: Run, small: Path, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_bytes(text.encode("utf-16"))
+    assert run(predictions=small, labels=path)["metrics"]["top_1"] == 1 / 2
 
 
 def test_labels_of_a_spreadsheet(run: Run, small: Path, tmp_path: Path) -> None:
@@ -541,15 +550,72 @@ def test_pictures_are_of_the_images_that_were_predicted(
     run: Run, made_dataset: Path, tmp_path: Path, same: bool
 ) -> None:
     """DATASET of other images tells of training, whatever its ids."""
-    ids = [f"photo {index}.jpg" for index in range(3)]
-    dataset = manifest.load(made_dataset).fingerprint if same else "other"
-    folder = write_predictions(tmp_path / "p", ids, np.eye(3), dataset=dataset)
-    labels = write_labels(tmp_path / "labels.csv", [(x, "red") for x in ids])
+    dataset = manifest.load(made_dataset)
+    parts = [
+        (ids, np.eye(3, dtype=np.float32)[np.zeros(len(ids), int)])
+        for ids in (
+            [stored.id for stored in inputs.records(dataset, shard)]
+            for shard in dataset.split("test").shards
+        )
+    ]
+    fingerprint = dataset.fingerprint if same else "other"
+    folder = predictions.write_predictions(
+        tmp_path / "p", Format(), CLASSES, parts, dataset=fingerprint
+    )
+    rows = [(image_id, "red") for ids, _ in parts for image_id in ids[:2]]
+    labels = write_labels(tmp_path / "labels.csv", [*rows, ("other", "blue")])
     value = run(predictions=folder, labels=labels, dataset=made_dataset)
     assert value["by_frequency"]["of"] == "train images"
     page = (tmp_path / "evaluation" / "evaluation.html").read_text()
-    assert page.count("<img") == (2 if same else 0)
+    assert page.count("data:image/jpeg") == (len(rows) if same else 0)
     assert ("no pictures without the DATASET that was predicted" in page) != same
+
+
+def test_predictions_of_other_shards_are_refused(
+    run: Run, made_dataset: Path, tmp_path: Path
+) -> None:
+    """A file of PREDICTIONS has the images of a shard: the split is read once."""
+    fingerprint = manifest.load(made_dataset).fingerprint
+    given = {"dataset": fingerprint, "split": "validation"}
+    folder = write_predictions(tmp_path / "p", ["a", "b"], np.eye(3)[:2], **given)
+    with pytest.raises(RunError, match=r"have \[1, 1\] rows, and the shards of valid"):
+        run(dataset=made_dataset, predictions=folder)
+
+
+def test_predictions_of_other_classes_are_refused(
+    run: Run, made_dataset: Path, tmp_path: Path
+) -> None:
+    """Labels of records are numbers: they must be those of the columns."""
+    fingerprint = manifest.load(made_dataset).fingerprint
+    given = {"dataset": fingerprint, "split": "validation", "classes": CLASSES[::-1]}
+    folder = write_predictions(tmp_path / "p", ["a", "b"], np.eye(3)[:2], **given)
+    with pytest.raises(RunError, match="has other classes than what was predicted"):
+        run(dataset=made_dataset, predictions=folder)
+
+
+@pytest.mark.parametrize("name", ["classes.csv", "evaluation.html", "evaluation.json"])
+def test_files_of_others_are_not_replaced(
+    run: Run, small: Path, tmp_path: Path, name: str
+) -> None:
+    """As with --evaluation=., where somebody keeps a classes.csv."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).write_text("{}")
+    labels = write_labels(tmp_path / "labels.csv", SMALL_LABELS)
+    with pytest.raises(RunError, match=f"mine has a file '{name}' that no evaluation"):
+        run(predictions=small, labels=labels, output=tmp_path / "mine")
+    assert (tmp_path / "mine" / name).read_text() == "{}"
+    (tmp_path / "mine" / name).rename(tmp_path / "mine" / "notes.txt")
+    run(predictions=small, labels=labels, output=tmp_path / "mine")
+    run(predictions=small, labels=labels, output=tmp_path / "mine")
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "{}"
+
+
+def test_a_folder_whose_name_is_not_utf8(run: Run, small: Path, tmp_path: Path) -> None:
+    folder = small.rename(os.fsdecode(os.fsencode(tmp_path) + b"/p-\xff"))
+    labels = write_labels(tmp_path / "labels.csv", SMALL_LABELS)
+    run(predictions=folder, labels=labels)
+    page = (tmp_path / "evaluation" / "evaluation.html").read_text()
+    assert "Evaluation of p-\N{REPLACEMENT CHARACTER}" in page
 
 
 def test_an_unlabelled_split_is_refused(
@@ -568,7 +634,7 @@ def test_labels_for_an_unlabelled_split(
     assert value["images"]["labelled"] == TEST
     assert value["images"]["without_label"] == 0
     page = (tmp_path / "evaluation" / "evaluation.html").read_text()
-    assert page.count("<img") == value["images"]["mistakes"] > 0
+    assert page.count("data:image/jpeg") == value["images"]["mistakes"] > 0
 
 
 def test_a_damaged_shard_is_named(run: Run, model: Path, dataset: Path) -> None:
@@ -591,12 +657,10 @@ def test_a_damaged_file_of_predictions_is_named(
 
 
 def test_nan_in_predictions_is_refused(run: Run, small: Path, tmp_path: Path) -> None:
-    """By whichever comes first, the file or the metrics."""
     path = small / predictions_manifest.shard_name(1, 2)
-    text = path.read_text()
-    path.write_text(text.replace("0.9", "nan"))
+    path.write_text(path.read_text().replace("0.9", "nan"))
     labels = write_labels(tmp_path / "labels.csv", SMALL_LABELS)
-    with pytest.raises(RunError, match=f"{path.name}|'d' is nan"):
+    with pytest.raises(RunError, match="the best probability of 'd' is nan"):
         run(predictions=small, labels=labels)
 
 

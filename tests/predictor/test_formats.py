@@ -17,7 +17,11 @@ def read_all(folder: Path, pattern: str) -> pd.DataFrame:
     read = pd.read_parquet if pattern.endswith("parquet") else pd.read_csv
     paths = sorted(folder.glob(pattern))
     assert len(paths) == 2
-    return pd.concat([read(path) for path in paths], ignore_index=True)
+    frame = pd.concat([read(path) for path in paths], ignore_index=True)
+    if pattern.endswith("parquet"):
+        values = np.stack(frame.pop("probabilities"))
+        return frame.join(pd.DataFrame(values, columns=list(CLASSES)))
+    return frame
 
 
 def predicted(run, dataset: Path, folder: Path, **options: object) -> Path:
@@ -137,6 +141,20 @@ def test_more_writers_go_on_where_one_stopped(
     undo(folders[1], "predictions-00001-of-00002.csv")
     run(made_dataset, folders[1], batch_size=2, writers=3)
     assert tree(folders[1]) == tree(folders[0])
+
+
+def test_a_smaller_batch_goes_on(run, made_dataset: Path, tmp_path: Path) -> None:
+    """As the message asks for when the device's memory was too small."""
+    folders = [tmp_path / "undisturbed", tmp_path / "stopped"]
+    frame = run(made_dataset, folders[0], batch_size=4)
+    shutil.copytree(folders[0], folders[1])
+    undo(folders[1], "predictions-00001-of-00002.csv")
+    again = run(made_dataset, folders[1], batch_size=3)
+    assert list(again["id"]) == list(frame["id"])
+    numbers = [found[list(CLASSES)] for found in (again, frame)]
+    np.testing.assert_allclose(*numbers, rtol=1e-5)
+    first = "predictions-00000-of-00002.csv"
+    assert tree(folders[1])[first] == tree(folders[0])[first]
 
 
 def undo(folder: Path, *names: str) -> None:

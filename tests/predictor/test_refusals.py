@@ -63,7 +63,7 @@ def test_a_broken_model_is_said(
 def test_one_bad_number_is_enough(
     run, own: Path, made_dataset: Path, tmp_path: Path
 ) -> None:
-    """Of the brightest image alone; a shard before it is kept."""
+    """Of the brightest image alone; its shard is not kept."""
     import keras
 
     from trainer.data import input_pipeline as data
@@ -81,9 +81,35 @@ def test_one_bad_number_is_enough(
     change_network(own, keras.Model(pixels, outputs))
     with pytest.raises(RunError, match=f"not finite for 1 of 1 images: {first}. MODEL"):
         run(made_dataset, tmp_path / "predictions", model=own, batch_size=1)
-    before = list(means).index(first) >= shards[0].examples
-    kept = {path.name for path in (tmp_path / "predictions").glob("*.csv")}
-    assert kept <= ({"predictions-00000-of-00002.csv"} if before else set())
+    shard = int(list(means).index(first) >= shards[0].examples)
+    folder = tmp_path / "predictions"
+    assert not (folder / f"predictions-0000{shard}-of-00002.csv").exists()
+    assert not (folder / "predictions.json").exists()
+
+
+def test_a_disk_that_is_too_small_begins_nothing(
+    model: Path,
+    made_dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Here and on Beam: another format may take the folder."""
+    from pipeline.system import resources
+    from predictor.format.file_format import Format
+    from predictor.options import PredictionRequest
+    from predictor.request import StartedRun
+
+    def begun(format: Format) -> StartedRun:
+        order = PredictionRequest(
+            model=model, folder=tmp_path / "p", format=format, dataset=made_dataset
+        )
+        return StartedRun(order)
+
+    run = begun(Format())
+    monkeypatch.setattr(resources, "free_disk", lambda folder: 10)
+    with pytest.raises(RunError, match=r"p has 0\.01 KB free"):
+        run.announce(run.parts.missing(), writers=1)
+    assert not begun(Format(kind="top_k", top_k=1)).complete
 
 
 def test_a_class_twice_is_refused(
@@ -202,7 +228,6 @@ def make_dataset(images: Path, parent: Path, *, good: int) -> Path:
             shards=6,
             max_reject_fraction=0.9,
             workers=1,
-            beam_arguments=["--direct_running_mode=in_memory"],
         )
     )
     return parent / "dataset"
@@ -303,7 +328,7 @@ def test_a_sample_that_is_not_there(run, made_dataset: Path, tmp_path: Path) -> 
         "format": Format(kind="submission"),
         "sample_submission": tmp_path / "sample.csv",
     }
-    with pytest.raises(RunError, match=r"sample\.csv cannot be read"):
+    with pytest.raises(RunError, match=r"sample\.csv is no file"):
         run(made_dataset, tmp_path / "predictions", **options)
     assert not (tmp_path / "predictions").exists()
 
@@ -419,7 +444,6 @@ def made_of(photos: Path, dataset: Path) -> None:
             contract=ImageContract(height=HEIGHT, width=WIDTH),
             max_reject_fraction=0.5,
             workers=1,
-            beam_arguments=["--direct_running_mode=in_memory"],
         )
     )
 
@@ -456,7 +480,6 @@ def test_ids_with_a_dot_in_a_dataset(run, own: Path, tmp_path: Path) -> None:
             manifest=csv,
             contract=ImageContract(height=HEIGHT, width=WIDTH),
             workers=1,
-            beam_arguments=["--direct_running_mode=in_memory"],
         )
     )
     sample = write_ids(tmp_path / "sample.csv", "22,", "deep.7.jpg,", "22.05,")
@@ -502,9 +525,7 @@ def test_the_right_sample_after_a_wrong_one(
     assert list(frame.id) == ["photo 2", "photo 1"]
     assert frame.landmarks.notna().all()
     said = capsys.readouterr().out
-    assert (
-        "2 of 2 rows of the submission have a prediction; 5 images have no row" in said
-    )
+    assert "2 of 2 submission rows have a prediction; 5 images have no row" in said
     assert "replicas" not in said  # nothing was predicted again
     value = json.loads((folder / "predictions.json").read_text())
     assert value["sample_submission"] == atomic.sha256(second)

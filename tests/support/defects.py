@@ -9,6 +9,8 @@ sound = simplejpeg.decode_jpeg
 def decode_jpeg(data, *args, **kwargs):
     if b"CRASH-ME" in data:
         os.kill(os.getpid(), signal.SIGSEGV)
+    if b"EXIT-ME" in data:
+        os._exit(3)
     if b"STOP-ME" in data:
         time.sleep(600)
     return sound(data, *args, **kwargs)

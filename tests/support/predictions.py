@@ -81,7 +81,7 @@ def write_predictions(
         )
     rows = sum(entry.rows for entry in entries)
     value = {
-        "version": predictions_manifest.VERSION,
+        "version": form.version,
         "model": "m" * 64,
         "dataset": "d" * 64,
         "images": None,

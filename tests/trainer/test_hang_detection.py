@@ -16,14 +16,15 @@ with hang_detection.HangDetector(minutes={minutes}):
         time.sleep(0.1)
         hang_detection.alive()
     print("went on", flush=True)
-    if {hangs}:
-        def collective_that_hangs():
-            time.sleep(60)
-        collective_that_hangs()
+    def collective_that_hangs(sleep):
+        sleep(60)
+    {hangs}
 """
+WAITS = "collective_that_hangs(time.sleep)"
+KEEPS_THE_LOCK = "import ctypes; collective_that_hangs(ctypes.PyDLL(None).sleep)"
 
 
-def run(*, hangs: bool) -> subprocess.CompletedProcess[str]:
+def run(hangs: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", SCRIPT.format(minutes=0.5 / 60, hangs=hangs)],
         capture_output=True,
@@ -35,15 +36,23 @@ def run(*, hangs: bool) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_hang_ends_the_process_and_shows_the_stacks() -> None:
-    result = run(hangs=True)
+    result = run(WAITS)
     assert result.returncode == 1
     assert result.stdout == "went on\n"
     assert "collective_that_hangs" in result.stderr
     assert "--all_reduce=hierarchical_copy" in result.stderr
 
 
+def test_a_call_that_keeps_the_lock_of_python_is_ended() -> None:
+    """As a driver may, or a library of the math; no thread of Python can run."""
+    result = run(KEEPS_THE_LOCK)
+    assert result.returncode == 1
+    assert result.stdout == "went on\n"
+    assert "collective_that_hangs" in result.stderr
+
+
 def test_work_is_left_alone() -> None:
-    result = run(hangs=False)
+    result = run("pass")
     assert (result.returncode, result.stderr) == (0, "")
 
 
@@ -126,6 +135,12 @@ def test_a_fill_that_stands_still_is_ended(made_dataset: Path, tmp_path: Path) -
     assert not (folder / "model.keras").exists()
 
 
+def touch(cache: Path) -> None:
+    """Has the next run check the files: those that nobody touched are not read."""
+    for path in cache.rglob("*.npy"):
+        path.touch()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("cache", ["decoded", "features"])
 def test_a_slow_fill_and_a_slow_check_on_disk_are_no_hang(
@@ -135,6 +150,7 @@ def test_a_slow_fill_and_a_slow_check_on_disk_are_no_hang(
     monkeypatch.setenv("FREE_MEMORY", "1000")  # or pixels would stay in memory
     flags = [f"--cache={cache}", f"--cache_dir={tmp_path / 'cache'}"]
     for name in ("first", "second"):
+        touch(tmp_path / "cache")
         result = train(made_dataset, tmp_path / name, *flags)
         assert result.returncode == 0, result.stderr[-3000:]
         assert f"cache: {cache}, on disk" in result.stdout
@@ -146,6 +162,7 @@ def test_a_check_that_stands_still_is_ended(made_dataset: Path, tmp_path: Path) 
     flags = ["--cache=features", f"--cache_dir={tmp_path / 'cache'}"]
     result = train(made_dataset, tmp_path / "first", *flags, seconds=0)
     assert result.returncode == 0, result.stderr[-3000:]
+    touch(tmp_path / "cache")
     result = train(made_dataset, tmp_path / "second", *flags, seconds=0, stuck_at=5)
     assert result.returncode == 1
     assert "extend_after_a_while" in result.stderr

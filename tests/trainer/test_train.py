@@ -166,7 +166,7 @@ def test_a_run_with_other_masks_of_dropout_is_refused(
             saved = state.read_bytes()
             with pytest.raises(
                 RunError,
-                match="dropout_masks is None there and by seed, step and row, version",
+                match=r"was begun by release 0\.1, and is not finished: dropout_masks",
             ):
                 run(made_dataset, folder, epochs=2, recipe=recipe)
             assert state.read_bytes() == saved
@@ -240,7 +240,9 @@ def test_the_default_trains_the_model_of_pixels_to_the_bit(
                 del row[name]
         made[cache] = weights(folder), rows, snapshots(folder)
         assert not (folder / "cache").exists()
-    assert "cache: features, on disk: block4_pool as float32" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "cache: features, on disk: block4_pool as float32" in said
+    assert "3 classes: blue, green, red" in said
     for ours, theirs in zip(made["auto"][0], made["decoded"][0], strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert made["auto"][1:] == made["decoded"][1:]
@@ -432,6 +434,55 @@ def test_the_batch_must_divide_by_the_replicas() -> None:
         check_batch_size(64, 6)
     with pytest.raises(UsageError, match="nearest that do: 4"):
         check_batch_size(3, 4)
+
+
+@pytest.mark.parametrize(
+    ("flag", "allowed"),
+    [("save_minutes=-1", "0 or more"), ("hang_minutes=0", "above 0")],
+)
+def test_times_that_cannot_be_are_wrong_usage(
+    flag: str, allowed: str, program: Program
+) -> None:
+    """`--hang_minutes=0` ended the run at once."""
+    result = program("trainer", "--dataset=x", "--model=y", f"--{flag}")
+    assert result.returncode == 2
+    assert f"it must be {allowed}" in result.stderr
+
+
+def test_a_run_without_enough_memory_reads_no_shard_again(
+    tf, run, made_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainer.data import augmentation
+
+    def too_large(*_: object) -> object:
+        return tf.zeros([tf.cast(1 << 50, tf.int64), 1 << 10])[:8, :8]
+
+    monkeypatch.setattr(augmentation, "draws_of_replica", too_large)
+    monkeypatch.setattr(manifest, "find_damage", lambda _: pytest.fail("all is read"))
+    with pytest.raises(RunError, match="a batch of 8 does not fit"):
+        run(made_dataset, tmp_path / "model", epochs=1)
+
+
+def test_a_cosine_run_keeps_its_epochs(run, made_dataset: Path, tmp_path: Path) -> None:
+    """With more of them its rate, which has come down to zero, would jump up again."""
+    cosine = replace(RECIPE, optimizer="adamw", schedule="cosine", decay=0.0)
+    run(made_dataset, tmp_path / "model", epochs=1, recipe=cosine)
+    with pytest.raises(RunError, match=r"recipe\.epochs is 1 there and 2 here"):
+        run(made_dataset, tmp_path / "model", epochs=2, recipe=cosine)
+
+
+def test_a_weights_file_is_known_by_its_content(
+    tf, run, made_dataset: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    path = tmp_path / "vgg.weights.h5"
+    tf.keras.applications.VGG16(include_top=False, weights=None).save_weights(path)
+    run(made_dataset, folder, epochs=1, weights=str(path))
+    moved = path.rename(tmp_path / "moved.h5")
+    run(made_dataset, folder, epochs=2, weights=str(moved))
+    moved.write_bytes(b"of another network")
+    with pytest.raises(RunError, match="weights is sha256"):
+        run(made_dataset, folder, epochs=3, weights=str(moved))
 
 
 def test_imagenet_without_a_network(

@@ -80,7 +80,7 @@ class _Extraction:
         self._all_replicas = tf.function(self._eagerly)
 
     def content(self) -> on_disk.Content:
-        """For trainer.cache.on_disk."""
+        """Describes the folder to trainer.cache.on_disk."""
         return on_disk.Content(
             what=f"features of {self._split}",
             key=self._key(),
@@ -90,7 +90,7 @@ class _Extraction:
         )
 
     def _key(self) -> dict[str, Any]:
-        """All that decides the features, but for the rounding of the device."""
+        """Returns all that decides the features, but for the rounding of the device."""
         weights = hashlib.sha256()
         for variable in self._prefix.variables:
             weights.update(variable.numpy().tobytes())
@@ -102,6 +102,7 @@ class _Extraction:
             "weights": weights.hexdigest(),
             "preprocessing": recipe.preprocessing,
             "precision": recipe.precision,
+            "tf32": recipe.tf32,
             "jit": recipe.jit,
             "dtype": self._features.dtype,
             "tensorflow": tf.__version__,
@@ -138,11 +139,11 @@ class _Extraction:
             self._dataset.split(self._split).shards,
             batch_size=self._size,
             first=first,
-        ).map(
-            lambda batch: device_feed.padded((batch.images, batch.labels), self._size)
-        )
+        ).map(lambda batch: (batch.images, batch.labels))
         launched: deque[Any] = deque()
-        for pixels, labels in device_feed.to_replicas(images, self._strategy):
+        for pixels, labels in device_feed.to_replicas(
+            images, self._strategy, batch_size=self._size
+        ):
             launched.append(self._all_replicas(pixels, labels))
             if len(launched) > 1:
                 yield self._fetched(launched.popleft())

@@ -99,7 +99,7 @@ def source(network: keras.Model, features: Features) -> InputSource:
 
 
 def reduce(values: tf.Tensor, dtype: str) -> dict[str, tf.Tensor]:
-    """What is kept of the features of a batch.
+    """Converts the features of a batch to what is kept of them.
 
     Args:
         values: float[batch, height, width, channels], none below zero.
@@ -120,7 +120,7 @@ def reduce(values: tf.Tensor, dtype: str) -> dict[str, tf.Tensor]:
 
 
 def restore(rows: Mapping[str, tf.Tensor], dtype: str) -> tf.Tensor:
-    """The values that `reduce` was given, as far as it kept them."""
+    """Returns the values that `reduce` was given, as far as it kept them."""
     if "scales" not in rows:
         return tf.cast(rows["features"], dtype)
     steps = tf.cast(rows["features"], tf.float32)

@@ -54,7 +54,7 @@ class Encoded:
         return served if together == batch_size else served.rebatch(batch_size)
 
     def _take(self, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """(uint8[batch, height, width, 3], int64[batch]) at int64[batch]."""
+        """Returns uint8[batch, height, width, 3] and int64[batch] at int64[batch]."""
         serialized = tf.numpy_function(self._at, [positions], tf.string, stateful=False)
         _, images, labels = record.parse(
             tf.ensure_shape(serialized, positions.shape),
@@ -195,7 +195,7 @@ def _joined(batches: Sequence[tuple[np.ndarray, np.ndarray]]) -> spill.Part:
 
 
 def allocate(shape: tuple[int, ...]) -> np.ndarray:
-    """uint8 at the start of a page; np.empty aligns to 16 bytes only."""
+    """Returns uint8 at the start of a page; np.empty aligns to 16 bytes only."""
     memory = mmap.mmap(
         -1, math.prod(shape), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     )

@@ -62,12 +62,12 @@ class Content:
 
     @property
     def rows(self) -> int:
-        """Of all parts."""
+        """Returns the rows of all parts."""
         return sum(self.parts)
 
     @property
     def row_bytes(self) -> int:
-        """Of all columns."""
+        """Returns the bytes of a row of all columns."""
         return sum(
             np.dtype(dtype).itemsize * math.prod(shape)
             for dtype, shape in self.columns.values()
@@ -75,7 +75,7 @@ class Content:
 
 
 def in_parts(rows: int, each: int) -> list[int]:
-    """The rows of each part, the last of which may be short."""
+    """Returns the rows of each part, the last of which may be short."""
     return [min(each, rows - start) for start in range(0, rows, each)]
 
 
@@ -176,11 +176,12 @@ def _fill(work: ResumableFolder, content: Content) -> None:
             notes.append(pending.result())
     for name in content.columns:
         _unfinished(work, name).replace(work.folder / _file(name))
-    work.finish({**_key(content), "crc32c": notes})
+    paths = {name: work.folder / _file(name) for name in content.columns}
+    work.finish({**_key(content), "crc32c": notes, "seals": _seals(paths)})
 
 
 def _committed(work: ResumableFolder, content: Content) -> list[dict[str, int]]:
-    """The checksums of the parts that are there, up to the first that is not."""
+    """Returns the checksums of the parts up to the first that is missing."""
     for name in content.columns:  # killed just before the end
         if (whole := work.folder / _file(name)).is_file():
             whole.replace(_unfinished(work, name))
@@ -210,7 +211,7 @@ def _commit(
 
 
 def _open(work: ResumableFolder, content: Content, name: str, rows: int) -> BinaryIO:
-    """A column, to be written from a row on; what comes after it is cut off."""
+    """Opens a column, to be written from a row on; cuts off what comes after."""
     dtype, shape = content.columns[name]
     path = _unfinished(work, name)
     if not rows:
@@ -235,10 +236,29 @@ def _look_at_disk(folder: Path, content: Content, rows: int) -> None:
 
 
 def _is_whole(work: ResumableFolder, content: Content) -> bool:
-    """Reads all of it: at some GB a second, and then it is in the page cache."""
-    notes = atomic.read_json(work.manifest)["crc32c"]
+    """Returns whether the files are those that were written.
+
+    Files of the same size, time and inode as when their checksums were last right are
+    not read again: 265 GB take 35 minutes from a disk of 125 MB/s.
+    """
+    noted = atomic.read_json(work.manifest)
     paths = {name: work.folder / _file(name) for name in content.columns}
-    return _sound_parts(paths, content, notes) == len(content.parts)
+    if noted.get("seals") == _seals(paths):
+        return True
+    if _sound_parts(paths, content, noted["crc32c"]) < len(content.parts):
+        return False
+    atomic.write_json(work.manifest, {**noted, "seals": _seals(paths)})
+    return True
+
+
+def _seals(paths: Mapping[str, Path]) -> dict[str, list[int]]:
+    """Returns size, time of the last change in ns, and inode of every file."""
+    seals = {}
+    for name, path in paths.items():
+        with contextlib.suppress(FileNotFoundError):  # equal to no note, then
+            found = path.stat()
+            seals[name] = [found.st_size, found.st_mtime_ns, found.st_ino]
+    return seals
 
 
 def _sound_parts(
@@ -299,7 +319,7 @@ def _chunks(file: BinaryIO, size: int) -> Iterator[bytes]:
 
 
 def _offset(path: Path) -> int:
-    """Where the data of a .npy file begins.
+    """Returns where the data of a .npy file begins.
 
     Raises:
         ValueError: it is no such file.
@@ -311,7 +331,7 @@ def _offset(path: Path) -> int:
 
 
 def _map(path: Path) -> np.ndarray:
-    """Writable, as TensorFlow wants it, though nothing writes.
+    """Maps a file writable, as TensorFlow wants it, though nothing writes.
 
     Shared: a private mapping of this size would have to fit into memory and swap.
     """

@@ -42,11 +42,11 @@ class CacheChoice:
 
     @property
     def order(self) -> str:
-        """How epochs are ordered."""
+        """Returns how epochs are ordered."""
         return WINDOW if self.kind == "none" else PERMUTATION
 
     def key(self) -> dict[str, Any]:
-        """What of it decides the numbers of a run."""
+        """Returns what decides the numbers of a run, and must match on resume."""
         features = self.features.key() if self.features else None
         return {"order": self.order, "features": features}
 
@@ -62,8 +62,13 @@ def choose(
     earlier: Mapping[str, Any] | None = None,
     features: Features | str = "",
     disk: int = 0,
+    seeded: bool = False,
 ) -> CacheChoice:
     """Decides by the sizes of the dataset, and by the memory that is free now.
+
+    A seeded run must have the same numbers on every machine. `encoded`, `decoded` and
+    float32 features give the same; `none`, whose order is another, and features that
+    are rounded are not taken or left for want of room, but on request.
 
     Args:
         wanted: one of KINDS.
@@ -72,10 +77,12 @@ def choose(
             to it.
         features: what could be kept of the frozen layers, or why nothing can.
         disk: bytes that are free for features.
+        seeded: whether the run has a --seed.
 
     Raises:
         RunError: `encoded` does not fit into memory.
-        UsageError: there are no features to keep.
+        UsageError: there are no features to keep, or a seeded run would have other
+            numbers on a machine with more room.
     """
     earlier = earlier or {}
     room = int(_SHARE * resources.free_memory())
@@ -95,6 +102,8 @@ def choose(
                 "memory is short."
             )
         return CacheChoice("encoded", f"{sizes}; {free}")
+    if seeded and wanted == "auto" and not earlier:
+        _refuse_rounded(features)
     if kept := _features(wanted, dataset, earlier, features, min(room, disk)):
         return kept
     if earlier.get("order") == WINDOW:
@@ -106,9 +115,56 @@ def choose(
         return CacheChoice(
             "decoded", f"as this run began; {sizes}; {free}", on_disk=True
         )
+    if seeded:
+        raise UsageError(
+            f"--seed: {sizes}; {free}. From memory an epoch has another order than "
+            "from shards, and which it is must not depend on this machine. Use "
+            "--cache=decoded, which takes local disk where memory is short, or "
+            "--cache=none, on every machine."
+        )
     return CacheChoice(
         "none", f"{sizes}; {free}. --cache=decoded would take local disk"
     )
+
+
+def after_features(choice: CacheChoice, dataset: Dataset) -> CacheChoice:
+    """Chooses what follows features in a phase that trains all layers."""
+    return choose("auto", dataset, earlier={"order": choice.order})
+
+
+def refuse_short_disk(later: CacheChoice, dataset: Dataset, free: int) -> None:
+    """Refuses a later phase that a disk has no room for, before the first begins.
+
+    Args:
+        later: of `after_features`.
+        dataset: its pixels are kept.
+        free: bytes beside the features.
+
+    Raises:
+        RunError: with the sizes, and what to use.
+    """
+    _, pixels = _sizes(dataset)
+    if later.on_disk and pixels > free:
+        raise RunError(
+            "--cache=features: the phase that trains all layers keeps pixels on disk, "
+            f"which take {in_bytes(pixels)}, and {in_bytes(max(0, free))} will be free "
+            "beside the features. Free some, name another --cache_dir, or use "
+            "--cache=none."
+        )
+
+
+def _refuse_rounded(features: Features | str) -> None:
+    """Refuses to let free memory decide whether features are rounded.
+
+    Raises:
+        UsageError: with the flags that decide it.
+    """
+    if not isinstance(features, str) and features.dtype != "float32":
+        raise UsageError(
+            f"--seed: features of --feature_dtype={features.dtype} are rounded, and "
+            "whether --cache=auto takes them depends on the room of this machine. Use "
+            "--cache=features, or --feature_dtype=float32."
+        )
 
 
 def _features(
@@ -167,7 +223,7 @@ def stores(choice: CacheChoice, dataset: Dataset, folder: Path) -> Mapping[str, 
 
 
 def _sizes(dataset: Dataset) -> tuple[int, int]:
-    """Bytes of all records, and of all pixels."""
+    """Returns the bytes of all records, and of all pixels."""
     splits = [dataset.splits[name] for name in _SPLITS if name in dataset.splits]
     jpegs = sum(shard.bytes for split in splits for shard in split.shards)
     each = dataset.image.height * dataset.image.width * 3

@@ -1,6 +1,7 @@
 """The batches of a phase: of pixels, or of what the frozen layers make of them."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,27 +45,37 @@ def choose(
     *,
     earlier: Mapping[str, Any],
     folder: Path,
+    seeded: bool = False,
 ) -> CacheChoice:
-    """What of the dataset is kept, and how; see policy.choose.
+    """Chooses what of the dataset is kept, and how; see policy.choose.
 
     Args:
         dataset, recipe, options: of the run.
         earlier: the Choice.key of the run that this one goes on with.
         folder: for what is kept on disk.
+        seeded: whether the run has a --seed.
     """
-    return policy.choose(
+    free = resources.free_disk(folder)
+    choice = policy.choose(
         options.cache,
         dataset,
         earlier=earlier,
         features=_planned(dataset, recipe, options),
-        disk=resources.free_disk(folder) + _taken(folder),
+        disk=free + _taken(folder, "features"),
+        seeded=seeded,
     )
+    # Not at the end of the epochs before: they may take days.
+    if choice.features and any(phase.trainable == "all" for phase in recipe.phases()):
+        later = policy.after_features(choice, dataset)
+        left = free + _taken(folder, "features", "pixels")
+        policy.refuse_short_disk(later, dataset, left - choice.features.bytes(dataset))
+    return choice
 
 
 def of_pixels(
     choice: CacheChoice, dataset: Dataset, folder: Path, *, batch_size: int, seed: int
 ) -> TrainingInputs:
-    """From shards, or from a cache that is filled now.
+    """Supplies pixels from shards, or from a cache that is filled now.
 
     Args:
         choice: of policy.choose, but no features.
@@ -141,16 +152,22 @@ def of_features(
 
 
 def has_validation(dataset: Dataset) -> bool:
-    """Whether there is a validation split, with something in it."""
+    """Returns whether there is a validation split with something in it."""
     split = dataset.splits.get("validation")
     return split is not None and split.examples > 0
 
 
-def _taken(folder: Path) -> int:
-    """Returns the bytes of features in the folder, which will be used or replaced."""
+def _taken(folder: Path, *contents: str) -> int:
+    """Returns the bytes of earlier caches, which will be used or replaced.
+
+    Args:
+        folder: of the caches.
+        contents: `features`, `pixels`.
+    """
     taken = 0
-    for split in ("train", "validation"):
-        for path in (folder / f"{split}-features").rglob("*"):
+    for split, content in itertools.product(("train", "validation"), contents):
+        name = f"{split}-features" if content == "features" else split
+        for path in (folder / name).rglob("*"):
             with contextlib.suppress(FileNotFoundError):  # a run that fills it goes on
                 taken += path.stat().st_size
     return taken

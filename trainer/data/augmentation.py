@@ -23,7 +23,7 @@ _INSIDE = 1 - 1e-6
 
 
 def draws(seed: int, step: int | tf.Tensor, batch_size: int) -> tf.Tensor:
-    """What decides the augmentations of one step, the same on every device.
+    """Draws what decides the augmentations of a step, the same on every device.
 
     All of them, whatever is on: flips stay when a crop joins them.
 
@@ -43,7 +43,7 @@ def draws(seed: int, step: int | tf.Tensor, batch_size: int) -> tf.Tensor:
 def draws_of_replica(
     seed: int, step: int | tf.Tensor, batch_size: int, rows: int
 ) -> tf.Tensor:
-    """Those of `draws` that belong to the rows of this replica, in its context."""
+    """Takes those of `draws` that belong to the rows of this replica."""
     return of_replica(draws(seed, step, batch_size), rows)
 
 
@@ -60,7 +60,7 @@ def of_replica(drawn: tf.Tensor, rows: int) -> tf.Tensor:
 
 
 def apply(images: tf.Tensor, draws: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
-    """Does what an augmentation says.
+    """Applies an augmentation.
 
     Args:
         images: uint8[batch, height, width, 3]; height and width known to the graph.
@@ -113,7 +113,7 @@ def flip(images: tf.Tensor, mirrored: tf.Tensor) -> tf.Tensor:
 def boxes(
     area: tf.Tensor, ratio: tf.Tensor, top: tf.Tensor, left: tf.Tensor, smallest: float
 ) -> tf.Tensor:
-    """Random boxes inside a picture: the crops of Inception (arXiv:1409.4842, section
+    """Draws boxes inside a picture: the crops of Inception (arXiv:1409.4842, section
     6), which ResNet training took over.
 
     Area uniform in [smallest, 1], aspect ratio log-uniform in 3/4 … 4/3, position
@@ -189,17 +189,17 @@ def saturate(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
 
 
 def _around(middle: float, most: float, draws: tf.Tensor) -> tf.Tensor:
-    """From uniform in [0, 1) to uniform in [middle - most, middle + most)."""
+    """Stretches [0, 1) to [middle - most, middle + most)."""
     return middle + most * (2 * draws - 1)
 
 
 def _per_image(values: tf.Tensor) -> tf.Tensor:
-    """From [batch] to [batch, 1, 1, 1]."""
+    """Reshapes [batch] to [batch, 1, 1, 1]."""
     return values[:, None, None, None]
 
 
 def _words(images: tf.Tensor) -> tf.Tensor:
-    """The bytes of uint8[batch, …] in the widest words that fill an image evenly.
+    """Views uint8[batch, …] in the widest words that fill an image evenly.
 
     Returns:
         uint32, uint16 or uint8[batch, words]

@@ -51,7 +51,7 @@ class Store(Protocol):
     def serve(
         self, positions: Callable[[int], tf.data.Dataset], batch_size: int
     ) -> tf.data.Dataset:
-        """The examples at given positions, in the order of these.
+        """Serves the examples at given positions, in the order of these.
 
         Args:
             positions: from a batch size to int64[batch], endless full batches or the
@@ -64,7 +64,7 @@ class Store(Protocol):
 
 
 def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
-    """Full batches in the train split; what is left over opens the next epoch.
+    """Counts full batches of the train split; the rest opens the next epoch.
 
     Raises:
         RunError: there is no train split, or it is smaller than a batch.
@@ -81,7 +81,7 @@ def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
 def for_training(
     dataset: Dataset, *, batch_size: int, seed: int, first_batch: int = 0
 ) -> tf.data.Dataset:
-    """An endless stream of permutations of the train split, in full batches.
+    """Streams permutations of the train split without end, in full batches.
 
     What a permutation leaves over opens the next batch, so that every image is seen
     once before any is seen again.
@@ -139,7 +139,7 @@ def from_store(
 
 
 def in_order(store: Store, *, batch_size: int) -> tf.data.Dataset:
-    """All of a store once, in the order of the shards; the last batch may be short.
+    """Reads a store once, in the order of the shards; the last batch may be short.
 
     Returns:
         Elements (uint8[batch, height, width, 3], int64[batch]).
@@ -154,7 +154,7 @@ def in_order(store: Store, *, batch_size: int) -> tf.data.Dataset:
 def for_inference(
     dataset: Dataset, shards: Sequence[Shard], *, batch_size: int, first: int = 0
 ) -> tf.data.Dataset:
-    """Every record of some shards once, in their order; the last batch may be short.
+    """Reads some shards once, in their order; the last batch may be short.
 
     Args:
         dataset: where the shards are.
@@ -182,7 +182,7 @@ def for_inference(
 def by_shard(
     dataset: Dataset, shards: Sequence[Shard], *, batch_size: int, at_once: int
 ) -> tf.data.Dataset:
-    """Every record of some shards once, in batches that are of one shard each.
+    """Reads some shards once, in batches that are of one shard each.
 
     Args:
         dataset: where the shards are.
@@ -217,7 +217,7 @@ def by_shard(
 
 
 def in_shard_order(dataset: Dataset, shards: Sequence[Shard]) -> tf.data.Dataset:
-    """Every record of some shards once, serialized: elements string[]."""
+    """Reads some shards once, serialized: elements string[]."""
     paths = tf.data.Dataset.range(len(shards)).map(
         _verified(dataset, shards), num_parallel_calls=_fetched_together(dataset)
     )
@@ -340,7 +340,7 @@ def _system_error(message: str, dataset: Dataset) -> OSError | None:
 
 
 def options() -> tf.data.Options:
-    """Of every chain.
+    """Returns the options of every chain.
 
     As many threads as this process has cores, which TensorFlow does not know of in a
     container; buffers and parallel calls have their sizes, so nothing is tuned, and no
@@ -354,7 +354,7 @@ def options() -> tf.data.Options:
 
 
 def _verified(dataset: Dataset, shards: Sequence[Shard]) -> Callable:
-    """A graph from the position of a shard, int64[], to its path, string[].
+    """Makes a graph from the position of a shard, int64[], to its path, string[].
 
     A shard is compared with its checksum when it is opened for the first time: 9 µs
     per record, once in a run. Nothing less tells a shard of another dataset, with
@@ -404,7 +404,7 @@ def _read(path: tf.Tensor) -> tf.data.Dataset:
 def _shuffled(
     records: tf.data.Dataset, window: int, seed: int, epoch: tf.Tensor
 ) -> tf.data.Dataset:
-    """`Dataset.shuffle`, as a function of its seeds alone.
+    """Shuffles as `Dataset.shuffle` does, as a function of the seeds alone.
 
     That method mixes in the global seed, and adds an op with a state, because of which
     a deterministic run would lose all parallelism of the chain.
@@ -422,7 +422,7 @@ def _shuffled(
 
 
 def _record_bytes(dataset: Dataset) -> int:
-    """The mean length of a framed record of the train split."""
+    """Returns the mean length of a framed record of the train split."""
     split = dataset.split("train")
     return max(1, sum(shard.bytes for shard in split.shards) // split.examples)
 
@@ -433,6 +433,6 @@ def _parser(dataset: Dataset) -> Callable[[tf.Tensor], record.Batch]:
 
 
 def _examples(dataset: Dataset) -> Callable:
-    """From string[batch] to (images, labels)."""
+    """Makes a function from string[batch] to (images, labels)."""
     parse = _parser(dataset)
     return lambda serialized: parse(serialized)[1:]

@@ -5,7 +5,7 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -18,13 +18,14 @@ from pipeline.dataset.manifest import Dataset
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system import resources
 from pipeline.system.console import in_bytes
-from pipeline.system.errors import RunError
+from pipeline.system.errors import RunError, UsageError
 from trainer.cache import training_inputs
 from trainer.doctor import decode_rate, replica_test
 from trainer.doctor.replica_test import ChildError
 from trainer.options import CacheOptions
 from trainer.recipe import Recipe
 from trainer.training import distribution
+from trainer.training.distribution import Gpu
 
 OK, ADVICE, PROBLEM = "ok", "advice", "problem"
 
@@ -80,10 +81,14 @@ def findings(
     """Yields all findings, each as soon as it is known."""
     yield _versions()
     yield from gpus(
-        len(tf.config.list_physical_devices("GPU")), distribution.in_machine()
+        distribution.gpus(),
+        distribution.in_machine(),
+        precision=recipe.precision,
+        visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
     )
     yield all_reduce(replica_test.all_reduce)
     yield parity(replica_test.parity)
+    yield placement(replica_test.placement)
     loaded = manifest.load(dataset) if dataset else None
     yield _limits()
     folder = model or Path.cwd()
@@ -94,8 +99,17 @@ def findings(
     yield disk(folder, resources.free_disk(folder))
 
 
-def gpus(seen: int, listed: str) -> Iterator[Finding]:
-    """What TensorFlow sees of what the driver lists, and the libraries between them."""
+def gpus(
+    seen: Sequence[Gpu], listed: str, *, precision: str, visible: str | None
+) -> Iterator[Finding]:
+    """Yields what TensorFlow sees of what the driver lists, and the libraries for it.
+
+    Args:
+        seen: by TensorFlow.
+        listed: by the driver, a line each.
+        precision: of the recipe.
+        visible: CUDA_VISIBLE_DEVICES, if it is set: GPUs may be hidden on purpose.
+    """
     built = tf.sysconfig.get_build_info()
     libraries = [
         f"{name.removeprefix('nvidia-')} {version}"
@@ -108,17 +122,27 @@ def gpus(seen: int, listed: str) -> Iterator[Finding]:
         f"{', '.join(libraries) or 'no library of NVIDIA'}",
     )
     count = len(listed.splitlines())
-    if count > seen:
+    if count > len(seen) and visible is not None:
+        yield Finding(
+            OK if seen else ADVICE,
+            f"the driver lists {count} GPUs, TensorFlow sees {len(seen)}: "
+            f"CUDA_VISIBLE_DEVICES={visible!r} hides the rest",
+        )
+    elif count > len(seen):
         yield Finding(
             PROBLEM,
-            f"the driver lists {count} GPUs, TensorFlow sees {seen}: `make install` "
-            "again where nvidia-smi works, or train with --cpu",
+            f"the driver lists {count} GPUs, TensorFlow sees {len(seen)}: `make "
+            "install` again where nvidia-smi works, or train with --cpu",
         )
     elif not seen:
         yield Finding(ADVICE, "no GPU: training works, some hundred times slower")
-    for gpu in tf.config.list_physical_devices("GPU"):
-        details = tf.config.experimental.get_device_details(gpu)
-        yield Finding(OK, f"{gpu.name}: {details.get('device_name', 'a GPU')}")
+    for gpu in seen:
+        capability = ".".join(map(str, gpu.compute_capability or ("unknown",)))
+        yield Finding(OK, f"{gpu.device}: {gpu.name}, compute capability {capability}")
+    try:
+        distribution.check_precision(precision, seen)
+    except UsageError as error:
+        yield Finding(PROBLEM, str(error))
     for line in listed.splitlines():
         yield Finding(OK, f"the driver: {line}")
 
@@ -126,13 +150,13 @@ def gpus(seen: int, listed: str) -> Iterator[Finding]:
 def all_reduce(
     attempt: Callable[[], tuple[int, float]], *, timeout: float = _TIMEOUT
 ) -> Finding:
-    """Whether two replicas can sum."""
+    """Tries whether the replicas can sum."""
     try:
         count, rate = replica_test.in_child(attempt, timeout=timeout)
     except ChildError as error:
         return Finding(
             PROBLEM,
-            f"a sum over 2 replicas: {error}. Look at NCCL_DEBUG=INFO; "
+            f"a sum over the replicas: {error}. Look at NCCL_DEBUG=INFO; "
             "NCCL_P2P_DISABLE=1 or --all_reduce=hierarchical_copy go around NCCL's "
             "links",
         )
@@ -140,12 +164,12 @@ def all_reduce(
 
 
 def parity(attempt: Callable[[], float], *, timeout: float = _TIMEOUT) -> Finding:
-    """Whether two replicas train as one does."""
+    """Tries whether all replicas train as one does."""
     try:
         apart = replica_test.in_child(attempt, timeout=timeout)
     except ChildError as error:
-        return Finding(PROBLEM, f"2 replicas and 1: {error}")
-    text = f"2 replicas and 1 end {apart:.1e} of their way apart"
+        return Finding(PROBLEM, f"all replicas and 1: {error}")
+    text = f"all replicas and 1 end {apart:.1e} of their way apart"
     if apart <= _TOLERANCE:
         return Finding(OK, f"{text} ({_TOLERANCE:g} allowed)")
     return Finding(
@@ -155,8 +179,25 @@ def parity(attempt: Callable[[], float], *, timeout: float = _TIMEOUT) -> Findin
     )
 
 
+def placement(
+    attempt: Callable[[], list[str]], *, timeout: float = _TIMEOUT
+) -> Finding:
+    """Looks whether batches and weights lie on the devices that compute with them."""
+    try:
+        astray = replica_test.in_child(attempt, timeout=timeout)
+    except ChildError as error:
+        return Finding(PROBLEM, f"where batches and weights lie: {error}")
+    if not astray:
+        return Finding(OK, "batches and weights lie on the devices that use them")
+    return Finding(
+        PROBLEM,
+        f"{len(astray)} tensors are copied in every step, such as: {astray[0]}. "
+        "Report it",
+    )
+
+
 def disk(folder: Path, free: int) -> Finding:
-    """Whether a state fits."""
+    """Compares the free disk with a training state."""
     text = (
         f"the disk of {folder} has {in_bytes(free)} free; a training state takes up "
         f"to {in_bytes(_STATE_BYTES)}, a snapshot some {in_bytes(_STATE_BYTES / 6)}"
@@ -180,7 +221,7 @@ def _nvidia_wheels() -> list[tuple[str, str]]:
 
 
 def _decoding(dataset: Dataset) -> Finding:
-    """Images per second of all cores."""
+    """Measures decoding by all cores, in images per second."""
     stored = record.read(dataset.paths("train")[0])
     jpegs = [one.record.encoded for one in itertools.islice(stored, 256)]
     cores = resources.cores()
@@ -192,7 +233,7 @@ def _decoding(dataset: Dataset) -> Finding:
 
 
 def _reading(dataset: Dataset) -> Finding:
-    """The rate of the disk, as far as the system lets go of what it remembers.
+    """Measures the disk, as far as the system lets go of what it remembers.
 
     Of a store, that of one connection.
     """

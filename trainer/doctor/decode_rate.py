@@ -10,7 +10,7 @@ from trainer.doctor.throughput import Rate
 
 
 def decode_jpeg(jpegs: Sequence[bytes], *, batch_size: int, threads: int) -> Rate:
-    """Bare `tf.io.decode_jpeg`, in as many Python threads; nobody takes the pixels.
+    """Measures bare `tf.io.decode_jpeg` in Python threads; nobody takes the pixels.
 
     Args:
         jpegs: in memory; at least a batch for every thread.
@@ -33,6 +33,6 @@ def decode_jpeg(jpegs: Sequence[bytes], *, batch_size: int, threads: int) -> Rat
 
 
 def full_batches(values: Any, batch_size: int) -> list[Any]:
-    """Slices of a sequence or an array."""
+    """Cuts a sequence or an array into full batches; leaves out the rest."""
     starts = range(0, len(values) - batch_size + 1, batch_size)
     return [values[start : start + batch_size] for start in starts]

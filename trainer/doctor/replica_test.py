@@ -1,4 +1,4 @@
-"""Two replicas tried out, each time in a process of its own: it may hang."""
+"""All replicas tried out, each time in a process of its own: it may hang."""
 
 import faulthandler
 import multiprocessing
@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.system.process_pool import end_with_the_parent
+from pipeline.system.child_process import end_with_the_parent
 
 _BYTES = 64 << 20  # of what is summed
 _REPEATS = 5
-_SIZE, _CLASSES, _BATCH, _STEPS = 32, 3, 8, 2
+_SIZE, _CLASSES, _STEPS = 32, 3, 2
+_ROWS = 4  # of each replica
 
 
 class ChildError(Exception):
@@ -24,7 +25,7 @@ class ChildError(Exception):
 
 
 def all_reduce() -> tuple[int, float]:
-    """Sums 64 MB of both replicas, and checks the sum.
+    """Sums 64 MB of all replicas, and checks the sum.
 
     Returns:
         The number of replicas, and bytes per second and replica.
@@ -34,7 +35,7 @@ def all_reduce() -> tuple[int, float]:
     """
     import tensorflow as tf
 
-    strategy = tf.distribute.MirroredStrategy(_two_devices())
+    strategy = tf.distribute.MirroredStrategy(_devices())
     replicas = strategy.num_replicas_in_sync
 
     @tf.function
@@ -59,7 +60,7 @@ def all_reduce() -> tuple[int, float]:
 
 
 def parity() -> float:
-    """Trains one device and two on the same batches, in float32 without dropout.
+    """Trains one device and all on the same batches, in float32 without dropout.
 
     Returns:
         How far the weights are apart in the end, as a share of how far they moved.
@@ -71,15 +72,18 @@ def parity() -> float:
     from trainer.recipe import RECIPES
     from trainer.training.loop import Loop
 
-    recipe = replace(RECIPES["demo"], dropout=0.0, batch_size=_BATCH, hidden=16)
+    # TF32 would round to 10 bits, and differently for 8 rows and for 4.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    devices = _devices()
+    size = _ROWS * len(devices)
+    recipe = replace(RECIPES["demo"], dropout=0.0, batch_size=size, hidden=16)
     rng = np.random.default_rng(0)
-    count = _BATCH * _STEPS
+    count = size * _STEPS
     images = rng.integers(0, 256, (count, _SIZE, _SIZE, 3), np.uint8)
     labels = rng.integers(0, _CLASSES, count)
-    batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(_BATCH)
-    both = _two_devices()
+    batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(size)
     ends = []
-    for used in (both[:1], both):
+    for used in (devices[:1], devices):
         strategy = tf.distribute.MirroredStrategy(used)
         tf.keras.utils.set_random_seed(1)
         with strategy.scope():
@@ -103,8 +107,45 @@ def parity() -> float:
     return float(np.linalg.norm(two - one) / np.linalg.norm(one - start))
 
 
+def placement() -> list[str]:
+    """Feeds a batch to the replicas, and looks where it and the weights lie.
+
+    Returns:
+        What lies elsewhere than on the device of its replica, and where.
+    """
+    import tensorflow as tf
+
+    from trainer.training import device_feed
+
+    strategy = tf.distribute.MirroredStrategy(_devices())
+    with strategy.scope():
+        weights = tf.Variable(tf.zeros([_SIZE, _CLASSES]))
+    size = _ROWS * strategy.num_replicas_in_sync
+    # All that a batch may bring: pixels, features of any dtype, labels.
+    batch = {
+        dtype: np.ones((size, _SIZE, _SIZE, 3), dtype)
+        for dtype in ("uint8", "float16", "float32", "int64")
+    }
+    feed = device_feed.to_replicas(
+        tf.data.Dataset.from_tensors((batch,)), strategy, batch_size=size
+    )
+    ((fed,),) = list(feed)
+    astray = []
+    for what, value in {**fed, "weights": weights}.items():
+        parts = strategy.experimental_local_results(value)
+        for part, device in zip(parts, strategy.extended.worker_devices, strict=True):
+            found = tf.DeviceSpec.from_string(tf.convert_to_tensor(part).backing_device)
+            wanted = tf.DeviceSpec.from_string(device)
+            if (found.device_type, found.device_index) != (
+                wanted.device_type,
+                wanted.device_index,
+            ):
+                astray.append(f"{what} of {device} is on {found.to_string()}")
+    return astray
+
+
 def in_child(function: Callable[[], Any], *, timeout: float) -> Any:
-    """What a function returns in a fresh process with two logical CPUs.
+    """Calls a function in a fresh process with two logical CPUs.
 
     Raises:
         ChildError: it takes longer than `timeout` seconds, or fails; why, and its last
@@ -147,13 +188,16 @@ def _run(function: Callable[[], Any], answer: Connection, timeout: float) -> Non
         answer.send((None, " ".join(f"{type(error).__name__}: {error}".split())[:300]))
 
 
-def _two_devices() -> list[str]:
-    """Two GPUs; or, with fewer, two logical CPUs."""
+def _devices() -> list[str]:
+    """Returns all GPUs; with fewer than two of them, two logical CPUs."""
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
-    kind = "GPU" if len(gpus) > 1 else "CPU"
-    return [f"{kind}:0", f"{kind}:1"]
+    for gpu in gpus:  # else the first to ask takes all of its memory
+        tf.config.experimental.set_memory_growth(gpu, True)
+    if len(gpus) > 1:
+        return [f"GPU:{number}" for number in range(len(gpus))]
+    return ["CPU:0", "CPU:1"]
 
 
 def _flat(network: Any) -> np.ndarray:

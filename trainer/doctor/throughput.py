@@ -1,4 +1,4 @@
-"""Images per second of whatever hands out batches."""
+"""Images per second of threads."""
 
 import itertools
 import time
@@ -11,23 +11,6 @@ import tensorflow as tf
 # Measures for about so many seconds; returns images/s.
 Rate = Callable[[float], float]
 
-_WARM_UP = 0.5  # of the seconds: graphs are built, and buffers filled on the side
-
-
-def of_batches(start: Callable[[], Iterator[Any]], batch_size: int) -> Rate:
-    """The rate of an endless stream of full batches.
-
-    Every measurement starts the stream anew: one that rests between two measurements
-    fills its buffers, and would be measured emptying them.
-    """
-
-    def rate(seconds: float) -> float:
-        stream = start()
-        _while(_WARM_UP * seconds, lambda: next(stream))
-        return _while(seconds, lambda: next(stream)) * batch_size
-
-    return rate
-
 
 def in_threads(
     function: Callable[[Any], Any],
@@ -36,7 +19,7 @@ def in_threads(
     threads: int,
     batch_size: int,
 ) -> Rate:
-    """The rate of a function of a batch, in Python threads that share out the batches.
+    """Measures a function of a batch, in Python threads that share out the batches.
 
     Args:
         function: holds no lock of Python's while it works.

@@ -28,7 +28,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from pipeline.images.conversion import MAX_PIXELS
+from pipeline.dataset.manifest import MAX_PIXELS
 
 _JPEG_SCALES = (1, 2, 4, 8)
 _LOSSLESS = b"\xff\xc3"  # `conversion` scales no JPEG with these bytes anywhere

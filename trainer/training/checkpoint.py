@@ -57,7 +57,7 @@ def save(
 
 
 def read(path: Path) -> tuple[dict[str, Any], Progress | None]:
-    """The key of a saved state, and its progress; without one, nothing of either.
+    """Returns the key of a saved state, and its progress; nothing without one.
 
     Raises:
         RunError: the file is damaged.
@@ -89,6 +89,12 @@ def check(path: Path, key: Mapping[str, Any]) -> None:
     """
     earlier, progress = read(path)
     if progress and (different := difference(earlier, key)):
+        if "dropout_masks" not in earlier:  # without dropout it may go on
+            raise RunError(
+                f"{path.parent.parent} was begun by release 0.1, and is not finished: "
+                f"{different}. Finish it with that release, or name another MODEL "
+                "folder."
+            )
         raise RunError(
             f"{path.parent.parent} belongs to another run: {different}. Use the "
             "values of that run, or another MODEL folder."
@@ -117,7 +123,7 @@ def restore(
 
 
 def _arrays(name: str, owner: Any) -> dict[str, np.ndarray]:
-    """Weights, moving statistics and dropout seeds; or slots and counts."""
+    """Returns weights, moving statistics and seeds; or slots and counts."""
     return {f"{name}{i:04d}": v.numpy() for i, v in enumerate(owner.variables)}
 
 

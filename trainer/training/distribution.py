@@ -1,6 +1,11 @@
 """The devices of this node, as one MirroredStrategy."""
 
+import contextlib
+import errno
+import os
 import subprocess
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -13,13 +18,25 @@ ALL_REDUCE = {
 }
 
 
+# NVIDIA's Ampere; TensorFlow emulates bfloat16 on Volta and Turing, if at all.
+_BFLOAT16_SINCE = (8, 0)
+
+
+class Gpu(NamedTuple):
+    """A GPU, as TensorFlow sees it."""
+
+    device: str
+    name: str
+    compute_capability: tuple[int, int] | None
+
+
 def strategy(
     *,
     virtual_devices: int | None = None,
     cpu: bool = False,
     all_reduce: str = "nccl",
 ) -> tf.distribute.MirroredStrategy:
-    """All GPUs; without one, the CPU. Says in one line what it took.
+    """Takes all GPUs; without one, the CPU. Says in one line what it took.
 
     To be called before TensorFlow has done anything.
 
@@ -52,20 +69,63 @@ def strategy(
     return chosen
 
 
-def check_batch_size(batch_size: int, replicas: int) -> None:
+def check_batch_size(batch_size: int, replicas: int, accumulate: int = 1) -> None:
     """Refuses a global batch that cannot be cut evenly.
+
+    Args:
+        batch_size: global.
+        replicas: of the strategy.
+        accumulate: micro-batches of each replica.
 
     Raises:
         UsageError: with the nearest sizes that can.
     """
-    if batch_size % replicas == 0:
+    parts = replicas * accumulate
+    if batch_size % parts == 0:
         return
-    below = batch_size // replicas * replicas
-    nearest = [str(size) for size in (below, below + replicas) if size]
+    below = batch_size // parts * parts
+    nearest = [str(size) for size in (below, below + parts) if size]
+    micro = f" with {accumulate} micro-batches each (--accumulate)"
     raise UsageError(
         f"--batch_size={batch_size} is global and does not divide by {replicas} "
-        f"replicas; the nearest that do: {' and '.join(nearest)}"
+        f"replicas{micro if accumulate > 1 else ''}; the nearest that do: "
+        f"{' and '.join(nearest)}"
     )
+
+
+def gpus() -> list[Gpu]:
+    """Returns the GPUs that TensorFlow sees."""
+    found = []
+    for device in tf.config.list_physical_devices("GPU"):
+        details = tf.config.experimental.get_device_details(device)
+        name = details.get("device_name", "a GPU")
+        found.append(Gpu(device.name, name, details.get("compute_capability")))
+    return found
+
+
+def without_bfloat16(found: Sequence[Gpu]) -> list[str]:
+    """Describes the GPUs that have no bfloat16; those that tell nothing are not."""
+    return [
+        f"{gpu.device} ({gpu.name}, compute capability "
+        f"{'.'.join(map(str, gpu.compute_capability))})"
+        for gpu in found
+        if gpu.compute_capability and gpu.compute_capability < _BFLOAT16_SINCE
+    ]
+
+
+def check_precision(precision: str, found: Sequence[Gpu]) -> None:
+    """Refuses bfloat16 on GPUs that compute it by way of float32, or not at all.
+
+    Raises:
+        UsageError: with the GPUs, and what to use.
+    """
+    lacking = without_bfloat16(found)
+    if precision == "mixed_bfloat16" and lacking:
+        raise UsageError(
+            f"--precision=mixed_bfloat16 (the default of --recipe=finetune) needs "
+            f"compute capability 8.0; there is {', '.join(lacking)}. Use "
+            "--precision=mixed_float16, which these GPUs have, or float32."
+        )
 
 
 def _on_cpu(count: int) -> tf.distribute.MirroredStrategy:
@@ -82,7 +142,7 @@ def _on_cpu(count: int) -> tf.distribute.MirroredStrategy:
 
 
 def in_machine() -> str:
-    """The GPUs that the driver lists, a line each; empty without any."""
+    """Returns the GPUs that the driver lists, a line each; empty without any."""
     try:
         listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -91,10 +151,52 @@ def in_machine() -> str:
 
 
 def _refuse_hidden_gpus() -> None:
-    """Days on a CPU beside idle GPUs are worse than an error."""
-    if found := in_machine():
+    """Days on a CPU beside idle GPUs are worse than an error.
+
+    Raises:
+        RunError: with what hides the GPUs.
+    """
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if (found := in_machine()) and hidden is not None:
+        raise RunError(
+            f"CUDA_VISIBLE_DEVICES={hidden!r} hides all GPUs of this machine:\n{found}"
+            "\nUnset it or name some of them, or use --cpu."
+        )
+    if found:
         raise RunError(
             f"this machine has GPUs that TensorFlow does not see:\n{found}\nInstall "
             "the extra `gpu` (`make install` does where nvidia-smi works), or use "
             "--cpu."
         )
+
+
+@contextlib.contextmanager
+def naming_device_errors(batch_size: int) -> Iterator[None]:
+    """Tells a failure of a device from one of its input, at once.
+
+    An error that names a shard, or a full disk, passes: it says what is wrong.
+
+    Args:
+        batch_size: of the run, for the advice.
+
+    Raises:
+        RunError: the device has not enough memory, or it failed.
+    """
+    try:
+        yield
+    except (tf.errors.ResourceExhaustedError, tf.errors.InternalError) as error:
+        if ".tfrecord" in error.message or os.strerror(errno.ENOSPC) in error.message:
+            raise
+        reason = error.message.splitlines()[0]
+        if isinstance(error, tf.errors.ResourceExhaustedError):
+            raise RunError(
+                f"a batch of {batch_size} does not fit into the memory of the device "
+                f"(TensorFlow: {reason}). Use --accumulate=2, or more, which computes "
+                "the same with less memory, or a smaller --batch_size. Both begin "
+                "another run, in another MODEL folder; what was saved in this one is "
+                "kept."
+            ) from error
+        raise RunError(
+            f"a device failed (TensorFlow: {reason}). What was saved is kept; the same "
+            "command goes on. If it fails again, `make doctor` tries the devices."
+        ) from error

@@ -13,7 +13,7 @@ _ADVICE = (
 
 
 def of_batch(error: DivergenceError, epoch: int, ids: Sequence[str]) -> RunError:
-    """With the ids of the batch whose loss was the first."""
+    """Names the ids of the first batch whose loss is not finite."""
     return RunError(
         f"training diverged: the loss is {error.loss} in step {error.step + 1} of "
         f"epoch {epoch}. {_ADVICE}: {', '.join(ids)}"

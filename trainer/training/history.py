@@ -1,9 +1,9 @@
 """history.csv: one row per epoch, whatever happened in between."""
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from pipeline.storage import atomic
 
@@ -26,14 +26,15 @@ Row = dict[str, Any]  # an int for `epoch`; else float, None where there is no v
 
 
 def read(path: Path) -> list[Row]:
-    """The rows of a history, or none."""
+    """Returns the rows of a history, or none."""
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
-        return [
-            {name: _value(name, text) for name, text in row.items()}
-            for row in csv.DictReader(file)
-        ]
+    kinds = {name: int if name == "epoch" else float for name in COLUMNS}
+    table = pd.read_csv(path, dtype=kinds)
+    return [
+        {name: None if pd.isna(value) else value for name, value in row.items()}
+        for row in table.to_dict("records")
+    ]
 
 
 def append(path: Path, row: Row) -> None:
@@ -51,18 +52,5 @@ def forget_after(path: Path, epoch: int) -> None:
 
 
 def _write(path: Path, rows: list[Row]) -> None:
-    text = io.StringIO()
-    lines = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    lines.writeheader()
-    lines.writerows({name: _text(row[name]) for name in COLUMNS} for row in rows)
-    atomic.write_text(path, text.getvalue())
-
-
-def _text(value: float | None) -> str:
-    return "" if value is None else f"{value:.7g}"
-
-
-def _value(name: str, text: str) -> float | None:
-    if not text:
-        return None
-    return int(text) if name == "epoch" else float(text)
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    atomic.write_text(path, table.to_csv(index=False, float_format="%.7g"))

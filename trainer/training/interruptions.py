@@ -39,7 +39,7 @@ class StopSignal:
 
     @contextlib.contextmanager
     def put_off(self) -> Iterator[None]:
-        """The first signal waits for the end of this; a second one does not."""
+        """Holds the first signal back until the block ends; a second one interrupts."""
         self._put_off = True
         try:
             yield

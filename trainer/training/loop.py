@@ -6,10 +6,13 @@ how many replicas there are, nor on the size of the last batch.
 
 import itertools
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
@@ -17,7 +20,7 @@ from trainer.recipe import Recipe
 from trainer.training import device_feed
 from trainer.training.step import InputSource, Step
 
-_LOOK_EVERY = 10  # steps between two looks at the sums; a look waits for the device
+_LOOK_EVERY = 10  # steps between two looks at the sums
 
 
 class Metrics(NamedTuple):
@@ -45,12 +48,12 @@ class Trained(NamedTuple):
 
     @property
     def metrics(self) -> Metrics:
-        """Of the batches as they were trained on."""
+        """Returns the means over the batches as they were trained on."""
         return _means(self.sums)
 
     @property
     def input_wait(self) -> float:
-        """Share of the seconds."""
+        """Returns the share of the seconds spent waiting for the next batch."""
         return self.waited / self.seconds
 
 
@@ -112,8 +115,10 @@ class Loop:
         self._test_step = tf.function(self._test_batch)
 
     def feed(self, batches: tf.data.Dataset) -> Generator[Any, None, None]:
-        """Full global batches, on their devices; to be taken by `train`."""
-        return device_feed.to_replicas(batches, self._strategy)
+        """Brings global batches to their devices, to be taken by `train`."""
+        return device_feed.to_replicas(
+            batches, self._strategy, batch_size=self._batch_size
+        )
 
     def train(
         self,
@@ -139,57 +144,79 @@ class Loop:
         """
         done = since or Trained()
         recent: list[tf.Tensor] = []  # sums of each step since the last look
+        fetched: deque[Future] = deque()  # sums of looks that are not counted yet
         step, waited, started = done.steps, 0.0, time.perf_counter()
-        while step < steps:
-            asked = time.perf_counter()
-            together = min(self._together, steps - step)
-            group = tuple(itertools.islice(batches, together))
-            waited += time.perf_counter() - asked
-            recent.append(self._train_steps(group))
-            step += together
-            self._alive()
-            paused = pause()
-            if len(recent) * self._together >= _LOOK_EVERY or step == steps or paused:
-                taken = tf.concat(recent, axis=0).numpy()
-                recent.clear()
-                _refuse_divergence(taken, first_step=step - len(taken))
-                seconds = done.seconds + time.perf_counter() - started
-                sums = tuple(float(value) for value in done.sums + taken.sum(axis=0))
-                done = Trained(step, sums, seconds, done.waited + waited)
-                waited, started = 0.0, time.perf_counter()
-                bar.set_postfix_str(_in_words(done), refresh=False)
-            bar.update(self._batch_size * together)
-            if paused:
-                break
+        with ThreadPoolExecutor(1, thread_name_prefix="sums") as thread:
+            while step < steps:
+                asked = time.perf_counter()
+                together = min(self._together, steps - step)
+                group = tuple(itertools.islice(batches, together))
+                waited += time.perf_counter() - asked
+                recent.append(self._train_steps(group))
+                step += together
+                self._alive()
+                paused = pause()
+                ends = paused or step == steps
+                if len(recent) * self._together >= _LOOK_EVERY or ends:
+                    # A copy from a device waits for all that it was given before. So a
+                    # thread begins it now, and it is needed at the next look only: the
+                    # device has work all the time.
+                    fetched.append(thread.submit(_fetch, tuple(recent)))
+                    recent.clear()
+                    while len(fetched) > (0 if ends else 1):
+                        taken = fetched.popleft().result()
+                        _refuse_divergence(taken, first_step=done.steps)
+                        seconds = done.seconds + time.perf_counter() - started
+                        done = Trained(
+                            done.steps + len(taken),
+                            tuple(map(float, done.sums + taken.sum(axis=0))),
+                            seconds,
+                            done.waited + waited,
+                        )
+                        waited, started = 0.0, time.perf_counter()
+                        bar.set_postfix_str(_in_words(done), refresh=False)
+                bar.update(self._batch_size * together)
+                if paused:
+                    break
         return done
 
     def evaluate(self, batches: tf.data.Dataset) -> Metrics:
-        """The metrics over a finite dataset of (rows, labels); each row counts once.
+        """Computes the metrics over (rows, labels); each row counts once.
 
-        Dropout and the moving statistics are those of inference. The last batch is
-        filled up with rows that do not count: no replica may be left without one.
+        Dropout and the moving statistics are those of inference.
         """
+        # Every row weighs 1; those of zeros, which the feed adds to the last, weigh 0.
+        weighted = batches.map(
+            lambda rows, labels: (rows, labels, tf.ones_like(labels))
+        )
         sums = tf.zeros([4], tf.float64)
-        for batch in self.feed(batches.map(self._pad)):
+        for batch in self.feed(weighted):
             sums += self._test_step(*batch)
             self._alive()
         return _means(sums.numpy())
 
-    def _pad(self, rows: Any, labels: tf.Tensor) -> tuple[Any, tf.Tensor, tf.Tensor]:
-        """Fills up to a full batch, and adds the weight of every row: 1 or 0."""
-        weights = tf.ones_like(labels)
-        return device_feed.padded((rows, labels, weights), self._batch_size)
-
     def _train_group(self, group: Sequence[Any]) -> tf.Tensor:
-        """float64[len(group), 4]: the sums of each step, one after the other."""
-        return tf.stack([self._sum(self._step.train, *batch) for batch in group])
+        """Takes the steps of some batches, one after the other.
+
+        Returns:
+            float64[len(group), 4]: the sums of each step.
+        """
+        return tf.stack(
+            [self._summed(self._strategy.run(self._step.train, one)) for one in group]
+        )
 
     def _test_batch(self, rows: Any, labels: Any, weights: Any) -> tf.Tensor:
-        return self._sum(self._step.test, rows, labels, weights)
+        return self._summed(
+            self._strategy.run(self._step.test, (rows, labels, weights))
+        )
 
-    def _sum(self, replica: Callable[..., tf.Tensor], *batch: Any) -> tf.Tensor:
-        parts = self._strategy.run(replica, batch)
-        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, parts, axis=None)
+    def _summed(self, of_replicas: Any) -> tf.Tensor:
+        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, of_replicas, axis=None)
+
+
+def _fetch(sums: Sequence[tf.Tensor]) -> np.ndarray:
+    """Waits for the sums of some steps: float64[steps, 4]."""
+    return np.concatenate([one.numpy() for one in sums])
 
 
 def _means(sums: Sequence[float]) -> Metrics:

@@ -46,7 +46,7 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
 
 
 def build(recipe: Recipe, phase: Phase, steps_per_epoch: int) -> keras.Optimizer:
-    """The optimizer of one phase; its learning rate changes with every update.
+    """Builds the optimizer of a phase; its rate changes with every update.
 
     Args:
         recipe: which optimizer, and its numbers.

@@ -65,36 +65,30 @@ class Step:
         self._convolutions = self._parts.convolutions or tf.identity
 
     def train(self, rows: Any, labels: tf.Tensor) -> tf.Tensor:
-        """One update. Returns the sums of this replica's rows; see `_sums`."""
+        """Updates once. Returns the sums of this replica's rows; see `_sums`."""
         inputs = self._source.restore(rows) if self._source else self._augmented(rows)
         frozen = self._in_parts(self._frozen, inputs)
         if self._recipe.accumulate == 1:
-            probabilities, gradients = self._at_once(frozen, labels)
+            with tf.GradientTape() as tape:
+                probabilities = self._head(self._convolutions(frozen), training=True)
+                loss = self._loss(labels, probabilities)
+            gradients = tape.gradient(loss, self._model.trainable_variables)
         else:
             probabilities, gradients = self._part_by_part(frozen, labels)
         self._optimizer.apply(gradients, self._model.trainable_variables)
         return _sums(labels, probabilities, tf.ones_like(labels))
 
     def test(self, rows: Any, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-        """The sums of the rows that count, by inference."""
+        """Returns the sums of the rows that count, by inference."""
         inputs = self._source.restore(rows) if self._source else rows
         frozen = self._in_parts(self._frozen, inputs)
         features = self._in_parts(self._convolutions, frozen)
         return _sums(labels, self._head(features, training=False), weights)
 
-    def _at_once(
-        self, frozen: tf.Tensor, labels: tf.Tensor
-    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Probabilities, and the gradients of all trainable variables."""
-        with tf.GradientTape() as tape:
-            probabilities = self._head(self._convolutions(frozen), training=True)
-            loss = self._loss(labels, probabilities)
-        return probabilities, tape.gradient(loss, self._model.trainable_variables)
-
     def _part_by_part(
         self, frozen: tf.Tensor, labels: tf.Tensor
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """As `_at_once`, with the memory of one part.
+        """Returns probabilities and all gradients, with the memory of one part.
 
         The convolutions go forward twice: what they keep for the way back is the
         memory that is to be spared (GradCache, arXiv:2101.06983).
@@ -166,7 +160,7 @@ class Step:
         return _slices(rows, self._recipe.accumulate)
 
     def _augmented(self, images: tf.Tensor) -> tf.Tensor:
-        """The images of this replica, each as it would be with one replica for all."""
+        """Augments the images of this replica as one replica for all would."""
         if not self._recipe.augmentation.changes:
             return images
         batch_size = self._recipe.batch_size
@@ -234,12 +228,12 @@ def dropout(
 
 
 def _cross_entropy(labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
-    """float32[batch]; inside a graph Keras takes the logits below the softmax."""
+    """Returns float32[batch]; in a graph Keras takes the logits below the softmax."""
     return keras.losses.sparse_categorical_crossentropy(labels, probabilities)
 
 
 def _sums(labels: tf.Tensor, probabilities: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """float64[4]: summed loss, top-1 hits, top-5 hits, and weights (0 or 1).
+    """Sums to float64[4]: loss, top-1 hits, top-5 hits, and weights (0 or 1).
 
     The loss is the plain cross-entropy, whatever is minimized, so that training and
     validation can be compared.

@@ -49,9 +49,10 @@ def listed() -> Listed:
         "splits",
         refs=[ref("train", i) for i in train] + [ref("test", i) for i in ("x", "y")],
         rejects=[Reject("stray", "train", "", "no_class", "outside")],
-        ignored=["LICENSE", ".DS_Store"],
         classes=("a", "b", "c"),
     )
+    listing.ignored.add("beside", "LICENSE")
+    listing.ignored.add("litter", ".DS_Store")
     return listing.listed()
 
 
@@ -77,7 +78,7 @@ def test_balance() -> None:
     assert account.listed == account.written + account.rejected
     assert (account.listed.total(), account.written.total()) == (9, 5)
     assert account.reject_fraction == pytest.approx(4 / 9)
-    assert (account.ignored, account.bytes_read) == (2, 30)
+    assert (account.ignored.total(), account.bytes_read) == (2, 30)
 
 
 def test_splits_are_those_of_the_manifest() -> None:
@@ -148,6 +149,7 @@ def test_to_json_adds_up() -> None:
     account = ledger.balance(listed(), notes())
     value = json.loads(json.dumps(account.to_json()))
     assert value["ignored"] == 2
+    assert value["ignored_by_kind"] == {"beside": 1, "litter": 1}
     train = value["splits"]["train"]
     assert {key: train[key] for key in ("listed", "written", "rejected")} == {
         "listed": 7,

@@ -155,8 +155,8 @@ BREAKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         "dataset is incomplete: it has no dataset.json.*`make shards` again",
     ),
     "another version": (
-        lambda folder: edit(folder, lambda value: value.update(version=2)),
-        "dataset.json has version 2; this program reads 1. Make .* again",
+        lambda folder: edit(folder, lambda value: value.update(version=3)),
+        "dataset.json has version 3; this program reads 1 and 2. Make .* again",
     ),
     "no version": (
         lambda folder: edit(folder, dict.clear),
@@ -254,3 +254,24 @@ def test_find_damage_of_a_shard_that_went_meanwhile(dataset: Path) -> None:
     loaded = manifest.load(dataset)
     (dataset / SHARD).unlink()
     assert f"{SHARD} is missing" in str(manifest.find_damage(loaded))
+
+
+def test_the_usual_max_pixels_leaves_no_trace() -> None:
+    contract = ImageContract(height=1, width=2)
+    assert "max_pixels" not in contract.to_json()
+    assert ImageContract(**contract.to_json()) == contract
+    larger = ImageContract(height=1, width=2, max_pixels=10**9)
+    assert ImageContract(**larger.to_json()) == larger
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        ((), "no classes"),
+        (("hat",), "1 class: hat"),
+        (("a", "b", "c", "d", "e"), "5 classes: a, b, c, d, e"),
+        (tuple("abcdef"), "6 classes: a, b, c, d, e, …"),
+    ],
+)
+def test_classes_in_words(classes: tuple[str, ...], words: str) -> None:
+    assert manifest.classes_in_words(classes) == words

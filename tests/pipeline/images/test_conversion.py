@@ -423,10 +423,10 @@ BAD = [
     pytest.param(
         "too_many_pixels",
         png(20_000, 20_000, b"\x08\x02", b"IDAT"),
-        "4000",
+        "400,000,000 pixels",
         id="400 M PNG",
     ),
-    pytest.param("too_many_pixels", WIDE_FRAME + bytes(4), "4294836225", id="GIF"),
+    pytest.param("too_many_pixels", WIDE_FRAME + bytes(4), "4,294,836,225", id="GIF"),
     pytest.param("unsupported", encode(RGB, "TIFF"), "TIFF", id="tiff"),
     pytest.param("unsupported", b"\0\0\0\x18ftypheic\0\0\0\0", "HEIF", id="heif"),
     pytest.param(
@@ -499,3 +499,38 @@ def test_what_costs_no_pixel_is_no_damage(data: bytes) -> None:
     assert scaled.shape == (24, 32, 3)
     found = conversion.decode(data, ImageContract(height=24, width=32))
     np.testing.assert_allclose(found, scaled, atol=2)
+
+
+# ------------------------------------------------------------- how many pixels
+
+
+@pytest.mark.parametrize(("progressive", "is_taken"), [(False, True), (True, False)])
+def test_of_a_jpeg_the_pixels_count_that_are_decoded(
+    progressive: bool, is_taken: bool
+) -> None:
+    """At 1/8 a photo of 108 megapixels is small; a progressive one is never."""
+    with io.BytesIO() as file:
+        image = Image.new("L", (12_000, 9_000), 90)
+        image.save(file, "JPEG", quality=30, progressive=progressive)
+        data = file.getvalue()
+    contract = ImageContract(height=30, width=40)
+    if is_taken:
+        assert conversion.decode(data, contract).shape == (1125, 1500, 3)
+        return
+    with pytest.raises(conversion.BadImage, match=r"12000x9000: 108,000,000 .*--max_p"):
+        conversion.decode(data, contract)
+
+
+def test_max_pixels_is_a_flag() -> None:
+    data = encode(Image.new("RGB", (64, 48)), "PNG")
+    with pytest.raises(
+        conversion.BadImage, match=r"64x48: 3,072 .* the 3,071 of --max"
+    ):
+        conversion.decode(data, ImageContract(height=8, width=8, max_pixels=3071))
+    conversion.decode(data, ImageContract(height=8, width=8, max_pixels=3072))
+
+
+def test_an_original_of_more_pixels_than_usual_is_taken_where_it_is_allowed() -> None:
+    data = encode(Image.new("L", (10_000, 9_000)), "PNG")
+    contract = ImageContract(height=8, width=8, max_pixels=100_000_000)
+    assert conversion.decode(data, contract).shape == (9_000, 10_000, 3)

@@ -11,6 +11,7 @@ from pipeline import preprocess
 from pipeline.dataset.manifest import ImageContract
 from pipeline.options import ShardsOptions
 from pipeline.shards import duplicates
+from pipeline.shards.duplicates import Conflict, Duplicates, Source
 
 
 def digest(word: str) -> bytes:
@@ -27,20 +28,33 @@ def test_groups_are_found_across_shards(folder: Path) -> None:
     duplicates.note_sources(folder, "one", [digest("x"), digest("y"), digest("z")])
     duplicates.note_sources(folder, "two", [digest("y"), digest("x"), digest("w")])
     names = [
-        ("one", ["train/a", "train/b", "train/c"]),
-        ("two", ["test/d", "train/e", "test/f"]),
+        ("one", [Source("train", name, "x") for name in "abc"]),
+        (
+            "two",
+            [
+                Source("test", "d", ""),
+                Source("train", "e", "y"),
+                Source("test", "f", ""),
+            ],
+        ),
     ]
-    assert duplicates.find(folder, names) == {
+    found = duplicates.find(folder, names)
+    assert found.to_json()["duplicates"] == {
         "images": 2,
         "groups": [["test/d", "train/b"], ["train/a", "train/e"]],
         "across_splits": [["test/d", "train/b"]],
     }
+    assert found.conflicts == [
+        Conflict("a", "train", "x", digest("x").hex()),
+        Conflict("e", "train", "y", digest("x").hex()),
+    ]
 
 
 def test_files_that_were_not_read_are_no_copies(folder: Path) -> None:
     duplicates.note_sources(folder, "one", [duplicates.UNREAD, duplicates.UNREAD])
-    found = duplicates.find(folder, [("one", ["train/a", "train/b"])])
-    assert found == {"images": 0, "groups": [], "across_splits": []}
+    sources = [Source("train", "a", "x"), Source("train", "b", "y")]
+    found = duplicates.find(folder, [("one", sources)])
+    assert found == Duplicates([], [])
 
 
 def test_copies_are_in_the_ledger(
@@ -59,7 +73,6 @@ def test_copies_are_in_the_ledger(
             contract=ImageContract(height=32, width=40),
             max_reject_fraction=0.5,
             workers=1,
-            beam_arguments=["--direct_running_mode=in_memory"],
         )
     )
     value = json.loads((tmp_path / "made" / "dataset.json").read_text())

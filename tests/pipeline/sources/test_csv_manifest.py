@@ -1,14 +1,11 @@
 """A CSV of images: its rows, and the files that they name."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from pipeline.sources import csv_manifest, layout, listing
+from pipeline.sources import layout, listing
 from pipeline.system.errors import RunError
-from tests.support.files import REPOSITORY
 from tests.support.image_folders import grow, labels, pack, rejected
 
 
@@ -52,7 +49,9 @@ def test_the_id_is_the_text_of_the_csv(images: Path) -> None:
 def test_files_without_an_id_are_ignored_and_listed(images: Path) -> None:
     found = listed(images.parent, "id,label\n1,x\n2,x\n")
     names = ("5", "a/3.jpg", "a/4.png", "extra.jpg", ".hidden.jpg")
-    assert set(found.ignored) == {str(images / name) for name in names}
+    assert found.ignored.counts == {listing.UNNAMED: 4, listing.LITTER: 1}
+    examples = found.ignored.examples
+    assert examples[listing.UNNAMED] == sorted(str(images / x) for x in names[:-1])[:3]
 
 
 def test_ids_without_a_file_are_rejected(images: Path) -> None:
@@ -124,25 +123,12 @@ def test_as_spreadsheets_write_it(images: Path, mark: str, end: str) -> None:
     assert labels(found, "train") == {"1": "x", "2": "x"}
 
 
-def test_rows_come_in_chunks(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Numbers run on, and a fault in a later chunk names its row."""
-    monkeypatch.setattr(csv_manifest, "_CHUNK", 2)
-    text = "id,label\n1,x\n2,x\na/3,x\n5,x\n"
-    numbers = [
-        (row.number, row.id)
-        for row in csv_manifest.rows(write(images.parent, text), "it", required=["id"])
-    ]
-    assert numbers == [(1, "1"), (2, "2"), (3, "a/3"), (4, "5")]
-    with pytest.raises(RunError, match="rows 2 and 5 of train have the same id '2'"):
-        listed(images.parent, f"{text}2,y\n")
-
-
 def test_ids_in_an_archive_and_in_several_roots(images: Path) -> None:
     tar = pack(images.parent / "more.tar", [("0/6.jpg", b"x"), ("0/7.jpg", b"x")])
     csv = write(images.parent, "id,label\n1,x\n0/6,y\n")
     found = layout.list_images([images, tar], csv=csv, validation_fraction=0)
     assert labels(found, "train") == {"1": "x", "0/6": "y"}
-    assert f"{tar}/0/7.jpg" in found.ignored
+    assert found.ignored.counts[listing.UNNAMED] == 6  # 0/7.jpg among them
     assert found.rejects == []
 
 
@@ -165,33 +151,49 @@ def test_a_file_in_two_roots(images: Path) -> None:
         ("", "is empty"),
         ("\n\n", "is empty"),
         ("id,label\n", "has a header and no row"),
-        ("id,landmark_id\n1,x\n", "no column label; its header is id,landmark_id"),
-        ("1,x\n2,y\n", "no column id and no column label; its header is 1,x"),
-        ("id;label\n1;x\n", "its header is id;label. It takes id,label"),
-        ("id,label\n1,x\n,y\n", "row 2 has no id"),
-        ("id,label\n1,x\n2,\n", "row 2, id '2', of train has no label"),
-        ("id,label\n1,x\n2\n", "row 2, id '2', of train has no label"),
-        ("id,label\n1,x\n2,y\n1,z\n", "rows 1 and 3 of train have the same id '1'"),
-        ("id,label\n1,x,y\n2,y,z\n", "row 1 has 3 fields, and the header 2: id,label"),
-        ("id,label\n1,x\n2,y,z\n", "is no CSV: .*line 3, saw 3"),
-        ('id,label\n1,x\n"2,y\n', "is no CSV: .*inside string starting at row 2"),
-        ('id,label\n1,"x\ny"\n', r"row 1, id '1', has a line break in its label"),
-        (b"id,label\n1,x\n\xe9,y\n", r"row 2 is not UTF-8: \\xe9,y"),
-        (b"id,label\n1,caf\xe9\n", r"row 1 is not UTF-8"),
-        (b"\xff\xfei\0d\0,\0l\0", "is not UTF-8"),
-        (b"\xff\xd8\xff\xe0" * 1000, "is not UTF-8"),
-        ("id,label,split\n1,x,train\n2,x,val\n", "row 2, id '2', is of split 'val'"),
-        ("id,label,split\n1,x,\n", "row 1, id '1', is of split ''; the splits are"),
-        ("id,label,split\n1,,validation\n", "row 1, .* of validation has no label"),
+        ("id,class\n1,x\n", "no column label; its header is 'id,class'"),
+        ("1,x\n2,y\n", "no column id and no column label; its header is '1,x'"),
+        ("id,label,ID,id\n1,x,1,1\n", "has the column id 2 times; its header is"),
+        ("id,label\n1,x\n,y\n", "line 3 has no id"),
+        ("id,label\n1,x\n2,\n", "line 3, id '2', of train has no label"),
+        ("id,label\n1,x\n2\n", "line 3 has 1 cells, and the header has 2: '2'"),
+        ("id,label\n1,x\n2,y\n1,z\n", "lines 2 and 4 of train have the same id '1'"),
+        ("id,label\n1,x,y\n2,y,z\n", "line 2 has 3 cells, and the header has 2: '1,x,"),
+        ("id,label\n1,x\n\n2,y,z\n", "line 4 has 3 cells"),
+        ('id,label\n1,x\n"2,y\n3,z\n', "the row that begins in line 3 is no row of"),
+        ('id,label\n1,x\n"2"a,y\n3,z\n', "the row that begins in line 3 is no row of"),
+        ('id,label\n1,"x\ny"\n', r"line 2, id '1', has a line break in its label"),
+        (b"id,label\n1,x\n\xe9,y\n", "line 3 is .*xe9,y', and would be 'é,y' in Latin"),
+        (b"id,label\n1,caf\xe9\n", r"is not UTF-8: line 2 is '1,caf"),
+        (b"\xff\xfei\0d\0,\0l", "is no whole UTF-16"),
+        (b"\xff\xd8\xff\xe0" * 1000, "is not UTF-8: line 1"),
+        (b"id,label\n1,\0x\n", "is no text: line 2 has a zero byte"),
+        ("id,label,split\n1,x,train\n2,x,val\n", "line 3, id '2', is of split 'val'"),
+        ("id,label,split\n1,x,\n", "line 2, id '1', is of split ''; the splits are"),
+        ("id,label,split\n1,,validation\n", "line 2, .* of validation has no label"),
+        ("id,label\n1, x\n2,x\n", "line 2 has blanks at the ends of the label ' x'"),
+        ("id,label\n1,x\n2\xa0,y\n", "line 3 has blanks at .* the id '2.xa0', which"),
+        (
+            "id,label\n2,x\n./2.jpg,y\n",
+            "lines 2 and 3 of train name the same file '2.jpg': '2' and './2.jpg', "
+            "and have two labels: 'x' and 'y'",
+        ),
         (
             "id,label,split\n1,x,train\n2,,test\n2,,test\n",
-            "rows 2 and 3 of test have the same id '2'",
+            "lines 3 and 4 of test have the same id '2'",
         ),
         (
             "id,label,split\n1,x,train\n2,y,validation\n",
-            r"validation has classes that train has not: y \(1 in all\)",
+            r"validation has classes that train has not: 'y' \(1 in all\)",
         ),
-        ("id,label\ngone,x\n", r"none of the files that --manifest names \(1 rejec"),
+        (
+            "id,label\ngone,x\n",
+            "first of 1 ids is 'gone': IMAGES has no file gone.jpg or gone; it has '1.",
+        ),
+        (
+            "id,label\n3.jpg,x\n",
+            "'3.jpg': IMAGES has no file 3.jpg or 3.jpg.jpg; there is a/3.jpg; it has",
+        ),
     ],
 )
 def test_refusals_name_the_row(images: Path, text: str | bytes, message: str) -> None:
@@ -202,34 +204,12 @@ def test_refusals_name_the_row(images: Path, text: str | bytes, message: str) ->
 
 def test_a_labelled_test_split_has_labels(images: Path) -> None:
     text = "id,label,split\n1,x,train\n2,x,test\n5,,test\n"
-    with pytest.raises(RunError, match="row 3, id '5', of test has no label"):
+    with pytest.raises(RunError, match="line 4, id '5', of test has no label"):
         listed(images.parent, text, labelled_test=True)
 
 
 def test_there_must_be_a_file(images: Path) -> None:
     for name in ("none.csv", "images"):
         csv = images.parent / name
-        with pytest.raises(RunError, match=f"--manifest={csv} is no file. Name a CSV"):
+        with pytest.raises(RunError, match=f"--manifest={csv} is no file. Correct"):
             layout.list_images(images, csv=csv)
-
-
-def test_without_pandas_the_message_says_what_to_install(images: Path) -> None:
-    """In a process of its own, where the import fails as on a shard worker."""
-    csv = write(images.parent, "id,label\n1,x\n")
-    script = """
-import sys
-from pathlib import Path
-from pipeline.sources import layout
-assert "pandas" not in sys.modules
-sys.modules["pandas"] = None
-layout.list_images(Path(sys.argv[1]), csv=Path(sys.argv[2]))
-"""
-    result = subprocess.run(
-        [sys.executable, "-c", script, images, csv],
-        capture_output=True,
-        text=True,
-        cwd=REPOSITORY,
-        check=False,
-    )
-    assert "RunError: --manifest=" in result.stderr
-    assert "pip install pandas" in result.stderr

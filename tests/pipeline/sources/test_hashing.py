@@ -73,6 +73,25 @@ def test_the_image_with_the_largest_key_trains() -> None:
     assert validation_ids(ids, fraction=1.0, seed=3) == set(ids) - {largest}
 
 
+@pytest.mark.parametrize(("count", "validate"), [(4, 0), (5, 1), (12, 1)])
+def test_one_image_of_five_or_more_validates(count: int, validate: int) -> None:
+    """The one with the smallest key, where none has a key below the fraction."""
+    ids = IDS[:count]
+    fraction = min(split_key(0, image_id) for image_id in ids) / 2
+    chosen = validation_ids(ids, fraction=fraction, seed=0)
+    smallest = min(ids, key=lambda image_id: split_key(0, image_id))
+    assert chosen == {smallest} if validate else chosen == set()
+    assert validation_ids(ids, fraction=0, seed=0) == set()
+
+
+def test_an_image_that_is_added_may_take_the_place_of_the_one_that_validates() -> None:
+    ids = sorted(IDS[:20], key=lambda image_id: split_key(0, image_id))
+    fraction = split_key(0, ids[0]) / 2
+    before = validation_ids(ids[1:], fraction=fraction, seed=0)
+    assert before == {ids[1]}
+    assert validation_ids(ids, fraction=fraction, seed=0) == {ids[0]}
+
+
 def test_the_order_of_the_listing_has_no_effect() -> None:
     shuffled = random.Random(0).sample(IDS, len(IDS))
     assert shuffled != IDS

@@ -10,7 +10,7 @@ import pytest
 from pipeline.dataset.manifest import SPLITS
 from pipeline.sources import local_folders
 from pipeline.sources.layout import list_images
-from pipeline.sources.listing import Listing
+from pipeline.sources.listing import BESIDE, KINDS, LITTER, NO_PHOTO, Listing
 from pipeline.system.errors import RunError
 from tests.support.image_folders import grow, labels, pack, rejected, tar
 
@@ -39,7 +39,7 @@ def test_split_folders(tmp_path: Path) -> None:
     assert labels(listing, "test") == {"4.jpg": None, "day 1/5.jpg": None}
     assert listing.splits() == ["train", "validation", "test"]
     assert listing.classes == ("a", "b")
-    assert (listing.rejects, listing.ignored) == ([], [])
+    assert (listing.rejects, len(listing.ignored)) == ([], 0)
 
 
 def test_the_uri_leads_to_the_image(tmp_path: Path) -> None:
@@ -76,15 +76,14 @@ def test_no_split_is_carved_out_of_another(tmp_path: Path, fraction: float) -> N
 
 
 def test_what_stands_beside_the_splits_is_ignored_and_counted(tmp_path: Path) -> None:
-    grow(tmp_path, [*SPLIT_ROOT, "LICENSE", "labels.csv", "extra/a/6.jpg"])
+    grow(tmp_path, [*SPLIT_ROOT, "LICENSE", "labels.csv", "boxes/a/6.xml", "1.jpg"])
     listing = list_images(tmp_path)
     assert len(listing.refs) == len(SPLIT_ROOT)
     assert listing.rejects == []
-    assert {Path(path).name for path in listing.ignored} == {
-        "LICENSE",
-        "labels.csv",
-        "extra",
-    }
+    assert listing.ignored.counts == {BESIDE: 4}
+    assert str(listing.ignored) == (
+        f"ignored: 4 files: 4 {KINDS[BESIDE]}, such as {tmp_path}/1.jpg"
+    )
 
 
 def test_a_file_outside_a_class_folder_is_rejected(tmp_path: Path) -> None:
@@ -114,7 +113,7 @@ def test_a_class_that_train_lacks_is_refused(
     tmp_path: Path, split: str, labelled_test: bool
 ) -> None:
     grow(tmp_path, ["train/a/1.jpg", f"{split}/a/2.jpg", f"{split}/zebra/3.jpg"])
-    with pytest.raises(RunError, match=rf"{split} has .* train has not: zebra \(1 in"):
+    with pytest.raises(RunError, match=rf"{split} has .*: 'zebra' \(1 in"):
         list_images(tmp_path, labelled_test=labelled_test)
 
 
@@ -129,10 +128,10 @@ def test_a_class_list_is_used_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a\n", r"train has classes that --classes has not: b \(1 in all\)"),
-        ("a\nb\na\n", "repeats a"),
-        ("a\n\nb\n", "has an empty line"),
-        ("", "has an empty line"),
+        ("a\n", r"train has classes that --classes has not: 'b' \(1 in all\)"),
+        ("a\nb\na\n", "repeats 'a', in lines 1 and 3"),
+        ("a\n\nb\n", "line 2 is empty"),
+        ("", r"classes\.txt is empty"),
         (None, r"classes\.txt is no file"),
     ],
 )
@@ -230,7 +229,7 @@ def test_litter_is_ignored(tmp_path: Path, place: str, litter: str) -> None:
     listing = list_images(tmp_path)
     assert len(listing.refs) == len(SPLIT_ROOT) + 1
     assert listing.rejects == []
-    assert listing.ignored == [str(tmp_path / place / litter.partition("/")[0])]
+    assert listing.ignored.examples == {LITTER: [str(tmp_path / place / litter)]}
 
 
 @pytest.mark.parametrize(
@@ -254,8 +253,7 @@ def test_a_name_that_is_no_utf8_is_rejected(
 def test_a_folder_of_litter_alone_may_be_printed(tmp_path: Path) -> None:
     """Whatever its bytes: the names end up in a log."""
     grow(tmp_path, ["a/1.jpg", os.fsdecode(b".\xff/1.jpg")])
-    (ignored,) = list_images(tmp_path).ignored
-    assert ignored.endswith(r".\xff")
+    assert str(list_images(tmp_path).ignored).endswith(r".\xff/1.jpg")
 
 
 def test_the_listing_does_not_depend_on_the_order_of_the_disk(
@@ -421,7 +419,7 @@ def test_an_archive_may_have_an_empty_class(tmp_path: Path) -> None:
     grow(tmp_path, ["train/a/1.jpg"])
     (tmp_path / "train" / "mauve").mkdir()
     tar(tmp_path / "train.tar", tmp_path / "train")
-    with pytest.raises(RunError, match=r"train\.tar has class folders .*file: mauve"):
+    with pytest.raises(RunError, match=r"train\.tar has class folders .*photo: mauve"):
         list_images(tmp_path)
 
 
@@ -444,7 +442,7 @@ def test_members_that_lead_out_are_counted(tmp_path: Path) -> None:
 
 
 def test_a_folder_may_be_called_like_an_archive(tmp_path: Path) -> None:
-    grow(tmp_path, ["train/a.tar/1.jpg", "train/b.tar.gz/2.jpg", "test.tar/x.jpg"])
+    grow(tmp_path, ["train/a.tar/1.jpg", "train/b.tar.gz/2.jpg", "test.tar/x"])
     (tmp_path / "train" / "c.tar").symlink_to("nothing")
     listing = list_images(tmp_path)
     assert labels(listing, "train") == {
@@ -452,7 +450,7 @@ def test_a_folder_may_be_called_like_an_archive(tmp_path: Path) -> None:
         "b.tar.gz/2.jpg": "b.tar.gz",
     }
     assert rejected(listing) == {"c.tar": "no_class"}
-    assert listing.ignored == [str(tmp_path / "test.tar")]
+    assert listing.ignored.examples == {BESIDE: [str(tmp_path / "test.tar" / "x")]}
 
 
 def test_archives_elsewhere_are_files(tmp_path: Path) -> None:
@@ -461,10 +459,8 @@ def test_archives_elsewhere_are_files(tmp_path: Path) -> None:
     grow(tmp_path, ["train.tar.gz"])  # beside the folder that it was unpacked to
     listing = list_images(tmp_path)
     assert {ref.id for ref in listing.refs} == {"a/x.tar", "sub/x.tar", "x.tar.gz"}
-    assert {Path(path).name for path in listing.ignored} == {
-        "backup.tar",
-        "train.tar.gz",
-    }
+    names = ("backup.tar", "train.tar.gz")
+    assert listing.ignored.examples == {BESIDE: [str(tmp_path / x) for x in names]}
 
 
 @pytest.mark.parametrize(
@@ -569,11 +565,13 @@ def test_every_root_must_be_there(tmp_path: Path) -> None:
     [
         ([], r"IMAGES .* holds no image file .*\(0 rejected, 0 ignored\)"),
         (["1.jpg", "2.jpg"], r"\(0 rejected, 2 ignored\).*one folder per class"),
-        (["train/1.jpg"], r"\(1 rejected, 0 ignored\)"),
-        (["train/.DS_Store"], "/train holds no file. Add photos, or remove"),
-        (["train/a/1.jpg", "test/.DS_Store"], "/test holds no file"),
-        (["train/a/1.jpg", "train/b/Thumbs.db"], "train has class .*file: b. Add"),
-        (["a/1.jpg", "c/.x", "b/sub/.x"], "class folders without a file: b, c. Add"),
+        (["train/1.jpg", "train/2.txt"], r"train has 1 photos, such as 1\.jpg, and no"),
+        (["train/.DS_Store"], "/train holds no photo. Add some, or remove"),
+        (["train/a/1.jpg", "test/.DS_Store"], "/test holds no photo"),
+        (["train/a/1.jpg", "test/notes.txt"], "/test holds no photo"),
+        (["train/a/1.jpg", "train/b/Thumbs.db"], "train has class .*photo: b. Add"),
+        (["a/1.jpg", "c/.x", "b/sub/.x"], "class folders without a photo: b, c. Add"),
+        (["a/1.jpg", "c/x.csv"], "class folders without a photo: c. Add"),
         (["train/a\nb/1.jpg"], r"train/a\\nb' has a line break.*Rename it"),
         (["a\rb/1.jpg"], r"/a\\rb' has a line break.*classes.txt"),
     ],
@@ -607,3 +605,248 @@ def test_a_folder_that_cannot_be_read_is_named(
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(RunError, match=r"cannot list .*a/deep: Permission denied\. M"):
         list_images(tmp_path)
+
+
+def test_a_folder_that_ends_with_a_slash_cuts_no_letter(tmp_path: Path) -> None:
+    """As that of the whole disk does."""
+    from pipeline.sources.local_folders import LocalFolder
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.jpg").touch()
+    (found,) = LocalFolder(f"{tmp_path}/").files([])
+    assert found.path == "a/1.jpg"
+
+
+# ------------------------------------------------------ what may be meant otherwise
+
+
+@pytest.mark.parametrize(
+    ("beside", "advice"),
+    [
+        ("val/a/2.jpg", r"val/, such as val/a/2\.jpg\. .* rename val/ to validation/"),
+        ("Valid/2.png", "rename Valid/ to validation/"),
+        ("DEV/2.JPG", "rename DEV/ to validation/"),
+        ("eval/deep/er/2.jpg", "rename eval/ to validation/"),
+        ("Testing/2.jpg", "rename Testing/ to test/"),
+        (
+            "bus/2.jpg",
+            r"bus/2\.jpg\. If all are classes: --layout=classes\. If the oth",
+        ),
+    ],
+)
+def test_photos_beside_splits_are_refused(
+    tmp_path: Path, beside: str, advice: str
+) -> None:
+    grow(tmp_path, ["train/a/1.jpg", beside])
+    with pytest.raises(RunError, match=f"has train/, and beside it .*{advice}"):
+        list_images(tmp_path)
+    splits = list_images(tmp_path, layout="splits")
+    assert (splits.splits(), splits.ignored.counts) == (["train"], {BESIDE: 1})
+
+
+@pytest.mark.parametrize("inside", ["", "val", "elsewhere"])
+def test_an_archive_of_photos_beside_splits_is_refused(
+    tmp_path: Path, inside: str
+) -> None:
+    grow(tmp_path, ["train/a/1.jpg", "val/a/2.jpg"])
+    tar(tmp_path / "val.tar", tmp_path / "val", inside)
+    with pytest.raises(RunError, match="rename val/ to validation/"):
+        list_images(tmp_path)
+    assert list_images(tmp_path, layout="splits").ignored.counts == {BESIDE: 1}
+
+
+@pytest.mark.parametrize(
+    ("names", "rename"),
+    [
+        (("Train", "Test"), "rename Test/ to test/, Train/ to train/"),
+        (("training", "val"), "rename training/ to train/, val/ to validation/"),
+        (("bus", "Train"), "rename Train/ to train/"),
+        (("Val", "Testing"), "rename Testing/ to test/, Val/ to validation/"),
+    ],
+)
+def test_folders_that_are_called_like_splits_are_refused(
+    tmp_path: Path, names: tuple[str, ...], rename: str
+) -> None:
+    grow(tmp_path, [f"{name}/a/1.jpg" for name in names])
+    with pytest.raises(RunError, match=f"called like splits.*{rename}"):
+        list_images(tmp_path)
+    assert list_images(tmp_path, layout="classes").classes == tuple(sorted(names))
+    with pytest.raises(RunError, match="has no train/, validation/ or test/, and"):
+        list_images(tmp_path, layout="splits")
+
+
+@pytest.mark.parametrize(
+    "names", [("valid", "invalid"), ("dev", "prod"), ("test1", "a")]
+)
+def test_classes_may_be_called_nearly_like_splits(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    grow(tmp_path, [f"{name}/1.jpg" for name in names])
+    assert list_images(tmp_path).classes == tuple(sorted(names))
+
+
+def test_classes_may_be_called_as_splits_are(tmp_path: Path) -> None:
+    grow(tmp_path, [f"{name}/{i}.jpg" for name in ("bus", "test") for i in range(4)])
+    with pytest.raises(RunError, match="--layout=classes"):
+        list_images(tmp_path)
+    listing = list_images(tmp_path, layout="classes", validation_fraction=0)
+    assert (listing.layout, listing.classes) == ("classes", ("bus", "test"))
+
+
+def test_photos_beside_splits_are_refused_before_anything_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grow(tmp_path, ["train/a/1.jpg", "val/a/2.jpg"])
+    listed: list[str] = []
+    entries = local_folders._entries
+    monkeypatch.setattr(
+        local_folders,
+        "_entries",
+        lambda folder: [listed.append(folder), entries(folder)][1],
+    )
+    with pytest.raises(RunError):
+        list_images(tmp_path)
+    assert f"{tmp_path}/train/a" not in listed
+
+
+def test_a_flat_split_is_no_class(tmp_path: Path) -> None:
+    grow(tmp_path, [f"train/{i}.jpg" for i in range(4)])
+    with pytest.raises(
+        RunError, match=r"train has 4 photos, .*: train/CLASS/photo\.jpg"
+    ):
+        list_images(tmp_path)
+    assert list_images(tmp_path, layout="classes").classes == ("train",)
+
+
+@pytest.mark.parametrize(
+    ("paths", "warning"),
+    [
+        (["real/cat/1.jpg", "real/dog/1.jpg", "art/cat/1.jpg", "art/dog/1.jpg"], "the"),
+        (
+            ["photos/cat/1.jpg", "photos/dog/1.jpg"],
+            "'photos' holds no photo itself, but",
+        ),
+        (["a/train/x/1.jpg", "a/test/1.jpg"], "the folders test, train"),
+    ],
+)
+def test_class_folders_that_hold_folders_alone_are_said(
+    tmp_path: Path, paths: list[str], warning: str
+) -> None:
+    listing = list_images(grow(tmp_path, paths))
+    assert any(warning in said and "as IMAGES" in said for said in listing.warnings)
+
+
+def test_class_folders_with_folders_of_their_own_are_nothing_special(
+    tmp_path: Path,
+) -> None:
+    grow(tmp_path, ["a/x/1.jpg", "a/2.jpg", "b/x/1.jpg", "c/y/1.jpg"])
+    assert list_images(tmp_path).warnings == []
+
+
+def test_one_class_is_said(tmp_path: Path) -> None:
+    (warning,) = list_images(grow(tmp_path, ["hat/1.jpg"])).warnings
+    assert "there is one class, 'hat'" in warning
+
+
+def test_a_folder_beside_the_splits_need_not_be_readable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grow(tmp_path, ["train/a/1.jpg", "private/2.jpg"])
+    scandir = os.scandir
+
+    def refuse(folder: str):
+        if str(folder).endswith("private"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert len(list_images(tmp_path)) == 1
+
+
+# ------------------------------------------------------ names that look the same
+
+
+NFC, NFD = "caf\u00e9", "cafe\u0301"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(NFC, NFD), ("hat", "hat "), ("a  b", "a b")]
+)
+def test_classes_that_look_the_same_are_refused(
+    tmp_path: Path, one: str, other: str
+) -> None:
+    grow(tmp_path, [f"{one}/1.jpg", f"{other}/1.jpg"])
+    with pytest.raises(RunError, match=r"look the same, and are not: '.*' and '.*'"):
+        list_images(tmp_path)
+
+
+def test_classes_that_differ_in_case_are_said(tmp_path: Path) -> None:
+    grow(tmp_path, [f"{name}/1.jpg" for name in ("Hat", "hat", "12", "12.0", "coat")])
+    listing = list_images(tmp_path, validation_fraction=0)
+    assert len(listing.classes) == 5
+    assert "'12' and '12.0'; 'Hat' and 'hat' are" in listing.warnings[0]
+
+
+def test_a_class_that_is_spelled_otherwise_is_named(tmp_path: Path) -> None:
+    grow(tmp_path / "images", ["train/Hat/1.jpg", "validation/hat/1.jpg"])
+    with pytest.raises(
+        RunError, match=r"'hat' \(1 in all\); 'hat' is spelled 'Hat' th"
+    ):
+        list_images(tmp_path / "images")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_class_list_of_any_editor(tmp_path: Path, encoding: str, end: str) -> None:
+    path = tmp_path / "classes.txt"
+    path.write_bytes(f"{NFC}{end}x{end}y{end}".encode(encoding))
+    root = grow(tmp_path / "images", [f"{NFC}/1.jpg", "x/1.jpg"])
+    listing = list_images(root, classes=path)
+    assert listing.classes == (NFC, "x", "y")
+    assert "1 of the 3 classes of --classes have no image, such as 'y'" in str(
+        listing.warnings
+    )
+
+
+def test_two_files_whose_names_look_the_same_are_refused(tmp_path: Path) -> None:
+    grow(tmp_path, [f"a/{NFC}.jpg", f"a/{NFD}.jpg"])
+    with pytest.raises(RunError, match="look the same"):
+        list_images(tmp_path)
+
+
+# ------------------------------------------------------------- what is plainly no photo
+
+
+def test_files_that_are_no_photos_are_no_rejects(tmp_path: Path) -> None:
+    grow(tmp_path, ["a/1.jpg", "a/notes.txt", "b/1.jpg", "b/x.XML", "b/2", "c.csv"])
+    listing = list_images(tmp_path, validation_fraction=0)
+    assert set(labels(listing, "train")) == {"a/1.jpg", "b/1.jpg", "b/2"}
+    assert (listing.rejects, listing.ignored.counts) == ([], {NO_PHOTO: 3})
+
+
+def test_litter_of_storage_is_counted_in_files(tmp_path: Path) -> None:
+    folders = ("@eaDir", "$RECYCLE.BIN", "lost+found", "#recycle", ".ipynb_checkpoints")
+    grow(
+        tmp_path, [f"{x}/1.jpg" for x in folders] + [f"a/{x}/2/3.jpg" for x in folders]
+    )
+    grow(tmp_path, ["a/1.jpg", "#1/1.jpg", "@home/1.jpg", "a/@eaDir/4.jpg"])
+    listing = list_images(tmp_path, validation_fraction=0)
+    assert listing.classes == ("#1", "@home", "a")
+    assert listing.ignored.counts == {LITTER: 11}
+
+
+def test_a_path_that_is_too_long_is_a_sentence(tmp_path: Path) -> None:
+    """Deeper than the system follows; the message has no 4,000 letters."""
+    here = os.open(grow(tmp_path, ["hat/1.jpg"]) / "hat", os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("n" * 250, dir_fd=here)
+        below = os.open("n" * 250, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    try:
+        with pytest.raises(RunError, match=r"cannot list .*…n+: File name too") as said:
+            list_images(tmp_path)
+        assert len(str(said.value)) < 600
+    finally:
+        subprocess.run(["rm", "-rf", str(tmp_path / "hat")], check=True)

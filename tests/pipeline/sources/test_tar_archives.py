@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.images import image_bytes
 from pipeline.sources import tar_archives
+from pipeline.sources.listing import LITTER, Ignored
 from pipeline.sources.tar_archives import Packed, Tree
 from pipeline.system.errors import RunError
 from tests.support.image_folders import header, pack
@@ -38,12 +39,12 @@ LINK, HARD, PIPE, DEVICE = (
 
 def files(tree: Tree | Packed) -> dict[str, bytes]:
     """The content by path of all that can be read."""
-    found = tree.files([])
+    found = tree.files(Ignored())
     return {one.path: image_bytes.read(one.uri) for one in found if not one.problem}
 
 
 def problems(tree: Tree | Packed) -> dict[str, tuple[str, str]]:
-    return {one.path: one.problem for one in tree.files([]) if one.problem}
+    return {one.path: one.problem for one in tree.files(Ignored()) if one.problem}
 
 
 # ----------------------------------------------------------------- what it holds
@@ -104,9 +105,10 @@ def test_an_archive_stands_for_its_folder(tmp_path: Path, prefix: str) -> None:
     members += [header(prefix or "./", tarfile.DIRTYPE), ("._cat", b"of macOS")]
     packed = Packed(str(pack(tmp_path / "cat.tar", members)))
     assert files(packed).keys() == {"1.jpg", "sub/2.jpg"}
-    ignored: list[str] = []
+    ignored = Ignored()
     list(packed.files(ignored))
-    assert sorted(Path(path).name for path in ignored) == ["._1.jpg", "._cat"]
+    examples = ignored.examples[LITTER]
+    assert sorted(Path(path).name for path in examples) == ["._1.jpg", "._cat"]
 
 
 def test_a_folder_of_another_name_is_kept(tmp_path: Path) -> None:
@@ -137,10 +139,14 @@ def test_a_folder_around_a_whole_collection_goes(
 
 
 def test_litter_is_counted_as_in_a_folder(tmp_path: Path) -> None:
-    """Once for a folder of it, whatever that holds."""
     names = [".git/a", ".git/b/c", "a/__MACOSX/1.jpg", "a/Thumbs.db", "a/1.jpg"]
     tree = tar_archives.read(str(pack(tmp_path / "x.tar", [(n, b"") for n in names])))
-    assert sorted(tree.litter) == [".git", "a/Thumbs.db", "a/__MACOSX"]
+    assert sorted(tree.litter) == [
+        ".git/a",
+        ".git/b/c",
+        "a/Thumbs.db",
+        "a/__MACOSX/1.jpg",
+    ]
     assert [found.path for found in tree.found] == ["a/1.jpg"]
 
 
@@ -173,27 +179,28 @@ def test_names_that_lead_out_are_rejected(tmp_path: Path, name: str, why: str) -
 
 
 def test_nothing_but_files_is_read(tmp_path: Path) -> None:
-    """A link is followed nowhere, not even to a member."""
+    """A symbolic link is followed nowhere; a hard one is the member that it names."""
     secret = tmp_path / "secret.jpg"
     secret.write_bytes(b"secret")
     members = [
         ("a/1.jpg", b"one"),
         header("a/out.jpg", LINK, str(secret)),
         header("a/up.jpg", LINK, "../secret.jpg"),
-        header("a/hard.jpg", HARD, "a/1.jpg"),
+        header("a/hard.jpg", HARD, "./a/1.jpg"),
+        header("a/lost.jpg", HARD, "a/gone.jpg"),
         header("folder", LINK, "/etc"),
         header("a/pipe.jpg", PIPE),
         header("a/tty.jpg", DEVICE),
     ]
     tree = tar_archives.read(str(pack(tmp_path / "x.tar", members)))
-    assert files(tree) == {"a/1.jpg": b"one"}
+    assert files(tree) == {"a/1.jpg": b"one", "a/hard.jpg": b"one"}
     found = problems(tree)
     assert {reason for reason, _ in found.values()} == {"unreadable"}
     assert found.pop("a/pipe.jpg")[1] == found.pop("a/tty.jpg")[1]
+    assert "a hard link to a/gone.jpg, which" in found.pop("a/lost.jpg")[1]
     assert {path: detail.split()[3] for path, (_, detail) in found.items()} == {
         "a/out.jpg": str(secret),
         "a/up.jpg": "../secret.jpg",
-        "a/hard.jpg": "a/1.jpg",
         "folder": "/etc",
     }
 
@@ -223,7 +230,7 @@ def test_sparse_members_are_rejected(tmp_path: Path) -> None:
 def test_the_label_of_a_volume_is_no_file(tmp_path: Path) -> None:
     members = [header("backup 7", b"V"), header("dumped", b"D"), ("1.jpg", b"one")]
     tree = tar_archives.read(str(pack(tmp_path / "x.tar", members)))
-    assert [found.path for found in tree.files([])] == ["1.jpg"]
+    assert [found.path for found in tree.files(Ignored())] == ["1.jpg"]
     assert tree.folders == ["dumped"]
 
 

@@ -9,6 +9,7 @@ import platform
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -366,3 +367,44 @@ def test_of_a_store_one_machine_is_locked(
         )
     assert f"{folder} is in use: another run (host " in other.stderr
     assert f"pid {os.getpid()}" in other.stderr
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[ObjectPath, Path]:
+    """A folder of a store, and the one among temporary files that is locked for it."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = ObjectPath("s3://tests/private")
+    with folder_lock.held(folder, notes=WORK):
+        (found,) = tmp_path.glob("vgg16-lock-*")
+        assert found.stat().st_mode & 0o777 == 0o700
+    assert not found.exists()
+    return folder, found
+
+
+def test_a_planted_link_is_refused(
+    place: tuple[ObjectPath, Path], tmp_path: Path
+) -> None:
+    """It would lead the note of the holder into a file of one's own."""
+    folder, planted = place
+    mine = tmp_path / "mine"
+    (mine / WORK).mkdir(parents=True)
+    (mine / WORK / ".holder.json").write_text("a thesis")
+    planted.symlink_to(mine)
+    with (
+        pytest.raises(RunError, match=r"is locked by .*that is a link.*TMPDIR"),
+        folder_lock.held(folder, notes=WORK),
+    ):
+        pass
+    assert (mine / WORK / ".holder.json").read_text() == "a thesis"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="giving a folder away needs root")
+def test_a_planted_folder_is_refused(place: tuple[ObjectPath, Path]) -> None:
+    folder, planted = place
+    planted.mkdir()
+    os.chown(planted, 12345, 12345)
+    with (
+        pytest.raises(RunError, match=r"a folder of another user \(uid 12345\)"),
+        folder_lock.held(folder, notes=WORK),
+    ):
+        pass

@@ -255,3 +255,12 @@ def test_paths_of_a_flag(
 def test_an_empty_path_of_a_flag(texts: list[str]) -> None:
     with pytest.raises(errors.UsageError, match=r"--images=.* has an empty path"):
         flag_paths.paths(texts, "images")
+
+
+def test_a_line_of_progress_may_have_a_question_mark(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As the name of an archive may."""
+    with console.progress(3, "listing what?.tar") as bar:
+        bar.update(3)
+    assert "listing what?.tar: 3 of 3 images" in capsys.readouterr().err

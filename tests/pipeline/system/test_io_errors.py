@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,10 @@ from pipeline.dataset import sidecar
 from pipeline.dataset.manifest import MANIFEST, ImageContract
 from pipeline.images import conversion, image_bytes
 from pipeline.images.conversion import BadImage
-from pipeline.shards import isolated_process, plan
+from pipeline.runners import remote, remote_shards
+from pipeline.shards import plan
 from pipeline.sources.listing import ImageRef
+from pipeline.storage import atomic
 from pipeline.storage.noted_error import raising_noted_error
 from pipeline.storage.resumable_folder import ResumableFolder
 from pipeline.system import io_errors
@@ -200,15 +203,24 @@ def test_a_worker_elsewhere_leaves_its_message(
     refs = [ImageRef("03.jpg", str(photo), "blue", "train")]
     (name,) = plan.write_plan(folder, {"train": [refs]}, ["blue"])
     failing(photo)
+    remote_shards.pool.cache_clear()  # its children began before that
     contract = ImageContract(height=HEIGHT, width=WIDTH)
 
     def run() -> None:
         with raising_noted_error(output):
             try:
-                isolated_process.write(
-                    name, folder=str(folder), contract=contract, image_timeout=60
+                remote.in_worker(
+                    atomic.run_id(),
+                    folder,
+                    partial(
+                        remote_shards.write_in_worker,
+                        folder=str(folder),
+                        contract=contract,
+                        image_timeout=60,
+                    ),
+                    name,
                 )
-            except RuntimeError as error:
+            except UnavailableError as error:
                 raise RunError("the job failed on another's runner") from error
 
     with pytest.raises(RunError, match=f"^{SAID}: {photo}"):

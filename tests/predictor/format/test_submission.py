@@ -86,7 +86,7 @@ def test_a_sample_decides_rows_and_order(
     assert list(found) == ids
     assert found == {image_id: STEMS.get(image_id, "") for image_id in ids}
     assert (
-        "3 of 6 rows of the submission have a prediction; the others are empty, such "
+        "3 of 6 submission rows have a prediction; the others are empty, such "
         "as 'unknown'; 2 images have no row in the sample"
     ) in capsys.readouterr().out
 
@@ -130,12 +130,13 @@ def test_a_sample_of_something_else_is_refused(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "cannot be read: .*No such file"),
-        (b"", "cannot be read: No columns"),
-        (b"image,landmarks\n1,2\n", "cannot be read: .*'id'.* a CSV with a column"),
-        (b"id,landmarks\n\xff,2\n", "cannot be read: .*utf-8"),
-        (b"id\na\nb\na\na\n", r"has 'a' more than once \(2 repetitions"),
-        (b"id,landmarks\n", "has no rows"),
+        (None, "is no file"),
+        (b"", "is empty"),
+        (b"image,landmarks\n1,2\n", r"no column id; .* 'image,landmarks'\. Rename th"),
+        (b"id,landmarks\n\xff,2\n", "is not UTF-8: line 2 is"),
+        (b"id\na\nb\na\na\n", "has the id 'a' in the lines 2 and 4"),
+        (b"id,landmarks\n", "has a header and no row"),
+        (b"id,landmarks\n a,\n", "line 2 has blanks at the ends of the id ' a'"),
     ],
 )
 def test_samples_that_are_none(
@@ -147,3 +148,11 @@ def test_samples_that_are_none(
     with pytest.raises(RunError, match=message) as raised:
         submission.read_sample(path)
     assert re.search(re.escape(str(path)), str(raised.value))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("text", ["id,landmarks\nb,\na,\n", "x;id\r\n;b\r\n;a\r\n"])
+def test_a_sample_of_any_editor(tmp_path: Path, text: str, encoding: str) -> None:
+    path = tmp_path / "sample.csv"
+    path.write_bytes(text.encode(encoding))
+    assert submission.read_sample(path) == ["b", "a"]

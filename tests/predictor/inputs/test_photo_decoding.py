@@ -1,6 +1,6 @@
 """Photos decoded by other processes, in order: whatever a photo does to them.
 
-`sitecustomize` stands in for a defect of the decoder; see test_crew.
+`sitecustomize` stands in for a defect of the decoder; see tests/support/defects.py.
 """
 
 import os
@@ -28,7 +28,7 @@ PHOTOS = 40
 # What makes a process that was spawned unable to live; others are not touched.
 SPAWNED = """
 import os, resource, signal, sys
-if "spawn_main" in " ".join(sys.orig_argv):
+if "child_process" in " ".join(sys.orig_argv):
 """
 UNABLE = {
     "a library that does not load": "sys.modules['simplejpeg'] = None",
@@ -75,7 +75,7 @@ def faulty(
     """Certain bytes in a photo crash the decoder, or stop it."""
     folder = tmp_path_factory.mktemp("defect")
     (folder / "sitecustomize.py").write_text(DEFECT)
-    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.syspath_prepend(folder)
 
 
 @pytest.fixture
@@ -86,13 +86,14 @@ def in_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
         (tmp_path / "start").mkdir()
         text = f"{SPAWNED}    {lines.strip()}\n"
         (tmp_path / "start" / "sitecustomize.py").write_text(text)
-        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "start"))
+        monkeypatch.syspath_prepend(tmp_path / "start")
 
     return run
 
 
 def pids(decoders: Decoders) -> list[int]:
-    return [decoder.worker._process.pid for decoder in decoders._decoders]
+    pool = decoders._pool
+    return [child.pid for child in (*pool._busy, *(one for _, one in pool._idle))]
 
 
 def append(uri: str, content: bytes) -> None:
@@ -145,7 +146,7 @@ def test_a_crash_costs_one_photo(faulty: None, uris: list[str]) -> None:
     decoders = Decoders(CONTRACT, count=2)
     found = list(decoders.decode(uris))
     decoders.end()
-    crash = ("decoder_crash", "the process ended: SIGSEGV")
+    crash = ("decoder_crash", "SIGSEGV")
     assert reasons(found) == dict.fromkeys((0, 17, 18, PHOTOS - 1), crash)
     assert_decoded(found, uris)
 
@@ -156,7 +157,7 @@ def test_a_photo_that_takes_for_ever_is_given_up(faulty: None, uris: list[str]) 
     decoders = Decoders(CONTRACT, count=2, seconds=4)
     found = list(decoders.decode(uris))
     decoders.end()
-    assert reasons(found) == {5: ("timeout", "no answer in 4 s")}
+    assert reasons(found) == {5: ("timeout", "no result in 4 s")}
     assert_decoded(found, uris)
 
 
@@ -168,7 +169,7 @@ def test_a_process_that_something_else_ends_costs_nothing(
     found = []
     for index in range(PHOTOS):
         if index in (5, 12):
-            os.kill(pids(decoders)[index % 2], signal.SIGKILL)
+            os.kill(pids(decoders)[-1], signal.SIGKILL)
         found.append(next(results))
     assert reasons(found) == {}
     assert_decoded(found, uris)
@@ -198,7 +199,8 @@ def test_processes_that_cannot_live_end_the_run(
     """No photo is rejected for what a library or the memory lacks."""
     in_children(UNABLE[why])
     said = refusal(uris[:6])
-    assert "were lost 3 times in a row, as they began: the process ended: " in said
+    assert "were lost 3 times in a row, the last at no image" in said
+    assert "no image is to blame: the process ended: " in said
     assert "enough memory for 2 of them" in said
     assert "What was committed is kept" in said
 
@@ -210,7 +212,7 @@ def test_what_kills_a_process_from_outside_is_no_fault_of_its_photo(
     in_children(KILLED)
     append(uris[3], b"KILL-ME")
     said = refusal(uris)
-    assert f"at {uris[3]}, by something else than a crash" in said
+    assert f"the last at {uris[3]}, and no image is to blame" in said
     assert "the process ended: SIGKILL" in said
 
 

@@ -41,7 +41,7 @@ def test_a_folder_in_the_order_of_its_ids(tmp_path: Path) -> None:
     listed = list_photos(fill(tmp_path), split="test")
     assert ids(listed) == sorted(FILES)
     assert content(listed) == FILES
-    assert (listed.rejects, listed.ignored) == ([], 0)
+    assert (listed.rejects, len(listed.ignored)) == ([], 0)
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -53,7 +53,7 @@ def test_of_a_root_of_splits_one_is_read(tmp_path: Path, packed: bool) -> None:
         tar(tmp_path / "test.tar", tmp_path / "test")
     listed = list_photos(tmp_path, split="test")
     assert content(listed) == FILES
-    assert listed.ignored == 3
+    assert len(listed.ignored) == 3
     assert ids(list_photos(tmp_path, split="train")) == ["a/1.jpg"]
     with pytest.raises(RunError, match=r"no validation/; it has train, test. Choose"):
         list_photos(tmp_path, split="validation")
@@ -111,7 +111,7 @@ def test_of_an_archive_of_splits_one_is_read(tmp_path: Path) -> None:
         members += [(f"{around}train/a/1.jpg", b"1"), (f"{around}LICENSE", b"l")]
         listed = list_photos(pack(tmp_path / "x.tar", members), split="test")
         assert content(listed) == FILES
-        assert listed.ignored == 1
+        assert len(listed.ignored) == 1
 
 
 def test_names_in_an_archive_without_splits_are_ids(tmp_path: Path) -> None:
@@ -131,14 +131,13 @@ def test_of_an_archive_only_files_are_read(tmp_path: Path) -> None:
         ("1.jpg", b"newest"),
     ]
     listed = list_photos(pack(tmp_path / "x.tar", members), split="validation")
-    assert content(listed) == {"1.jpg": b"newest"}
+    assert content(listed) == {"1.jpg": b"newest", "hard.jpg": b"old"}
     assert {reject[:4] for reject in listed.rejects} == {
         ("../1.jpg", "validation", "", "bad_name"),
         ("/1.jpg", "validation", "", "bad_name"),
-        ("hard.jpg", "validation", "", "unreadable"),
         ("link.jpg", "validation", "", "unreadable"),
     }
-    assert listed.ignored == 1
+    assert len(listed.ignored) == 1
 
 
 def test_a_photo_in_an_archive_is_a_photo(tmp_path: Path) -> None:
@@ -168,7 +167,6 @@ def test_a_csv_in_its_order(tmp_path: Path) -> None:
     [
         ("gone.jpg", "no_file"),
         ("a", "no_file"),  # a folder
-        ("x\0y", "no_file"),
         ("x" * 300, "no_file"),
         ("../secret", "bad_name"),
         ("a/../b.jpg", "bad_name"),
@@ -192,10 +190,10 @@ def test_ids_that_lead_to_no_file_are_rejected(
     [
         (b"", "list.csv is empty"),
         (b"id\n", "has a header and no row"),
-        (b"name\nb\n", "has no column id; its header is name"),
-        (b"id\nb\n\xff\n", r"row 2 is not UTF-8: \\xff"),
+        (b"name\nb\n", "has no column id; its header is 'name'"),
+        (b"id\nb\n\xff\n", "is not UTF-8: line 3 is"),
         (b"id\nb\nc\nb\n", r"names 'b' more than once \(1 ids in all\)"),
-        (b"id,x\nb,\n,\n", "row 2 has no id"),
+        (b"id,x\nb,\n,y\n", "line 3 has no id"),
     ],
 )
 def test_a_csv_that_is_refused(tmp_path: Path, text: bytes, message: str) -> None:

@@ -31,9 +31,8 @@ def test_it_is_about_what_is_written(
         output = file_format.Output(file)
         with file_format.table(format, names, output) as table:
             table.write([f"{n:022x}.jpg" for n in range(1000)], values)
-    each, seconds = size_estimate.sample(format, names)
+    each, _ = size_estimate.sample(format, names)
     assert each * 1000 == pytest.approx(output.length, rel=0.15)
-    assert seconds > 0
 
 
 def test_little_is_not_worth_a_word(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.dataset.manifest import ImageContract
+from tests.support.photos import HEIGHT, WIDTH, photo
 from trainer.recipe import RECIPES, Augmentation
 
 ARTICLE, FINETUNE = RECIPES["article"], RECIPES["finetune"]
@@ -100,3 +101,22 @@ def test_images_do_not_know_of_each_other(features, tf, dtype: str) -> None:
     together = kept(features, tf, values, dtype)
     alone = np.concatenate([kept(features, tf, one[None], dtype) for one in values])
     np.testing.assert_array_equal(together, alone)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "uint8"])
+def test_a_smaller_dtype_keeps_the_direction(features, tf, dtype: str) -> None:
+    """Of every image, out of VGG16."""
+    from trainer import model
+
+    tf.keras.utils.set_random_seed(1)
+    network = model.build(
+        height=HEIGHT, width=WIDTH, classes=3, weights="none", recipe=ARTICLE
+    )
+    pixels = np.stack([photo(n % 3, n, HEIGHT, WIDTH) for n in range(6)])
+    values = model.prefix(network, "block4_pool")(pixels).numpy()
+    ours, theirs = (
+        one.reshape(len(pixels), -1).astype(np.float64)
+        for one in (kept(features, tf, values, dtype), values)
+    )
+    lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+    assert ((ours * theirs).sum(axis=1) / lengths).min() >= 0.999

@@ -68,6 +68,28 @@ def test_it_is_reused(stores, dataset, filled: Path, capsys) -> None:
     assert len(store.columns) == TRAIN
 
 
+def test_an_untouched_one_is_not_read_again(
+    stores, dataset, filled: Path, monkeypatch, capsys
+) -> None:
+    """265 GB took 35 minutes at every start; a copy is read once."""
+    from trainer.cache import on_disk
+
+    read, real = [], on_disk._checksums
+
+    def noting(path: Path, *arguments: object) -> list[int]:
+        read.append(path.name)
+        return real(path, *arguments)
+
+    monkeypatch.setattr(on_disk, "_checksums", noting)
+    stores.on_disk(dataset, "train", filled)
+    assert read == []
+    os.utime(filled / "pixels.npy", ns=(1, 1))
+    for _ in range(2):
+        stores.on_disk(dataset, "train", filled)
+    assert sorted(read) == ["labels.npy", "pixels.npy"]
+    assert capsys.readouterr().out.count("is complete") == 3
+
+
 @pytest.mark.parametrize("name", ["dataset", "split", "tensorflow", "version"])
 def test_a_stale_one_is_made_anew(
     stores, dataset, filled: Path, capsys, name: str

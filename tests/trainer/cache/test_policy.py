@@ -92,6 +92,46 @@ def test_features_where_they_fit(
     assert (choice.key()["features"] is not None) == (kind == "features")
 
 
+def test_under_a_seed_memory_does_not_choose_the_order(million, monkeypatch) -> None:
+    """What does not fit is refused; what changes no number is taken all the same."""
+    monkeypatch.setattr(resources, "free_memory", lambda: 10 * GB)
+    with pytest.raises(UsageError, match=r"--cache=decoded, .* or --cache=none"):
+        policy.choose("auto", million, seeded=True)
+    assert policy.choose("none", million, seeded=True).kind == "none"
+    for order, kind in (("window", "none"), ("permutation", "decoded")):
+        earlier = {"order": order, "features": None}
+        found = policy.choose("auto", million, earlier=earlier, seeded=True)
+        assert (found.kind, found.order) == (kind, order)
+    monkeypatch.setattr(resources, "free_memory", lambda: 20 * GB)
+    assert policy.choose("auto", million, seeded=True).kind == "encoded"
+
+
+@pytest.mark.parametrize("free", [10, 500])
+def test_under_a_seed_memory_does_not_choose_rounding(
+    million, of_million, monkeypatch, free: int
+) -> None:
+    monkeypatch.setattr(resources, "free_memory", lambda: free * GB)
+    room = {"disk": free * GB, "seeded": True}
+    for dtype in ("float16", "uint8"):
+        with pytest.raises(UsageError, match=f"--feature_dtype={dtype} are rounded"):
+            policy.choose("auto", million, features=of_million(dtype), **room)
+        chosen = policy.choose("features", million, features=of_million(dtype), **room)
+        assert chosen.kind == "features"
+
+
+def test_pixels_of_a_later_phase_need_room_at_the_start(
+    million, of_million, monkeypatch
+) -> None:
+    monkeypatch.setattr(resources, "free_memory", lambda: 10 * GB)
+    kept = of_million(trainable="all", head_epochs=2, head_learning_rate=1e-3)
+    first = policy.choose("features", million, features=kept)
+    later = policy.after_features(first, million)
+    assert (later.kind, later.on_disk) == ("decoded", True)
+    policy.refuse_short_disk(later, million, 109 * GB)
+    with pytest.raises(RunError, match="take 108 GB, and 90 GB will be free"):
+        policy.refuse_short_disk(later, million, 90 * GB)
+
+
 def test_a_single_epoch_is_not_worth_features(million, of_million, monkeypatch) -> None:
     monkeypatch.setattr(resources, "free_memory", lambda: 500 * GB)
     for epochs, kind in ((1, "decoded"), (2, "features")):

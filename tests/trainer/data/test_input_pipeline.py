@@ -181,7 +181,6 @@ def one_split(tmp_path: Path, examples: int, shards: int) -> manifest.Dataset:
             contract=ImageContract(height=HEIGHT, width=WIDTH),
             shards=shards,
             workers=1,
-            beam_arguments=["--direct_running_mode=in_memory"],
         )
     )
     return manifest.load(tmp_path / "small")

@@ -34,6 +34,24 @@ def crash() -> float:
     os._exit(3)
 
 
+def astray() -> list[str]:
+    """As if a batch stayed on the first of two devices."""
+    import tensorflow as tf
+
+    from trainer.doctor import replica_test
+    from trainer.training import device_feed
+
+    def on_the_first(parts, strategy):
+        with tf.device(strategy.extended.worker_devices[0]):
+            here = [tf.nest.map_structure(tf.identity, part) for part in parts]
+        return strategy.experimental_distribute_values_from_function(
+            lambda context: here[context.replica_id_in_sync_group]
+        )
+
+    device_feed._on_devices = on_the_first
+    return [one for one in replica_test.placement() if one.startswith("uint8")]
+
+
 def far_apart() -> float:
     return 0.2
 
@@ -50,7 +68,8 @@ def test_this_node_can_train(program: Program, made_dataset: Path) -> None:
             "CUDA",
             "no GPU",
             "a sum over 2 replicas: ",
-            "2 replicas and 1",
+            "all replicas and 1",
+            "batches and weights lie on the devices that use them",
         ),
         *("files may be open", "reading DATASET", "decoding DATASET"),
         *("cache: features, on disk: block4_pool as float32", "the disk of"),
@@ -82,10 +101,36 @@ def test_replicas_that_differ_are_a_finding(doctor) -> None:
     assert "2.0e-01 of their way apart" in found.text
 
 
+def test_a_batch_on_another_device_is_a_finding(doctor) -> None:
+    found = doctor.placement(astray)
+    assert found.level == doctor.PROBLEM
+    assert "1 tensors are copied in every step, such as: uint8 of" in found.text
+
+
 def test_hidden_gpus_are_a_problem(doctor) -> None:
-    levels = [finding.level for finding in doctor.gpus(0, GPUS)]
-    assert doctor.PROBLEM in levels
-    assert doctor.PROBLEM not in [finding.level for finding in doctor.gpus(2, GPUS)]
+    from trainer.training.distribution import Gpu
+
+    def levels(seen: int, visible: str | None = None) -> list[str]:
+        gpus = [Gpu(f"GPU:{i}", "H100", (9, 0)) for i in range(seen)]
+        how = {"precision": "mixed_bfloat16", "visible": visible}
+        return [finding.level for finding in doctor.gpus(gpus, GPUS, **how)]
+
+    assert doctor.PROBLEM in levels(0)
+    assert doctor.PROBLEM not in levels(2)
+    # Hidden on purpose, as the doctor itself advises.
+    assert doctor.PROBLEM not in levels(1, "0")
+    assert set(levels(0, "")) == {doctor.OK, doctor.ADVICE}
+
+
+def test_gpus_without_bfloat16_are_a_problem(doctor) -> None:
+    from trainer.training.distribution import Gpu
+
+    old = [Gpu("GPU:0", "Tesla T4", (7, 5))]
+    for precision, problems in (("mixed_bfloat16", 1), ("mixed_float16", 0)):
+        found = doctor.gpus(old, "", precision=precision, visible=None)
+        bad = [one.text for one in found if one.level == doctor.PROBLEM]
+        assert len(bad) == problems
+        assert all("Tesla T4, compute capability 7.5" in text for text in bad)
 
 
 @pytest.mark.parametrize(("free", "level"), [(10**8, "problem"), (10**12, "ok")])

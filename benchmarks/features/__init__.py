@@ -1,1 +1,0 @@
-"""Training from features beside training from pixels."""

@@ -1,1 +1,0 @@
-"""What the benchmarks share: figures, the machine, isolated runs."""

@@ -1,1 +1,0 @@
-"""The input pipeline beside other ways."""

@@ -1,1 +1,0 @@
-"""The shard job beside other ways."""

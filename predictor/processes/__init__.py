@@ -1,1 +1,0 @@
-"""Child processes that answer requests, and memory shared with them."""
