@@ -51,6 +51,12 @@ def test_a_call_that_keeps_the_lock_of_python_is_ended() -> None:
     assert "collective_that_hangs" in result.stderr
 
 
+def test_a_hang_is_seen_where_stderr_is_no_file() -> None:
+    """As in a notebook; what the timer prints goes to the process's own stderr."""
+    result = run(f"import io, sys; sys.stderr = io.StringIO(); {KEEPS_THE_LOCK}")
+    assert (result.returncode, result.stdout) == (1, "went on\n")
+
+
 def test_work_is_left_alone() -> None:
     result = run("pass")
     assert (result.returncode, result.stderr) == (0, "")
