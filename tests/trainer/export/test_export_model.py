@@ -180,7 +180,7 @@ def decode(decode_batch):
 def test_what_an_export_holds(tf, made_model) -> None:
     from trainer import model
 
-    folder = made_model() / "export"
+    folder = made_model("crop") / "export"
     assert {path.name for path in folder.iterdir()} == {
         *("classes.txt", "export.json", "model.tflite", "saved_model")
     }
@@ -623,9 +623,9 @@ def test_mixed_precision(tf, made_dataset: Path, tmp_path: Path) -> None:
     from trainer.export import export_model
 
     recipe = replace(RECIPES["finetune"], precision="mixed_bfloat16")
-    folder = make_model(tmp_path / "model", made_dataset, recipe=recipe)
+    folder = make_model(tmp_path / "model", made_dataset, rule="crop", recipe=recipe)
     recipe = replace(recipe, precision="float32")
-    plain = make_model(tmp_path / "plain", made_dataset, recipe=recipe)
+    plain = make_model(tmp_path / "plain", made_dataset, rule="crop", recipe=recipe)
     export_model.run(folder)
     expected = by_keras(plain, OF_SIZE)
     assert np.abs(expected - by_keras(folder, OF_SIZE)).max() > 0.01
