@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks whole programs, stores, Beam's job service, and real engines."""
     for item in items:
         folder = item.path.relative_to(REPOSITORY / "tests").parts[0]
-        servers = {"stores", "cluster"} & {*getattr(item, "fixturenames", ())}
+        servers = {"store_server", "cluster"} & {*getattr(item, "fixturenames", ())}
         if folder == "clusters":
             item.add_marker("clusters")
         elif servers or (
@@ -105,7 +105,7 @@ def dataset(made_dataset: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session", params=["s3", "gs", "az"])
-def stores(
+def store_server(
     request: pytest.FixtureRequest,
 ) -> Iterator[tuple[str, "object_servers.Proxy"]]:
     """An object store: its scheme, and the proxy before it."""
@@ -130,19 +130,19 @@ def stores(
 
 
 @pytest.fixture
-def proxy(stores: tuple[str, "object_servers.Proxy"]) -> "object_servers.Proxy":
+def proxy(store_server: tuple[str, "object_servers.Proxy"]) -> "object_servers.Proxy":
     """What stands before the store, and can make requests fail."""
-    return stores[1]
+    return store_server[1]
 
 
 @pytest.fixture
-def bucket(stores: tuple[str, "object_servers.Proxy"]) -> "ObjectPath":
+def bucket(store_server: tuple[str, "object_servers.Proxy"]) -> "ObjectPath":
     """A bucket of one's own, empty."""
     from pipeline.storage.object_paths import ObjectPath
     from tests.support import object_servers
 
-    scheme, name = stores[0], f"tests{uuid.uuid4().hex[:12]}"
-    object_servers.make_bucket(scheme, name, stores[1].upstream)
+    scheme, name = store_server[0], f"tests{uuid.uuid4().hex[:12]}"
+    object_servers.make_bucket(scheme, name, store_server[1].upstream)
     return ObjectPath(f"{scheme}://{name}")
 
 
