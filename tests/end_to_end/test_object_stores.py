@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -570,7 +571,7 @@ def test_a_split_is_evaluated_by_reading_it_once(
     read = [
         request
         for request in proxy.requests
-        if request.startswith("GET") and "validation-" in request
+        if request.startswith("GET") and "validation-" in unquote(request)
     ]
     assert len(read) == len(shards)
     page = (tmp_path / "evaluation" / "evaluation.html").read_text()

@@ -287,9 +287,12 @@ def test_two_runs_have_two_ids_and_their_children_have_them(tmp_path: Path) -> N
 
 
 JOB = """
+import functools
 import sys
+from pathlib import Path
 from pipeline.storage import atomic
 from pipeline.runners import execution
+from pipeline.runners.remote import in_worker
 from pipeline.beam_job import Job
 
 folder, *arguments = sys.argv[1:]
@@ -299,10 +302,11 @@ def note(name):
     from pipeline.storage import atomic
     Path(folder, name).write_text(atomic.run_id())
 
-work = Job(lambda: ["part"], note, lambda: note("complete"))
 with atomic.new_run():
+    of_run = functools.partial(in_worker, atomic.run_id(), Path(folder), note)
+    job = Job(["part"], of_run, functools.partial(of_run, "complete"))
     options = execution.engine_options("PortableRunner", arguments, 1, {})
-    execution.run_there(work, options).wait_until_finish()
+    execution.run_there(job, options).wait_until_finish()
     print(atomic.run_id())
 """
 
