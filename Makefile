@@ -26,6 +26,7 @@ TESTS_AT_ONCE ?= $(shell awk -v cores="$$(nproc)" '/MemTotal/ {n = int($$2 / 3e6
   print n < 1 ? 1 : n < cores ? n : cores}' /proc/meminfo)
 PYTEST = $(RUN) pytest -n $(TESTS_AT_ONCE) --dist loadfile --timeout 600
 FAKE_GCS ?= v1.56.1
+AZURITE ?= 3.37.0
 ARGS ?=
 BEAM ?=
 
@@ -54,7 +55,7 @@ help:  ## This list
 	@echo '  (trainer, predictor) lists them. BEAM="--option=…" appends options of Beam.'
 
 .PHONY: install
-install: $(INSTALLED)  ## Make .venv, if setup.py or constraints.txt changed (PYTHON=python3 EXTRAS=,gcp,aws)
+install: $(INSTALLED)  ## Make .venv, if setup.py or constraints.txt changed (PYTHON=python3 EXTRAS=,stores,gcp)
 
 $(INSTALLED): setup.py constraints.txt
 	@if command -v uv >/dev/null; then \
@@ -128,11 +129,11 @@ evaluate: install  ## How good MODEL is: numbers, tables, a page (MODEL= DATASET
 
 .PHONY: flink-up
 flink-up: install  ## A Flink cluster on this machine, for ARGS=--runner=flink (FLINK=.flink ARGS=)
-	$(RUN) pipeline.flink_cluster up --folder="$(FLINK)" $(ARGS)
+	$(RUN) tests.support.flink_cluster up --folder="$(FLINK)" $(ARGS)
 
 .PHONY: flink-down
 flink-down: install  ## End what flink-up has started (FLINK=.flink)
-	$(RUN) pipeline.flink_cluster down --folder="$(FLINK)" $(ARGS)
+	$(RUN) tests.support.flink_cluster down --folder="$(FLINK)" $(ARGS)
 
 .PHONY: test
 test: install  ## The tests that take seconds, and the whole job once (TESTS_AT_ONCE= ARGS=)
@@ -147,7 +148,7 @@ test-all: install  ## Every test but those of real engines: kills and fuzzing to
 	$(PYTEST) -m "not clusters" $(ARGS)
 
 .PHONY: test-clusters
-test-clusters: install  ## Real engines, which the tests start and end (ENGINE=flink|prism, or all)
+test-clusters: install  ## Real engines, which the tests start and end (ENGINE=dask|flink|prism, or all)
 	$(RUN) pytest $(if $(ENGINE),tests/clusters/test_$(ENGINE).py,tests/clusters) $(ARGS)
 
 .PHONY: prism
@@ -157,11 +158,14 @@ prism: .prism/prism  ## Build Prism, for --runner=PrismRunner (needs Go)
 	GOBIN="$(CURDIR)/.prism" go install github.com/apache/beam/sdks/v2/go/cmd/prism@v$(BEAM_VERSION)
 	@touch $@
 
-.PHONY: gcs-emulator
-gcs-emulator: install $(BIN)/fake-gcs-server  ## A Google Cloud Storage for the tests, built by Go; without it tests of gs:// are skipped
+.PHONY: store-emulators
+store-emulators: install $(BIN)/fake-gcs-server .azurite/node_modules  ## Servers for tests of az:// (by npm) and of Dataflow's staging (by Go); without them these are skipped
 
 $(BIN)/fake-gcs-server:
 	GOBIN="$(CURDIR)/$(BIN)" go install github.com/fsouza/fake-gcs-server@$(FAKE_GCS)
+
+.azurite/node_modules:
+	npm install --silent --no-fund --no-audit --prefix .azurite azurite@$(AZURITE)
 
 .PHONY: check
 check: install  ## Lint, format and types, without writing

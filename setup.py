@@ -8,6 +8,7 @@ SHARDS = [
     "apache-beam",  # runs the shard job on one machine or on a cluster
     "google-crc32c",  # the checksum of the TFRecord frame, in C
     "numpy",  # pixels
+    "obstore",  # s3://, gs:// and az://; workers of Dataflow install this list alone
     "opencv-python-headless",  # INTER_AREA, the fastest faithful downscaling
     "pillow",  # headers, EXIF and every format but JPEG
     "protobuf",  # tf.train.Example without TensorFlow
@@ -28,15 +29,22 @@ TRAIN = [
 
 GCP = [
     "apache-beam[gcp]",  # Dataflow
-    "google-cloud-storage",  # gs://
+    "google-cloud-storage",  # the bucket of --temp_location is looked at
     "setuptools",  # makes the package that is sent to Dataflow's workers
 ]
 
+DASK = [
+    "dask",  # --runner=dask: Beam's runner makes a graph of it
+    "distributed",  # its scheduler and its workers
+]
+
+STORES = ["botocore"]  # AWS_PROFILE, SSO and roles, which obstore does not know
+
 DEV = [
-    "boto3",  # tests of s3://
+    *DASK,  # tests of --runner=dask
+    *STORES,  # tests of stores
     "flask",  # moto's S3 as a server; `moto[server]` brings 30 packages more
     "flask-cors",  # the same
-    "google-cloud-storage",  # tests of gs://
     "import-linter",  # make check: the arrows between packages and folders
     "moto[s3]",  # an S3 server on this machine
     "mypy",  # make check: types
@@ -60,8 +68,10 @@ setup(
     extras_require={
         "train": TRAIN,
         "gpu": [*TRAIN, "tensorflow[and-cuda]"],  # CUDA, cuDNN and NCCL as wheels
-        "gcp": GCP,
-        "aws": ["boto3"],  # s3://
+        "gcp": [*GCP, *STORES],
+        "stores": STORES,  # s3://
+        "aws": STORES,  # the name that it had; goes with the next release
+        "dask": DASK,
         "dev": DEV,
     },
 )

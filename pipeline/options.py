@@ -29,7 +29,7 @@ class JobOptions(WorkersOption):
         "Rejects an image after so many seconds; 0 waits for ever.", 60, lower_bound=0
     )
     runner: str = option(
-        "Says where the job runs: local, flink, dataflow, or any runner of Beam.",
+        "Says where the job runs: local, dask, flink, dataflow, or any runner of Beam.",
         "local",
     )
     beam_arguments: Sequence[str] = passed_on()
@@ -42,7 +42,7 @@ class PlanOptions(JobOptions):
     images: AnyPath | Sequence[AnyPath] = paths_option(
         "Names the root of the photos, which has train/, validation/ and test/, or a "
         "folder for each class, or tars of these; here, or in a store "
-        "(s3://BUCKET/PREFIX, gs://BUCKET/PREFIX). Several roots are separated by "
+        "(s3://BUCKET/PREFIX, gs://…, az://…). Several roots are separated by "
         "commas, or the flag is repeated."
     )
     dataset: AnyPath | None = path_option(

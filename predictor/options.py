@@ -80,8 +80,8 @@ class PredictOptions(BatchOption, DeviceOptions, ShardCacheOptions, WorkersOptio
         lower_bound=1,
     )
     runner: str = option(
-        "Says where predictions are made: local, flink, dataflow, or any runner of "
-        "Beam, which takes --workers.",
+        "Says where predictions are made: local, dask, flink, dataflow, or any "
+        "runner of Beam, which takes --workers.",
         "local",
     )
     beam_arguments: Sequence[str] = passed_on()

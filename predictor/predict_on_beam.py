@@ -16,7 +16,7 @@ from pipeline.dataset.ledger import Reject
 from pipeline.dataset.shard_cache import cache_at
 from pipeline.runners.progress import JobProgress
 from pipeline.runners.remote import RemoteRunner
-from pipeline.storage import folder_lock
+from pipeline.storage import atomic, folder_lock
 from pipeline.storage.noted_error import raising_noted_error
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WORK, ResumableFolder
@@ -93,7 +93,11 @@ class _Worker:
     """What a worker process keeps from shard to shard."""
 
     def __init__(
-        self, wanted: PredictionRequest, shard_cache: _Cache, devices: _Devices
+        self,
+        _run: str,
+        wanted: PredictionRequest,
+        shard_cache: _Cache,
+        devices: _Devices,
     ) -> None:
         from predictor.forward_pass import ForwardPass
         from trainer import model
@@ -101,7 +105,6 @@ class _Worker:
 
         resources.limit_arenas()
         cache_at(*shard_cache)
-        announce_worker(wanted.folder)
         self.begun = StartedRun(wanted, alone=False)
         virtual_devices, cpu = devices
         strategy = distribution.strategy(virtual_devices=virtual_devices, cpu=cpu)
@@ -109,7 +112,8 @@ class _Worker:
             self.forward = ForwardPass(model.load(wanted.model), strategy)
 
 
-_worker = functools.cache(_Worker)
+# Of the run that goes on: a worker of Dask does the next one, too, with another model.
+_worker = functools.lru_cache(maxsize=1)(_Worker)
 
 
 def _make(
@@ -127,7 +131,8 @@ def _make(
     with _TURN, io_errors.explained(folder / name):
         if ResumableFolder(wanted.folder, manifest=MANIFEST).complete():
             return  # a runner tries a part again after the last step
-        worker = _worker(wanted, shard_cache, devices)
+        announce_worker(folder)
+        worker = _worker(atomic.run_id(), wanted, shard_cache, devices)
         parts, source = worker.begun.parts, worker.begun.source
         position = parts.names.index(name)
         if parts.work.note(name):  # by a worker that was lost afterwards

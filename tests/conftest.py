@@ -1,6 +1,5 @@
 """Shared fixtures: small photos, a small collection, its dataset."""
 
-import contextlib
 import errno
 import os
 import shutil
@@ -105,7 +104,7 @@ def dataset(made_dataset: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made_dataset, tmp_path / "dataset"))
 
 
-@pytest.fixture(scope="session", params=["s3", "gs"])
+@pytest.fixture(scope="session", params=["s3", "gs", "az"])
 def stores(
     request: pytest.FixtureRequest,
 ) -> Iterator[tuple[str, "object_servers.Proxy"]]:
@@ -113,28 +112,21 @@ def stores(
     from pipeline.storage import object_store
     from tests.support import object_servers
 
-    with contextlib.ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
-        proxy = object_servers.Proxy()
-        stack.callback(proxy.close)
-        if request.param == "s3":
-            pytest.importorskip("moto.server")
-            proxy.upstream = stack.enter_context(object_servers.s3_server())
-            environment = object_servers.s3_environment(proxy.port)
-        else:
-            pytest.importorskip("google.cloud.storage")
-            if not (binary := object_servers.gcs_emulator()):
-                pytest.skip("no fake-gcs-server: `make gcs-emulator` builds it")
-            server = object_servers.gs_server(binary, named=proxy.port)
-            proxy.upstream = stack.enter_context(server)
-            environment = object_servers.gs_environment(proxy.port)
+    if request.param == "az" and not object_servers.azurite():
+        pytest.skip("no Azurite: `make store-emulators` installs it")
+    with (
+        object_servers.store(request.param) as proxy,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        environment = object_servers.ENVIRONMENTS[request.param](proxy.port)
         for name, value in environment.items():
             patch.setenv(name, value)
         patch.setattr(object_store, "READ_SECONDS", 1.0)
         patch.setattr(object_store, "_FIRST_WAIT", 0.05)
         patch.setattr(object_store, "_TRIES", 4)
-        object_store.client.cache_clear()
+        object_store.bucket.cache_clear()
         yield request.param, proxy
-        object_store.client.cache_clear()
+        object_store.bucket.cache_clear()
 
 
 @pytest.fixture
@@ -147,16 +139,10 @@ def proxy(stores: tuple[str, "object_servers.Proxy"]) -> "object_servers.Proxy":
 def bucket(stores: tuple[str, "object_servers.Proxy"]) -> "ObjectPath":
     """A bucket of one's own, empty."""
     from pipeline.storage.object_paths import ObjectPath
+    from tests.support import object_servers
 
-    scheme, name = stores[0], f"tests-{uuid.uuid4().hex[:12]}"
-    if scheme == "s3":
-        import boto3
-
-        boto3.client("s3").create_bucket(Bucket=name)
-    else:
-        from google.cloud import storage
-
-        storage.Client().create_bucket(name)
+    scheme, name = stores[0], f"tests{uuid.uuid4().hex[:12]}"
+    object_servers.make_bucket(scheme, name, stores[1].upstream)
     return ObjectPath(f"{scheme}://{name}")
 
 

@@ -43,7 +43,7 @@ def test_cores_are_those_of_the_container() -> None:
     }
     assert asking == {
         REPOSITORY / "pipeline" / "system" / "resources.py",
-        REPOSITORY / "benchmarks" / "harness" / "isolated.py",
+        REPOSITORY / "benchmarks" / "harness.py",
     }
 
 

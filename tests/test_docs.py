@@ -17,13 +17,15 @@ PAGES = [README, *sorted((REPOSITORY / "docs").glob("*.md"))]
 MAKEFILE = (REPOSITORY / "Makefile").read_text()
 
 PROGRAMS = ("pipeline", "trainer", "predictor", "benchmarks", "benchmarks.demo")
-PROGRAMS += ("pipeline.flink_cluster", "pipeline.worker_pool")
+PROGRAMS += ("tests.support.flink_cluster", "pipeline.worker_pool")
 WITHOUT_VERBS = {"pipeline.worker_pool"}  # it takes a port
 OTHER_PROGRAMS = {"apache_beam.runners.portability.local_job_service_main"}
 # Options of other programs that a page names. Options of Beam inside BEAM="…", or
 # behind ` -- `, need not stand here.
 OTHER_FLAGS = {
-    *("template_location",),  # Beam
+    *("template_location", "dask_npartitions", "execution_mode_for_batch"),  # Beam
+    *("host", "port", "nthreads", "nworkers", "scheduler-file"),  # Dask
+    *("ntasks", "cpus-per-task"),  # srun
     *("tag", "build-arg"),  # docker build
     *("logdir",),  # tensorboard
     *("help",),

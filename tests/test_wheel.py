@@ -11,8 +11,7 @@ import pytest
 from tests.support.files import REPOSITORY
 
 PACKAGES = ("pipeline", "trainer", "predictor")
-# Modules that need an extra of their own, and the program that needs it is optional.
-OPTIONAL = {"pipeline.storage.s3", "pipeline.storage.google_storage"}
+OPTIONAL = {"pipeline.runners.dask"}  # needs an extra of its own
 IMPORT_ALL = """
 import importlib, pathlib, sys
 for name in sys.stdin.read().split():

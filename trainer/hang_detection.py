@@ -65,6 +65,8 @@ class HangDetector:
                 faulthandler.dump_traceback(all_threads=True)
                 os._exit(1)
             # Later than this thread would, if it could, looks next.
-            faulthandler.dump_traceback_later(left + 2 * self._look_every, exit=True)
+            # To the descriptor: sys.stderr of a notebook has none.
+            later = left + 2 * self._look_every
+            faulthandler.dump_traceback_later(later, exit=True, file=2)
             if self._ended.wait(min(left, self._look_every)):
                 return

@@ -6,17 +6,19 @@ named, and sends the main module of the launcher, with its flags, to the workers
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.runners.engine import Engine, Options
+from pipeline.storage.object_paths import AnyPath
 from pipeline.system.errors import RunError, UsageError
 
 _SETUP = Path(__file__).parents[2] / "setup.py"
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _SECONDS = 10.0  # until somebody has to answer
 
-DEFAULTS = (
+_DEFAULTS = (
     f"--setup_file={_SETUP}",  # this very code is what the workers run
     "--no_save_main_session",
     "--experiments=disable_logging_submission_environment",  # asks for a pip
@@ -27,7 +29,7 @@ DEFAULTS = (
 )
 
 
-def check(options: Mapping[str, Any]) -> None:
+def _check(options: Options) -> None:
     """Refuses what Dataflow would refuse later, or never answer.
 
     Args:
@@ -51,8 +53,8 @@ def check(options: Mapping[str, Any]) -> None:
         _see_bucket(options)
 
 
-def refuse_local(**folders: Any) -> None:
-    """Refuses folders that only this machine has: `refuse_local(images=[…])`."""
+def _refuse_local(folders: Mapping[str, Sequence[AnyPath]]) -> None:
+    """Refuses folders that only this machine has."""
     local = [
         f"--{name}={folder}"
         for name, several in folders.items()
@@ -114,3 +116,11 @@ def _credentials() -> Any:
             "the JSON key of a service account."
         ) from error
     return credentials
+
+
+DATAFLOW = Engine(
+    defaults=lambda workers: _DEFAULTS,
+    check_options=_check,
+    check_folders=_refuse_local,
+    patience=1200,  # its machines start, and install
+)

@@ -1,7 +1,7 @@
 """Beam's options and runners: runs a job here, or hands it to another runner."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 logging.basicConfig(level=logging.ERROR)  # Beam warns of every extra that is not there
 
@@ -18,21 +18,24 @@ from apache_beam.runners.runner import (  # noqa: E402
 
 from pipeline import beam_job  # noqa: E402
 from pipeline.beam_job import Job  # noqa: E402
-from pipeline.runners import dataflow, preflight  # noqa: E402
+from pipeline.runners.dataflow import DATAFLOW  # noqa: E402
+from pipeline.runners.engine import PORTABLE, PRISM, Engine  # noqa: E402
+from pipeline.runners.flink import FLINK  # noqa: E402
 from pipeline.storage.object_paths import AnyPath  # noqa: E402
 from pipeline.system.errors import UsageError  # noqa: E402
 
 _MODE = "multi_threading"  # of the local runner, whose threads only wait
 _FOR_EVER = 10**8  # seconds
-RUNNERS = {"flink": "FlinkRunner", "dataflow": "DataflowRunner"}
-_DEFAULTS: dict[str, Callable[[int], Sequence[str]]] = {
-    "FlinkRunner": lambda workers: (
-        "--flink_master=localhost:8081",
-        "--environment_type=LOOPBACK",
-        f"--parallelism={workers}",
-    ),
-    "PrismRunner": lambda _: ("--prism_log_level=error",),
-    "DataflowRunner": lambda _: dataflow.DEFAULTS,
+RUNNERS = {
+    "flink": "FlinkRunner",
+    "dataflow": "DataflowRunner",
+    "dask": "apache_beam.runners.dask.dask_runner.DaskRunner",
+}
+_ENGINES = {
+    "FlinkRunner": FLINK,
+    "DataflowRunner": DATAFLOW,
+    "PortableRunner": PORTABLE,
+    "PrismRunner": PRISM,
 }
 
 
@@ -56,6 +59,7 @@ def run_there(job: Job, options: PipelineOptions) -> PipelineResult:
     """
     pipeline = beam.Pipeline(options=options)
     beam_job.build(pipeline, job)
+    _engine(type(pipeline.runner).__name__).prepare(pipeline)
     return pipeline.run()
 
 
@@ -109,30 +113,57 @@ def engine_options(
         UsageError: Beam does not know the runner, or an option, or needs another.
         RunError: the runner is not there.
     """
-    name = RUNNERS.get(runner, runner)
-    try:
-        kind = type(create_runner(name)).__name__
-    except (RuntimeError, ValueError, ImportError) as error:
-        raise UsageError(f"--runner={runner}: {error}") from error
+    chosen, name = engine(runner), RUNNERS.get(runner, runner)
     options = _options(
         arguments,
         f"--runner={name}",
         f"--job_server_timeout={_FOR_EVER}",  # after it Beam would end the job
-        *_DEFAULTS.get(kind, lambda _: ())(workers),
+        *chosen.defaults(workers),
+        handed_on=chosen.server_options,
     )
-    preflight.check_folders(kind, folders)
-    preflight.check(kind, options.get_all_options())
+    chosen.check_folders(folders)
+    chosen.check(options.get_all_options())
     return options
 
 
-def _options(arguments: Sequence[str], *defaults: str) -> PipelineOptions:
+def engine(runner: str) -> Engine:
+    """Returns what is known of a runner.
+
+    Args:
+        runner: one of RUNNERS, or the name of any runner of Beam.
+
+    Raises:
+        UsageError: Beam does not know it, or needs a library that is not installed.
+    """
+    try:
+        kind = type(create_runner(RUNNERS.get(runner, runner))).__name__
+    except (RuntimeError, ValueError, ImportError) as error:
+        raise UsageError(f"--runner={runner}: {error}") from error
+    return _engine(kind)
+
+
+def _engine(kind: str) -> Engine:
+    """Returns what is known of the runner of a class."""
+    if kind == "DaskRunner":
+        from pipeline.runners.dask import DASK  # here: an extra of its own
+
+        return DASK
+    return _ENGINES.get(kind, Engine())
+
+
+def _options(
+    arguments: Sequence[str],
+    *defaults: str,
+    handed_on: frozenset[str] = frozenset(),
+) -> PipelineOptions:
     if any(word.partition("=")[0] == "--runner" for word in arguments):
         raise UsageError("--runner goes before `--`: it is not left to Beam alone")
     options = PipelineOptions(
         ["--default_sdk_harness_log_level=ERROR", *defaults, *arguments]
     )
     known = options.get_all_options()
-    unknown = options.get_all_options(retain_unknown_options=True).keys() - known
+    there = options.get_all_options(retain_unknown_options=True).keys()
+    unknown = there - known - handed_on
     if unknown:
         names = ", ".join(f"--{name}" for name in sorted(unknown))
         raise UsageError(f"Beam {beam.__version__} knows no option {names}")

@@ -20,8 +20,6 @@ from pipeline.storage.object_paths import AnyPath
 from pipeline.system.errors import RunError
 
 _LOOK_SECONDS = 2.0
-_PATIENCE_SECONDS = 60.0  # until a worker begins
-_PATIENCE = {"dataflow": 1200.0}  # its machines start, and install
 
 
 class RemoteRunner:
@@ -85,9 +83,8 @@ class RemoteRunner:
     def _run(self, job: Job, watch: JobProgress, log: Path) -> None:
         from pipeline.runners import execution
 
-        runner = self._runner.lower().removesuffix("runner")
         progress_thread = _ProgressThread(
-            watch, _PATIENCE.get(runner, _PATIENCE_SECONDS)
+            watch, execution.engine(self._runner).patience
         )
         try:
             with progress_thread:

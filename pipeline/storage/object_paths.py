@@ -1,4 +1,4 @@
-"""Paths of objects, `s3://bucket/key` and `gs://bucket/key`, beside those of files.
+"""Paths of objects, `s3://bucket/key`, `gs://…` and `az://…`, beside those of files.
 
 An ObjectPath has the part of pathlib.Path's interface that is used on IMAGES, DATASET
 and PREDICTIONS. A store has keys, not folders: a folder is what keys begin with, it is
@@ -47,14 +47,16 @@ class ObjectPath:
 
     def __init__(self, uri: str, size: int | None = None) -> None:
         self._scheme, _, rest = uri.partition("://")
-        self._bucket, _, key = rest.partition("/")
+        self._bucket_name, _, key = rest.partition("/")
         self._key = key.rstrip("/")
         self._size = size
-        if not self._bucket:
+        if not self._bucket_name:
             raise UsageError(f"{uri} names no bucket: {self._scheme}://BUCKET/PREFIX")
 
     def __str__(self) -> str:
-        return f"{self._scheme}://{'/'.join(filter(None, (self._bucket, self._key)))}"
+        return (
+            f"{self._scheme}://{'/'.join(filter(None, (self._bucket_name, self._key)))}"
+        )
 
     def __repr__(self) -> str:
         return f"ObjectPath({str(self)!r})"
@@ -74,7 +76,7 @@ class ObjectPath:
     @property
     def name(self) -> str:
         """The last part; of a whole bucket, its name."""
-        return self._key.rpartition("/")[2] or self._bucket
+        return self._key.rpartition("/")[2] or self._bucket_name
 
     @property
     def stem(self) -> str:
@@ -90,7 +92,7 @@ class ObjectPath:
     def parent(self) -> "ObjectPath":
         """The folder; a whole bucket is its own."""
         return ObjectPath(
-            f"{self._scheme}://{self._bucket}/{self._key.rpartition('/')[0]}"
+            f"{self._scheme}://{self._bucket_name}/{self._key.rpartition('/')[0]}"
         )
 
     @property
@@ -128,7 +130,7 @@ class ObjectPath:
         Raises:
             StoreError: there is no such bucket.
         """
-        found = self._page(limit=1).entries
+        found = next(self._bucket.walk(self._key), None)
         return bool(found) or not self._key
 
     def stat(self) -> Status:
@@ -139,20 +141,16 @@ class ObjectPath:
         """
         if self._size == _FOLDER or not self._key:
             raise FileNotFoundError(2, "No such object", str(self))
-        size = self._insist("look at", "size") if self._size is None else self._size
+        size = self._bucket.size(self._key) if self._size is None else self._size
         return Status(size)
 
     def iterdir(self) -> Iterator["ObjectPath"]:
         """Yields what is in a folder, in order; a request for every thousand."""
-        for entry in self._entries(delimiter="/"):
-            if entry.key != self._prefix:
-                yield self._at(entry)
+        yield from map(self._at, self._bucket.level(self._key))
 
     def walk_files(self) -> Iterator["ObjectPath"]:
         """Yields every object below a folder, in order of the keys."""
-        for entry in self._entries():
-            if not entry.key.endswith("/"):  # what a console makes of a folder
-                yield self._at(entry)
+        yield from map(self._at, self._bucket.walk(self._key))
 
     def glob(self, pattern: str) -> Iterator["ObjectPath"]:
         """Yields what is in a folder and has a name like `pattern`, without a `/`."""
@@ -175,8 +173,7 @@ class ObjectPath:
         """A part of an object; less where it ends before."""
         if length == 0:
             return b""
-        content: bytes = self._insist("read", "read", start, length)
-        return content
+        return self._bucket.read(self._key, start, length)
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """All of an object, as text."""
@@ -221,7 +218,7 @@ class ObjectPath:
         Raises:
             StoreError: the store failed, or has another size than the file.
         """
-        size, found = path.stat().st_size, self._insist("write", "upload", path=path)
+        size, found = path.stat().st_size, self._bucket.upload(path, self._key)
         if found != size:
             raise object_store.StoreError(
                 f"{self} has {found} bytes after {size} were written. Does something "
@@ -234,48 +231,15 @@ class ObjectPath:
 
     def delete(self, paths: Iterable["ObjectPath"]) -> None:
         """Deletes objects of this bucket."""
-        keys = [path._key for path in paths]
-        client = object_store.client(self._scheme)
-        object_store.insist(f"delete {self}", lambda: client.delete(self._bucket, keys))
-
-    def _insist(self, what: str, method: str, *rest: Any, path: Any = None) -> Any:
-        """Asks the store for this object, with as many tries as it takes."""
-        ask = getattr(object_store.client(self._scheme), method)
-        before = () if path is None else (path,)
-        return object_store.insist(
-            f"{what} {self}", lambda: ask(*before, self._bucket, self._key, *rest)
-        )
+        self._bucket.delete([path._key for path in paths])
 
     @property
-    def _prefix(self) -> str:
-        """What the keys in this folder begin with."""
-        return f"{self._key}/" if self._key else ""
-
-    def _page(
-        self, *, delimiter: str = "", limit: int | None = None, token: str = ""
-    ) -> object_store.Page:
-        client = object_store.client(self._scheme)
-        return object_store.insist(
-            f"list {self}",
-            lambda: client.page(
-                self._bucket,
-                self._prefix,
-                delimiter=delimiter,
-                limit=limit or object_store.PAGE,
-                token=token,
-            ),
-        )
-
-    def _entries(self, *, delimiter: str = "") -> Iterator[object_store.Entry]:
-        more, token = True, ""
-        while more:
-            page = self._page(delimiter=delimiter, token=token)
-            yield from page.entries
-            more, token = bool(page.token), page.token
+    def _bucket(self) -> object_store.Bucket:
+        return object_store.bucket(self._scheme, self._bucket_name)
 
     def _at(self, entry: object_store.Entry) -> "ObjectPath":
         size = _FOLDER if entry.size is None else entry.size
-        return ObjectPath(f"{self._scheme}://{self._bucket}/{entry.key}", size)
+        return ObjectPath(f"{self._scheme}://{self._bucket_name}/{entry.key}", size)
 
 
 AnyPath = Path | ObjectPath

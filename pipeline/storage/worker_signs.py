@@ -14,9 +14,16 @@ from pipeline.storage.resumable_folder import WORK
 _WORKERS = "workers"
 
 
-@functools.cache
 def announce_worker(folder: AnyPath) -> None:
-    """Announces this worker, once per process, so that the launcher knows of it."""
+    """Announces this worker, once in a run, so that the launcher knows of it.
+
+    Workers of Dask live on, and do the next run, too.
+    """
+    _announce(folder, atomic.run_id())
+
+
+@functools.lru_cache(maxsize=16)
+def _announce(folder: AnyPath, _run: str) -> None:
     work = folder / WORK
     (work / _WORKERS).mkdir(exist_ok=True)
     name = f"{platform.node()}-{os.getpid()}"

@@ -19,15 +19,16 @@ import pytest
 
 from pipeline import preprocess
 from pipeline.dataset.manifest import ImageContract
-from pipeline.flink_cluster import __main__ as flink
-from pipeline.flink_cluster import distribution
-from pipeline.flink_cluster.__main__ import Cluster
-from pipeline.flink_cluster.background import BackgroundProcess
 from pipeline.options import ShardsOptions
-from pipeline.runners import flink_rest, preflight
+from pipeline.runners import flink as flink_engine
+from pipeline.runners import flink_rest
 from pipeline.shards import finalize
 from pipeline.system.errors import RunError
 from tests.support.files import REPOSITORY
+from tests.support.flink_cluster import __main__ as flink
+from tests.support.flink_cluster import distribution
+from tests.support.flink_cluster.__main__ import Cluster
+from tests.support.flink_cluster.background import BackgroundProcess
 from tests.support.photos import write_images
 
 FLINK = Path(os.environ.get("FLINK", REPOSITORY / ".flink"))
@@ -75,7 +76,9 @@ def running(cluster: Cluster) -> Cluster:
 @functools.cache
 def job_server() -> Path:
     if own := os.environ.get("FLINK_JOB_SERVER"):
-        return distribution.own_job_server(Path(own))
+        return flink_engine.own_job_server(
+            Path(own), flink=distribution.short(distribution.FLINK)
+        )
     try:
         return distribution.job_server(FLINK)
     except RunError as error:
@@ -120,15 +123,13 @@ def test_what_a_job_needs_there(running: Cluster) -> None:
         "environment_type": "EXTERNAL",
         "environment_config": f"localhost:{running.pool_port}",
     }
-    preflight.check("FlinkRunner", options)
-    preflight.check(
-        "FlinkRunner", options | {"flink_master": f"http://{running.master}"}
-    )
+    flink_engine.FLINK.check(options)
+    flink_engine.FLINK.check(options | {"flink_master": f"http://{running.master}"})
     with pytest.raises(RunError, match="has 4 task slots, and the job wants 5"):
-        preflight.check("FlinkRunner", options | {"parallelism": 5})
+        flink_engine.FLINK.check(options | {"parallelism": 5})
     closed = f"localhost:{free_port()}"
     with pytest.raises(RunError, match=f"at --environment_config={closed}: .*refused"):
-        preflight.check("FlinkRunner", options | {"environment_config": closed})
+        flink_engine.FLINK.check(options | {"environment_config": closed})
 
 
 def test_up_twice_starts_nothing(running: Cluster, capsys) -> None:

@@ -1,6 +1,5 @@
 """`make shards ARGS=--append` and `make retry`, killed: the bytes do not change."""
 
-import os
 import random
 import shutil
 import signal
@@ -19,7 +18,7 @@ from pipeline.dataset.manifest import ImageContract
 from pipeline.options import RetryOptions, ShardsOptions
 from pipeline.system.errors import RunError
 from tests.support.files import REPOSITORY, tree
-from tests.support.kill_steps import kill_before_step
+from tests.support.kill_steps import run_until
 from tests.support.photos import HEIGHT, WIDTH, jpeg, photo
 
 pytestmark = pytest.mark.slow
@@ -48,12 +47,13 @@ def retry(images: Path, folder: Path) -> None:
 
 
 def append_words(images: Path, folder: Path) -> list[str]:
-    size = [f"--height={HEIGHT}", f"--width={WIDTH}", "--shards=2", "--append"]
-    return ["shards", f"--images={images}", f"--dataset={folder}", *size]
+    size = [f"--height={HEIGHT}", f"--width={WIDTH}", "--shards=2", "--workers=1"]
+    folders = [f"--images={images}", f"--dataset={folder}"]
+    return ["shards", *folders, *size, "--max_reject_fraction=0.5", "--append"]
 
 
 def retry_words(images: Path, folder: Path) -> list[str]:
-    return ["retry", f"--images={images}", f"--dataset={folder}"]
+    return ["retry", f"--images={images}", f"--dataset={folder}", "--workers=1"]
 
 
 class Verb(NamedTuple):
@@ -126,14 +126,7 @@ def test_every_step_on_disk(case: Case, tmp_path: Path) -> None:
     step, done = 0, False
     while not done:
         folder = Path(shutil.copytree(case.base, tmp_path / f"step {step}"))
-        child = os.fork()
-        if child == 0:
-            kill_before_step(step)
-            case.verb.run(case.images, folder)
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        assert status in (0, signal.SIGKILL)
-        done = status == 0
+        done = run_until(step, "pipeline", case.verb.words(case.images, folder))
         read_or_told(folder)
         if not done:
             case.verb.run(case.images, folder)
@@ -154,8 +147,6 @@ def test_random_moments(case: Case, tmp_path: Path) -> None:
             [
                 *(sys.executable, "-m", "pipeline"),
                 *case.verb.words(case.images, folder),
-                "--workers=1",
-                *(["--max_reject_fraction=0.5"] if case.verb.run is append else []),
             ],
             cwd=REPOSITORY,
             stdout=subprocess.DEVNULL,

@@ -20,7 +20,7 @@ SHARDS = """
 RECIPE = """
     recipe epochs batch_size head_epochs head_learning_rate learning_rate warmup_epochs
     label_smoothing class_weights trainable precision augmentation jit
-    steps_per_execution accumulate
+    steps_per_execution accumulate tf32
 """
 TRAIN = """
     dataset model weights seed cache cache_dir feature_dtype virtual_devices cpu

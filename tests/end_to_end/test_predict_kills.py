@@ -194,9 +194,9 @@ def test_random_moments(
 DEFECT = f"""
 import os, sys
 
-if "spawn_main" in " ".join(sys.orig_argv) and "KILL_WRITER_BEFORE" in os.environ:
+if "child_process" in " ".join(sys.orig_argv) and "KILL_WRITER_BEFORE" in os.environ:
     sys.path.insert(0, {str(REPOSITORY)!r})
-    from steps import kill_before_step
+    from tests.support.kill_steps import kill_before_step
 
     kill_before_step(int(os.environ["KILL_WRITER_BEFORE"]))
 """
@@ -208,7 +208,7 @@ def test_every_step_on_disk(
 ) -> None:
     """Killed before its nth call of the file system, for every n; then run again.
 
-    `sitecustomize` reaches the writers; see test_crew.
+    `sitecustomize` reaches the writers.
     """
     (tmp_path / "defect").mkdir()
     (tmp_path / "defect" / "sitecustomize.py").write_text(DEFECT)

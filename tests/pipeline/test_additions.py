@@ -2,9 +2,7 @@
 
 import csv
 import json
-import os
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from pipeline.storage import folder_lock, side_files
 from pipeline.system import command_line
 from pipeline.system.errors import RunError
 from tests.support.files import tree
-from tests.support.kill_steps import kill_before_step
+from tests.support.kill_steps import run_until
 from tests.support.photos import HEIGHT, WIDTH, jpeg, photo
 
 FINISHED = Path(__file__).parents[1] / "testdata/release-0.1/finished/dataset"
@@ -555,12 +553,9 @@ def test_killed_in_the_middle(root: Path, base: Path, tmp_path: Path) -> None:
     grow(root)
     undisturbed = Path(shutil.copytree(base, tmp_path / "undisturbed"))
     append(root, undisturbed)
-    child = os.fork()
-    if child == 0:
-        kill_before_step(35)
-        append(root, base)
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    words = [f"--images={root}", f"--dataset={base}", "--append", "--shards=2"]
+    words += [f"--height={HEIGHT}", f"--width={WIDTH}", "--max_reject_fraction=0.2"]
+    assert not run_until(35, "pipeline", ["shards", *words])
     assert (base / "_work/run.json").is_file()
     append(root, base)
     assert tree(base) == tree(undisturbed)

@@ -335,7 +335,7 @@ def test_a_sample_that_is_not_there(run, made_dataset: Path, tmp_path: Path) -> 
 
 SPAWNED_WITHOUT_DECODER = """
 import sys
-if "spawn_main" in " ".join(sys.orig_argv):
+if "child_process" in " ".join(sys.orig_argv):
     sys.modules["simplejpeg"] = None
 """
 
@@ -352,7 +352,7 @@ def test_decode_processes_that_cannot_live(
     broken = {**os.environ, "PYTHONPATH": str(tmp_path / "broken")}
     result = program("predictor", *words, env=broken)
     assert result.returncode == 1
-    assert "error: processes that decode photos were lost 3 times" in result.stderr
+    assert "error: processes that decode images were lost 3 times" in result.stderr
     assert "simplejpeg" in result.stderr  # by the processes themselves
     assert set(tree(folder)) == {"_work/run.json"}
     result = program("predictor", *words, "--max_reject_fraction=0.2")

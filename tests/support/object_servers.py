@@ -1,13 +1,18 @@
 """Object stores on this machine, and what can happen on the way to one.
 
-Real servers in processes of their own: moto's for S3, fake-gcs-server for Google Cloud
-Storage (`make gcs-emulator` builds it). A proxy before them makes requests fail.
+Real servers in processes of their own. Moto's speaks S3, and Google Cloud Storage's XML
+API, which is S3's protocol with another header; fake-gcs-server has half of that API
+(its PUT of an object answers "invalid uploadType"), so Beam's staging alone is tested
+with it. Azurite is Microsoft's own emulator. `make store-emulators` installs both. A
+proxy before a server makes requests fail.
 """
 
+import base64
 import contextlib
+import email.utils
+import hmac
 import http.client
 import os
-import re
 import shutil
 import socket
 import struct
@@ -15,7 +20,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,20 +30,29 @@ from pipeline.storage.object_paths import ObjectPath
 from tests.support.files import REPOSITORY
 
 FOR_EVER = 1 << 30
-_GCS = "fake-gcs-server"
-# Google's client asks for this when it likes, in a thread of its own, to trace.
-_OF_BUCKET = re.compile(r"/storage/v1/b/[^/?]+\?projection=noAcl")
+_ACCOUNT = "devstoreaccount1"  # Azurite's own, published
+_ACCOUNT_KEY = (
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGM"
+    "Gw=="
+)
 _START_SECONDS = 60
+_STATUS = {"error": 503, "refused": 403, "moved": 301}
 
 
 def gcs_emulator() -> str | None:
-    """The emulator's binary, where there is one."""
-    built = REPOSITORY / ".venv" / "bin" / _GCS
-    return str(built) if built.is_file() else shutil.which(_GCS)
+    """The program of fake-gcs-server, where there is one."""
+    built = REPOSITORY / ".venv" / "bin" / "fake-gcs-server"
+    return str(built) if built.is_file() else shutil.which("fake-gcs-server")
+
+
+def azurite() -> str | None:
+    """Azurite's program, where there is one."""
+    installed = REPOSITORY / ".azurite" / "node_modules" / ".bin" / "azurite-blob"
+    return str(installed) if installed.is_file() else shutil.which("azurite-blob")
 
 
 def s3_environment(port: int) -> dict[str, str]:
-    """For boto3, here and in programs that are started."""
+    """For S3, here and in programs that are started."""
     return {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         "AWS_ACCESS_KEY_ID": "tests",
@@ -49,33 +62,90 @@ def s3_environment(port: int) -> dict[str, str]:
 
 
 def gs_environment(port: int) -> dict[str, str]:
-    """For Google's client."""
+    """For Google Cloud Storage."""
     return {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}"}
 
 
-@contextlib.contextmanager
-def s3_server() -> Iterator[int]:
-    """Moto's S3; yields its port."""
-    port = _free_port()
-    words = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with _running(words, f"http://127.0.0.1:{port}/moto-api/"):
-        yield port
+def az_environment(port: int) -> dict[str, str]:
+    """For Azure, with the account that Azurite has."""
+    return {
+        "AZURE_STORAGE_ENDPOINT": f"http://127.0.0.1:{port}/{_ACCOUNT}",
+        "AZURE_STORAGE_ACCOUNT_NAME": _ACCOUNT,
+        "AZURE_STORAGE_ACCOUNT_KEY": _ACCOUNT_KEY,
+    }
+
+
+ENVIRONMENTS = {"s3": s3_environment, "gs": gs_environment, "az": az_environment}
 
 
 @contextlib.contextmanager
-def gs_server(binary: str, *, named: int | None = None) -> Iterator[int]:
-    """A Google Cloud Storage; yields its port.
+def store(scheme: str) -> Iterator["Proxy"]:
+    """A server of a store, behind a proxy."""
+    proxy, port = Proxy(), _free_port()
+    try:
+        if scheme == "az":
+            words = [azurite() or "", "--inMemoryPersistence", "--silent"]
+            words += ["--skipApiVersionCheck", "--disableTelemetry"]
+            words += ["--blobHost", "127.0.0.1", "--blobPort", str(port)]
+        else:
+            words = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1"]
+            words += ["-p", str(port)]
+        with _running(words, port):
+            proxy.upstream = port
+            yield proxy
+    finally:
+        proxy.close()
 
-    Args:
-        binary: of the emulator.
-        named: the port that it tells its clients to go on at: that of the proxy.
-    """
+
+@contextlib.contextmanager
+def gs_server(binary: str) -> Iterator[int]:
+    """fake-gcs-server, which speaks the JSON API; yields its port."""
     port = _free_port()
     words = [binary, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port)]
     words += ["-backend", "memory", "-log-level", "error"]
-    words += ["-external-url", f"http://127.0.0.1:{named or port}"]
-    with _running(words, f"http://127.0.0.1:{port}/_internal/healthcheck"):
+    words += ["-external-url", f"http://127.0.0.1:{port}"]
+    with _running(words, port):
         yield port
+
+
+def make_bucket(scheme: str, name: str, port: int) -> None:
+    """Makes a bucket, or a container of Azure; the server answers at a port."""
+    if scheme == "az":
+        request(port, "PUT", f"/{_ACCOUNT}/{name}?restype=container")
+    else:
+        request(port, "PUT", f"/{name}")
+
+
+def put_raw(uri: str, port: int) -> None:
+    """Makes an empty object whose key our own client cannot name."""
+    scheme, _, rest = uri.partition("://")
+    request(port, "PUT", f"/{_ACCOUNT}/{rest}" if scheme == "az" else f"/{rest}")
+
+
+def request(port: int, method: str, target: str, body: bytes = b"") -> None:
+    """Asks a server, as its own tools would; Azurite's with the key of its account."""
+    headers = {"Content-Length": str(len(body))}
+    if target.startswith(f"/{_ACCOUNT}/"):
+        place, _, query = target.partition("?")
+        headers |= {
+            "x-ms-date": email.utils.formatdate(usegmt=True),
+            "x-ms-version": "2023-11-03",
+        } | ({} if query else {"x-ms-blob-type": "BlockBlob"})
+        named = [f"{key}:{value}" for key, value in sorted(headers.items())[1:]]
+        length = str(len(body)) if body else ""
+        lines = [method, "", "", length, *[""] * 8, *named, f"/{_ACCOUNT}{place}"]
+        text = "\n".join(
+            [*lines, *(one.replace("=", ":") for one in query.split("&") if one)]
+        )
+        key = base64.b64decode(_ACCOUNT_KEY)
+        sign = base64.b64encode(hmac.digest(key, text.encode(), "sha256")).decode()
+        headers["Authorization"] = f"SharedKey {_ACCOUNT}:{sign}"
+    server = http.client.HTTPConnection("127.0.0.1", port)
+    server.request(method, target, body, headers)
+    answer = server.getresponse()
+    said = answer.read()
+    assert answer.status < 300, said
+    server.close()
 
 
 @dataclass
@@ -83,8 +153,10 @@ class Fault:
     """What happens to requests.
 
     Attributes:
-        what: `reset` before an answer; `error`, a 503; `slow`, no answer; `cut_up`,
-            half of what is uploaded arrives; `cut_down`, half of an answer does.
+        what: `reset` before an answer; `error`, a 503; `refused`, a 403; `moved`, a 301
+            as of a bucket of another region; `slow`, no answer; `late`, the right one
+            after 2 s; `cut_up`, half of what is uploaded arrives; `cut_down`, half of
+            an answer does.
         times: how often.
         method: of the requests, or any.
         seen: how often it has happened.
@@ -102,12 +174,15 @@ class Proxy:
     Attributes:
         port: where it listens.
         requests: "METHOD path" of all that came.
+        headers: of the newest one.
+        page: keys that S3's listing tells by one request, if not as many as it likes.
     """
 
     def __init__(self) -> None:
         self.fault: Fault | None = None
         self.requests: list[str] = []
-        self.upstream = 0
+        self.headers: dict[str, str] = {}
+        self.upstream = self.page = 0
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
@@ -129,8 +204,6 @@ class Proxy:
 
     def fate(self, method: str, path: str) -> str:
         """What is to happen to a request; "" for nothing."""
-        if _OF_BUCKET.match(path):
-            return ""
         with self._lock:
             self.requests.append(f"{method} {path}")
             fault = self.fault
@@ -156,17 +229,21 @@ class _Handler(BaseHTTPRequestHandler):
 
     def hand_on(self, proxy: Proxy) -> None:
         fate = proxy.fate(self.command, self.path)
+        proxy.headers = {name.lower(): value for name, value in self.headers.items()}
         length = int(self.headers.get("Content-Length", 0))
         if fate == "reset":
             self._reset(self.connection)
         elif fate == "slow":
             time.sleep(2)
             self._reset(self.connection)
-        elif fate == "error":
+        elif fate in _STATUS:
             self.rfile.read(length)
-            self.send_response(503)
+            self.send_response(_STATUS[fate])
             self.send_header("Content-Length", "0")
             self.end_headers()
+        elif fate == "late":
+            time.sleep(2)
+            self._answer(proxy, self._body(length), cut=False)
         elif fate == "cut_up":
             self._send_half(proxy, length)
         else:
@@ -202,7 +279,8 @@ class _Handler(BaseHTTPRequestHandler):
             if name.lower() not in ("transfer-encoding", "expect", "content-length")
         }
         headers["Content-Length"] = str(len(body))
-        server.request(self.command, self.path, body, headers)
+        page = f"&max-keys={proxy.page}" if proxy.page and "?" in self.path else ""
+        server.request(self.command, self.path + page, body, headers)
         answer = server.getresponse()
         content = answer.read()
         self.send_response(answer.status)
@@ -234,8 +312,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def _running(words: list[str], url: str) -> Iterator[None]:
-    """A server, from when it answers on."""
+def _running(words: list[str], port: int) -> Iterator[None]:
+    """A server, from when it listens on."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
     process = subprocess.Popen(
         words,
@@ -246,7 +324,7 @@ def _running(words: list[str], url: str) -> Iterator[None]:
     )
     try:
         deadline = time.monotonic() + _START_SECONDS
-        while not _answers(url):
+        while not _listens(port):
             assert process.poll() is None, words
             assert time.monotonic() < deadline, words
             time.sleep(0.1)
@@ -256,12 +334,9 @@ def _running(words: list[str], url: str) -> Iterator[None]:
         process.wait()
 
 
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=1):
-            return True
-    except OSError:
-        return False
+def _listens(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _free_port() -> int:

@@ -1,5 +1,6 @@
 """A small training loop, and what a run leaves."""
 
+import contextlib
 import functools
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 
 from pipeline.system.console import progress
 from tests.support.photos import HEIGHT, WIDTH
+from tests.support.small_network import small_convolutions
 from trainer.recipe import NO_AUGMENTATION, RECIPES
 
 BATCH = 8
@@ -33,9 +35,13 @@ def build(
     weights=None,
     source=None,
     scaling=None,
+    vgg16=False,
     **fields,
 ):
-    """A Loop on so many logical CPUs, from the same weights every time."""
+    """Returns a Loop on so many logical CPUs, from the same weights every time.
+
+    Its network is a small one, unless `vgg16`.
+    """
     import keras
 
     from trainer import model
@@ -46,9 +52,10 @@ def build(
     recipe = replace(PLAIN, **fields)
     keras.utils.set_random_seed(1)
     with strategy.scope():
-        network = model.build(
-            height=HEIGHT, width=WIDTH, classes=6, weights="none", recipe=recipe
-        )
+        with contextlib.nullcontext() if vgg16 else small_convolutions():
+            network = model.build(
+                height=HEIGHT, width=WIDTH, classes=6, weights="none", recipe=recipe
+            )
         model.train_only(network, recipe.trainable)
         # Not RMSprop: its first step is ±3.2 learning rates for any gradient, so that
         # rounding decides where a gradient is all but zero.

@@ -9,7 +9,8 @@ import pytest
 from tests.support.files import REPOSITORY
 
 SCRIPT = """
-import time
+import io, sys, time
+{before}
 from trainer import hang_detection
 with hang_detection.HangDetector(minutes={minutes}):
     for _ in range(10):
@@ -24,9 +25,13 @@ WAITS = "collective_that_hangs(time.sleep)"
 KEEPS_THE_LOCK = "import ctypes; collective_that_hangs(ctypes.PyDLL(None).sleep)"
 
 
-def run(hangs: str) -> subprocess.CompletedProcess[str]:
+def run(hangs: str, before: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", SCRIPT.format(minutes=0.5 / 60, hangs=hangs)],
+        [
+            sys.executable,
+            "-c",
+            SCRIPT.format(minutes=0.5 / 60, hangs=hangs, before=before),
+        ],
         capture_output=True,
         text=True,
         cwd=REPOSITORY,
@@ -49,6 +54,12 @@ def test_a_call_that_keeps_the_lock_of_python_is_ended() -> None:
     assert result.returncode == 1
     assert result.stdout == "went on\n"
     assert "collective_that_hangs" in result.stderr
+
+
+def test_a_hang_is_seen_where_stderr_is_no_file() -> None:
+    """As in a notebook; what the timer prints goes to the process's own stderr."""
+    result = run(KEEPS_THE_LOCK, before="sys.stderr = io.StringIO()")
+    assert (result.returncode, result.stdout) == (1, "went on\n")
 
 
 def test_work_is_left_alone() -> None:

@@ -449,20 +449,6 @@ def test_times_that_cannot_be_are_wrong_usage(
     assert f"it must be {allowed}" in result.stderr
 
 
-def test_a_run_without_enough_memory_reads_no_shard_again(
-    tf, run, made_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from trainer.data import augmentation
-
-    def too_large(*_: object) -> object:
-        return tf.zeros([tf.cast(1 << 50, tf.int64), 1 << 10])[:8, :8]
-
-    monkeypatch.setattr(augmentation, "draws_of_replica", too_large)
-    monkeypatch.setattr(manifest, "find_damage", lambda _: pytest.fail("all is read"))
-    with pytest.raises(RunError, match="a batch of 8 does not fit"):
-        run(made_dataset, tmp_path / "model", epochs=1)
-
-
 def test_a_cosine_run_keeps_its_epochs(run, made_dataset: Path, tmp_path: Path) -> None:
     """With more of them its rate, which has come down to zero, would jump up again."""
     cosine = replace(RECIPE, optimizer="adamw", schedule="cosine", decay=0.0)

@@ -20,6 +20,8 @@ import pytest
 
 from pipeline.shards import plan
 from pipeline.sources.layout import list_images
+from pipeline.storage import object_store
+from pipeline.storage.object_paths import ObjectPath
 from tests.support import object_servers
 from tests.support.files import REPOSITORY
 from tests.support.photos import HEIGHT, WIDTH
@@ -86,6 +88,7 @@ def write_key(path: Path, tokens: str) -> None:
         "type": "service_account",
         "project_id": "some-project",
         "private_key": secret.decode(),
+        "private_key_id": "tests",
         "client_email": "tests@some-project.iam.gserviceaccount.com",
         "token_uri": tokens,
     }
@@ -115,21 +118,30 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Iterator[Cloud]:
-    """A Cloud Storage that holds IMAGES."""
+    """A Cloud Storage that holds IMAGES: one server for Beam, and one for us."""
     if not (binary := object_servers.gcs_emulator()):
-        pytest.skip("no fake-gcs-server: `make gcs-emulator` builds it")
+        pytest.skip("no fake-gcs-server: `make store-emulators` builds it")
     key = tmp_path_factory.mktemp("key") / "key.json"
-    with object_servers.gs_server(binary) as port, token_server() as tokens:
+    with (
+        object_servers.gs_server(binary) as port,
+        object_servers.store("gs") as proxy,
+        token_server() as tokens,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         write_key(key, tokens)
-        environment = os.environ | object_servers.gs_environment(port)
-        environment["GOOGLE_APPLICATION_CREDENTIALS"] = str(key)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("STORAGE_EMULATOR_HOST", environment["STORAGE_EMULATOR_HOST"])
-            bucket = storage.Client.create_anonymous_client().create_bucket(BUCKET)
-        for path in images.rglob("*.*"):
-            blob = bucket.blob(f"images/{path.relative_to(images)}")
-            blob.upload_from_filename(path)
-        yield Cloud(environment, bucket)
+        ours = {
+            **object_servers.gs_environment(port),
+            "GOOGLE_BASE_URL": f"http://127.0.0.1:{proxy.port}",
+            "GOOGLE_APPLICATION_CREDENTIALS": str(key),
+        }
+        for name, value in ours.items():
+            patch.setenv(name, value)
+        bucket = storage.Client.create_anonymous_client().create_bucket(BUCKET)
+        object_servers.make_bucket("gs", BUCKET, proxy.upstream)
+        object_store.bucket.cache_clear()
+        object_servers.put_tree(images, ObjectPath(f"gs://{BUCKET}/images"))
+        yield Cloud(os.environ | ours, bucket)
+        object_store.bucket.cache_clear()
 
 
 def words(dataset: str, *options: str, shards: int = 2) -> list[str]:

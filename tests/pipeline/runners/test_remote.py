@@ -1,6 +1,6 @@
 """Jobs on other runners of Beam, on this machine: servers and workers are real.
 
-`sitecustomize` stands in for a defect of the decoder; see test_crew.
+`sitecustomize` stands in for a defect of the decoder; see tests/support/defects.py.
 """
 
 import json

@@ -15,7 +15,7 @@ from pipeline.sources.listing import Ignored, Listing
 from pipeline.storage.object_paths import AnyPath, ObjectPath
 from pipeline.system.errors import RunError
 from predictor.inputs import photo_listing
-from tests.support.object_servers import Proxy, put_tree
+from tests.support.object_servers import Proxy, put_raw, put_tree
 
 
 def put(root: Path, *names: str) -> None:
@@ -110,13 +110,15 @@ def test_photos_to_predict(bucket: ObjectPath, tmp_path: Path) -> None:
         assert remote.fingerprint() == local.fingerprint()
 
 
-def test_a_key_with_an_empty_part(bucket: ObjectPath, tmp_path: Path) -> None:
+def test_a_key_with_an_empty_part(
+    bucket: ObjectPath, proxy: Proxy, tmp_path: Path
+) -> None:
+    """It cannot be listed, and is named: nothing is left out silently."""
     put(tmp_path, "x")
-    for key in ("a/1.jpg", "a//2.jpg"):
-        (bucket / "photos" / key).upload(tmp_path / "x")
-    found = layout.list_images(bucket / "photos")
-    assert [ref.id for ref in found.refs] == ["a/1.jpg"]
-    assert [(r.id, r.reason) for r in found.rejects] == [("a//2.jpg", "bad_name")]
+    (bucket / "photos" / "a" / "1.jpg").upload(tmp_path / "x")
+    put_raw(f"{bucket}/photos/a//2.jpg", proxy.upstream)
+    with pytest.raises(RunError, match=r'list .*/photos: .*"photos/a//2.jpg".* Rename'):
+        layout.list_images(bucket / "photos")
 
 
 def test_a_key_with_a_zero_byte() -> None:

@@ -50,7 +50,7 @@ def batch(name: str, number: int, rows: int = 4) -> tuple[list[str], np.ndarray]
 
 def processes() -> list[int]:
     """Of the writers; Python's own helper is started before them."""
-    return [pid for pid in children(os.getpid()) if b"spawn_main" in command(pid)]
+    return [pid for pid in children(os.getpid()) if b"child_process" in command(pid)]
 
 
 def command(pid: int) -> bytes:
@@ -208,7 +208,7 @@ def test_writers_end_with_a_run_that_is_killed(folder: Path) -> None:
     parent = subprocess.Popen(words, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
     until_begun(folder, 2)
     below = children(parent.pid)
-    assert len(below) == 3  # and Python's own helper
+    assert len(below) == 2
     parent.kill()
     _, errors = parent.communicate(timeout=60)
     deadline = time.monotonic() + 30

@@ -6,7 +6,6 @@ Flink, is a jar of Maven Central, made for one version of each.
 """
 
 import contextlib
-import importlib.metadata
 import importlib.util
 import os
 import re
@@ -18,11 +17,11 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.runners.flink import BEAM
 from pipeline.storage import atomic
 from pipeline.system.errors import RunError
 
 FLINK = "2.2.1"
-BEAM = importlib.metadata.version("apache-beam")  # without the seconds of its import
 WHEELS = {
     "apache-flink": (  # bin/, conf/; the same in the wheels of every machine
         "apache_flink-2.2.1-cp311-cp311-manylinux_2_5_x86_64.manylinux1_x86_64."
@@ -40,7 +39,6 @@ _TARGET = ("--platform=manylinux2014_x86_64", "--python-version=3.11")
 _COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy"
 _OTHERWISE = "--jar=PATH takes one that you have, --jar=none does without Beam."
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
-_JAR = re.compile(r"beam-runners-flink-(?P<flink>[\d.]+)-job-server-(?P<beam>.+)\.jar")
 
 
 def short(version: str) -> str:
@@ -144,32 +142,6 @@ def job_server(folder: Path) -> Path:
     coordinates = f"org.apache.beam:{artifact}:{BEAM}:jar"
     _fetch_jar(coordinates, folder)
     atomic.write_text(note, f"{atomic.sha256(jar)}\n")
-    return jar
-
-
-def own_job_server(jar: Path, *, flink: str = short(FLINK)) -> Path:
-    """A jar that the user has, held to the versions in its name, if it has any.
-
-    Args:
-        jar: Beam's job server.
-        flink: that it must be made for, such as 2.2.
-
-    Raises:
-        RunError: it is not there, or was made for other versions.
-    """
-    wanted = f"beam-runners-flink-{flink}-job-server-{BEAM}.jar"
-    if not zipfile.is_zipfile(jar):
-        raise RunError(
-            f"{jar} is {'no jar' if jar.exists() else 'not there'}. Beam's job server "
-            f"is the file {wanted} of Maven Central; `make flink-up` fetches it."
-        )
-    made_for = _JAR.fullmatch(jar.name)
-    if made_for and (made_for["flink"], made_for["beam"]) != (flink, BEAM):
-        raise RunError(
-            f"{jar} was made for Flink {made_for['flink']} and Beam "
-            f"{made_for['beam']}; here are Flink {flink} and Beam {BEAM}. Take "
-            f"{wanted}."
-        )
     return jar
 
 

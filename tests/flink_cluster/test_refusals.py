@@ -1,4 +1,4 @@
-"""What `python -m pipeline.flink_cluster` refuses before it starts anything."""
+"""What `python -m tests.support.flink_cluster` refuses before it starts anything."""
 
 import shutil
 import socket
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.flink_cluster import __main__ as flink
+from tests.support.flink_cluster import __main__ as flink
 
 
 @pytest.fixture(autouse=True)

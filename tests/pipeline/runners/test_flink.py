@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from pipeline.runners import preflight
+from pipeline.runners.flink import FLINK
 from pipeline.system.errors import RunError, UsageError
 from tests.support.processes import Program
 
@@ -38,19 +38,17 @@ def test_a_cluster_that_is_not_there(
 
 def test_workers_must_be_somewhere() -> None:
     with pytest.raises(UsageError, match=r"--environment_type=LOOPBACK .*EXTERNAL"):
-        preflight.check("FlinkRunner", OPTIONS | {"environment_type": None})
+        FLINK.check(OPTIONS | {"environment_type": None})
 
 
 def test_a_jar_that_is_not_there() -> None:
     with pytest.raises(RunError, match=r"/nowhere\.jar is not there"):
-        preflight.check(
-            "FlinkRunner", OPTIONS | {"flink_job_server_jar": "/nowhere.jar"}
-        )
+        FLINK.check(OPTIONS | {"flink_job_server_jar": "/nowhere.jar"})
 
 
 @pytest.mark.parametrize("master", ["[auto]", "[local]"])
 def test_a_job_server_that_is_flink_itself(master: str) -> None:
-    preflight.check("FlinkRunner", OPTIONS | {"flink_master": master})
+    FLINK.check(OPTIONS | {"flink_master": master})
 
 
 def test_a_job_service_knows_its_cluster() -> None:
@@ -58,7 +56,7 @@ def test_a_job_service_knows_its_cluster() -> None:
     endpoint = f"127.0.0.1:{service.add_insecure_port('127.0.0.1:0')}"
     service.start()
     try:
-        preflight.check("FlinkRunner", OPTIONS | {"job_endpoint": endpoint})
+        FLINK.check(OPTIONS | {"job_endpoint": endpoint})
     finally:
         service.stop(None)
 
@@ -77,3 +75,18 @@ def test_prism_is_not_downloaded(
     assert "make prism" in result.stderr
     assert not (tmp_path / ".apache_beam").exists()
     assert not made.exists()
+
+
+def test_an_option_of_the_job_server_is_handed_on() -> None:
+    from pipeline.runners import execution
+
+    inside = ("--flink_master=[local]", "--execution_mode_for_batch=BATCH_FORCED")
+    options = execution.engine_options("flink", inside, 1, {})
+    assert (
+        options.get_all_options(retain_unknown_options=True)["execution_mode_for_batch"]
+        == "BATCH_FORCED"
+    )
+    with pytest.raises(UsageError, match="knows no option --execution_mode_for_bitch"):
+        execution.engine_options("flink", ["--execution_mode_for_bitch=1"], 1, {})
+    with pytest.raises(UsageError, match="knows no option --execution_mode_for_batch"):
+        execution.beam_options(inside, workers=1)

@@ -1,6 +1,6 @@
 """A Flink cluster on this machine, for `make shards ARGS=--runner=flink`.
 
-    python -m pipeline.flink_cluster up|down|status
+    python -m tests.support.flink_cluster up|down|status
 
 A job manager and task managers, each a process on loopback, and Beam's worker pool.
 All that is downloaded, written and logged lies in --folder; `up` starts what does not
@@ -19,12 +19,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.flink_cluster import distribution
-from pipeline.flink_cluster.background import BackgroundProcess
 from pipeline.runners import flink_rest
+from pipeline.runners.flink import own_job_server
 from pipeline.storage import folder_lock
 from pipeline.system.console import DONE, FAILED
 from pipeline.system.errors import RunError
+from tests.support.flink_cluster import distribution
+from tests.support.flink_cluster.background import BackgroundProcess
 
 _LOOK_SECONDS = 0.5
 _START_SECONDS = 120  # three JVMs on two busy cores take 26
@@ -220,7 +221,9 @@ def _job_server(jar: str, folder: Path) -> Path | None:
         return None
     if jar == "maven":
         return distribution.job_server(folder)
-    return distribution.own_job_server(Path(jar).expanduser())
+    return own_job_server(
+        Path(jar).expanduser(), flink=distribution.short(distribution.FLINK)
+    )
 
 
 def _refuse_taken(cluster: Cluster, missing: Sequence[BackgroundProcess]) -> None:
@@ -324,7 +327,7 @@ def main(words: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     size = Cluster(Path())
     parser = argparse.ArgumentParser(
-        "python -m pipeline.flink_cluster", description=__doc__
+        "python -m tests.support.flink_cluster", description=__doc__
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("verb", choices=["up", "down", "status"])

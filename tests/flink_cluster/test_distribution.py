@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.flink_cluster import distribution
+from pipeline.runners.flink import own_job_server
 from pipeline.storage import atomic
 from pipeline.system.errors import RunError
 from tests.support.files import REPOSITORY
+from tests.support.flink_cluster import distribution
 
+SHORT = distribution.short(distribution.FLINK)
 JAR = f"beam-runners-flink-2.2-job-server-{distribution.BEAM}.jar"
 
 
@@ -128,21 +130,21 @@ def test_a_job_server_that_changed_since(bin_folder: Path, tmp_path: Path) -> No
 def test_a_job_server_of_other_versions(tmp_path: Path, name: str, found: str) -> None:
     jar = zipped(tmp_path / name, "a")
     with pytest.raises(RunError, match=f"made for {found}.*here are Flink 2.2 and"):
-        distribution.own_job_server(jar)
+        own_job_server(jar, flink=SHORT)
 
 
 def test_a_job_server_of_ones_own(tmp_path: Path) -> None:
     for name in (JAR, "built-by-us.jar"):
         jar = zipped(tmp_path / name, "a")
-        assert distribution.own_job_server(jar) == jar
+        assert own_job_server(jar, flink=SHORT) == jar
     text = tmp_path / "text.jar"
     text.write_text("no jar")
     with pytest.raises(RunError, match=rf"text.jar is no jar\. .* the file {JAR} of"):
-        distribution.own_job_server(text)
+        own_job_server(text, flink=SHORT)
     with pytest.raises(RunError, match=r"missing.jar is not there\."):
-        distribution.own_job_server(tmp_path / "missing.jar")
+        own_job_server(tmp_path / "missing.jar", flink=SHORT)
     with pytest.raises(RunError, match=r"for Flink 2\.2 .*here are Flink 1\.20 and"):
-        distribution.own_job_server(zipped(tmp_path / JAR, "a"), flink="1.20")
+        own_job_server(zipped(tmp_path / JAR, "a"), flink="1.20")
 
 
 def test_the_job_server_is_of_the_pinned_beam() -> None:
