@@ -6,6 +6,7 @@ killed in between can be gone on with, or withdrawn, they are kept:
     _work/base.json         the text of classes.txt, rejects.csv and conflicts.csv
 """
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -332,7 +333,7 @@ def _stored(base: Base) -> Labels:
         for name, split in splits.items():
             for shard in split.shards:
                 for stored in _records(base.folder / shard.file):
-                    found[name][stored.id] = stored.text
+                    found[name][stored.id] = sys.intern(stored.text)
                 bar.update(shard.examples)
     return found
 
@@ -381,8 +382,9 @@ def _refuse_renamed(base: Base, listing: Listing, stored: Labels) -> None:
         for image_id, label in labels.items():
             if label and label not in here:
                 before.setdefault(label, []).append(image_id)
+    added = sorted(here.keys() - set(base.classes))
     for label, ids in before.items():
-        for new in sorted(here.keys() - set(base.classes)):
+        for new in added:
             if all(_names(image_id, label) & here[new] for image_id in ids):
                 raise RunError(
                     f"IMAGES has no class {names.shown(label)} any more, of which "
