@@ -211,7 +211,7 @@ def _refuse_other_version(output: ResumableFolder, format: Format) -> None:
     """The key of another release would differ in more than its version."""
     if not output.manifest.is_file():
         return
-    if atomic.read_json(output.manifest).get("parquet") != format.parquet:
+    if atomic.read_json(output.manifest).get("parquet", False) != format.parquet:
         return  # Parquet has a version of its own: that it differs tells no release
     if different := output.other({"version": format.version}):
         raise RunError(

@@ -113,7 +113,8 @@ def test_predictions_of_another_model_are_refused(
             if name not in ("files", "rows", "ledger")
         }
         (folder / "_work" / "done").mkdir(parents=True)
-        (folder / "_work" / "run.json").write_text(json.dumps(key))
+        begun = {"form": 2, "key": key}
+        (folder / "_work" / "run.json").write_text(json.dumps(begun))
         (folder / "predictions.json").unlink()
     before = {path.name: path.read_bytes() for path in folder.glob("*.csv")}
     other = make_model(tmp_path, made_dataset, seed=2)

@@ -149,7 +149,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         rf"{FIRST}: row 4, id '.*': is in row 1 of {FIRST}, too",
     ),
     "a lost row": (lose_a_row, r"ledger\.predicted is 7; its files have 6 rows"),
-    "NaN": (number("NaN"), "number 1 of it is 'NaN'"),
+    "NaN": (number("NaN"), r"row 1, id .*: nan is no probability"),
     "more than 1": (number("1.5"), r"row 1, id .*: 1\.5 is no probability"),
     "less than 0": (number("-0.5"), r"row 1, id .*: -0\.5 is no probability"),
     "a larger sum": (number("1.0"), r"row 1, id .*: its probabilities sum to .* more"),

@@ -30,6 +30,7 @@ def test_article_is_as_published() -> None:
         "class_weights": 0.0,
         "augmentation": dataclasses.asdict(NO_AUGMENTATION),
         "precision": "float32",
+        "tf32": False,
         "jit": False,
         "steps_per_execution": 1,
         "accumulate": 1,

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +16,18 @@ from pipeline.system import resources
 from pipeline.system.errors import RunError, UsageError
 from tests.support.files import REPOSITORY
 from tests.support.processes import Program
+from tests.support.small_network import small_convolutions
 from trainer.recipe import NO_AUGMENTATION, RECIPES
 
 RECIPE = replace(RECIPES["demo"], epochs=3, batch_size=8)
 TIMED = ("seconds", "images_per_second", "input_wait")  # differ from run to run
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_network(tf) -> Iterator[None]:
+    """Has runs in this process train a small network; programs train VGG16."""
+    with small_convolutions():
+        yield
 
 
 @pytest.fixture
@@ -37,7 +46,9 @@ def run(tf):
 
 
 @pytest.fixture(scope="module")
-def trained(tf, tmp_path_factory: pytest.TempPathFactory, made_dataset: Path) -> Path:
+def trained(
+    small_network, tmp_path_factory: pytest.TempPathFactory, made_dataset: Path
+) -> Path:
     """MODEL of three epochs; not to be changed."""
     from trainer import train
     from trainer.options import TrainOptions
@@ -259,6 +270,7 @@ def test_features_that_are_kept_need_no_room(
     assert capsys.readouterr().out.count("cache: features, on disk") == 2
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("cache", ["auto", "decoded"])
 def test_without_augmentation_a_recipe_may_use_features(
     made_dataset: Path, tmp_path: Path, program: Program, cache: str
@@ -323,6 +335,7 @@ def test_other_features_are_refused(
         run(made_dataset, tmp_path / "model", **{**first, "epochs": 2, **options})
 
 
+@pytest.mark.integration
 def test_features_on_two_replicas(
     made_dataset: Path, tmp_path: Path, program: Program
 ) -> None:
@@ -630,7 +643,9 @@ def test_a_full_disk_leaves_the_old_state(
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))\n"
         f"sys.argv = ['trainer', *{words!r}]\n"
-        "runpy.run_module('trainer', run_name='__main__')\n"
+        "from tests.support.small_network import small_convolutions\n"
+        "with small_convolutions():\n"
+        "    runpy.run_module('trainer', run_name='__main__')\n"
     )
     result = subprocess.run(
         [sys.executable, "-c", limited],

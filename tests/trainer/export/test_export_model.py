@@ -1,5 +1,6 @@
 """MODEL → MODEL/export: the same answers without this project, or a clear refusal."""
 
+import contextlib
 import functools
 import io
 import json
@@ -23,6 +24,7 @@ from pipeline.storage import atomic
 from pipeline.system.errors import RunError
 from tests.support.files import tree
 from tests.support.photos import CLASSES, HEIGHT, WIDTH, jpeg, photo
+from tests.support.small_network import small_convolutions
 from trainer.recipe import RECIPES, Recipe
 
 # ai-edge-litert, its successor, is not installed.
@@ -63,7 +65,7 @@ def make_model(
     rule: str = "stretch",
     recipe: Recipe = RECIPES["demo"],
 ) -> Path:
-    """MODEL of an untrained network."""
+    """MODEL of an untrained network: of the rule `crop` VGG16, else a small one."""
     import keras
 
     from trainer import model
@@ -72,13 +74,14 @@ def make_model(
     dataset = manifest.load(dataset_folder)
     dataset = replace(dataset, image=replace(dataset.image, resize=rule))
     keras.utils.set_random_seed(1)
-    network = model.build(
-        height=HEIGHT,
-        width=WIDTH,
-        classes=len(CLASSES),
-        weights="none",
-        recipe=recipe,
-    )
+    with contextlib.nullcontext() if rule == "crop" else small_convolutions():
+        network = model.build(
+            height=HEIGHT,
+            width=WIDTH,
+            classes=len(CLASSES),
+            weights="none",
+            recipe=recipe,
+        )
     model.save(network, folder, dataset, FACTS)
     return folder
 
@@ -177,7 +180,7 @@ def decode(decode_batch):
 def test_what_an_export_holds(tf, made_model) -> None:
     from trainer import model
 
-    folder = made_model() / "export"
+    folder = made_model("crop") / "export"
     assert {path.name for path in folder.iterdir()} == {
         *("classes.txt", "export.json", "model.tflite", "saved_model")
     }
@@ -620,9 +623,9 @@ def test_mixed_precision(tf, made_dataset: Path, tmp_path: Path) -> None:
     from trainer.export import export_model
 
     recipe = replace(RECIPES["finetune"], precision="mixed_bfloat16")
-    folder = make_model(tmp_path / "model", made_dataset, recipe=recipe)
+    folder = make_model(tmp_path / "model", made_dataset, rule="crop", recipe=recipe)
     recipe = replace(recipe, precision="float32")
-    plain = make_model(tmp_path / "plain", made_dataset, recipe=recipe)
+    plain = make_model(tmp_path / "plain", made_dataset, rule="crop", recipe=recipe)
     export_model.run(folder)
     expected = by_keras(plain, OF_SIZE)
     assert np.abs(expected - by_keras(folder, OF_SIZE)).max() > 0.01
