@@ -49,7 +49,7 @@ $(foreach goal,$(MAKECMDGOALS),$(foreach name,$(needs_$(goal)),$(if $($(name)),,
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
 	  sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | \
-	  while IFS=$$'\t' read -r target text; do printf '  %-12s %s\n' "$$target" "$$text"; done
+	  while IFS=$$'\t' read -r target text; do printf '  %-17s %s\n' "$$target" "$$text"; done
 	@echo
 	@echo '  ARGS="--flag=…" appends flags of the program; `$(RUN) pipeline --help`'
 	@echo '  (trainer, predictor) lists them. BEAM="--option=…" appends options of Beam.'

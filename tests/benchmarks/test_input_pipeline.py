@@ -195,7 +195,7 @@ def test_a_short_benchmark(
             repeats=1,
             seconds=0.05,
             epochs=3,
-            virtual_devices=2,
+            virtual_devices=1,
         )
     )
     value = json.loads((output / "bench.json").read_text())
@@ -210,7 +210,7 @@ def test_a_short_benchmark(
     assert figures[f"{bench.DECODE} / {bench.FLOW_ORIGINALS}"]["at_least"] == 40
     assert set(value["stages"]) == set(bench.STAGES)
     assert value["dataset"]["examples"] == TRAIN
-    assert value["replicas"] == 2
+    assert value["replicas"] == 1
     # It ends with the verdict, which is about what `make train` would take.
     assert text.splitlines()[-3:] == value["verdict"]
     assert value["cache"].startswith("cache: features, on disk: block4_pool")

@@ -163,7 +163,7 @@ def undo(folder: Path, *names: str) -> None:
     entries = value.pop("files")
     del value["rows"], value["ledger"]
     (folder / "_work" / "done").mkdir(parents=True)
-    (folder / "_work" / "run.json").write_text(json.dumps(value))
+    (folder / "_work" / "run.json").write_text(json.dumps({"form": 2, "key": value}))
     for entry in entries:
         if entry["file"] in names:
             (folder / entry["file"]).unlink()

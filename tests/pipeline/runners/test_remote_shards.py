@@ -63,7 +63,8 @@ def test_a_dataset_that_is_complete_is_left_alone(planned: tuple[Path, str]) -> 
 def test_a_worker_with_another_decoder_is_refused(planned: tuple[Path, str]) -> None:
     folder, name = planned
     versions = conversion.versions() | {"simplejpeg": "0.1"}
-    atomic.write_json(folder / WORK / "run.json", {"versions": versions})
+    begun = {"form": 2, "key": {"versions": versions}}
+    atomic.write_json(folder / WORK / "run.json", begun)
     message = "versions.simplejpeg is 0.1 there and .* here.*constraints.txt"
     with pytest.raises(RuntimeError, match=message):
         write(folder, name)
