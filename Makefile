@@ -35,6 +35,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 # Variables that a target needs: looked at here, before anything is installed for it.
 needs_shards := IMAGES DATASET
+needs_retry := DATASET
 needs_plan := IMAGES
 needs_verify := $(if $(PREDICTIONS),,DATASET)
 needs_train := DATASET MODEL
@@ -80,6 +81,10 @@ demo: install  ## The whole job on painted sample photos: no network, no GPU (DE
 .PHONY: shards
 shards: install  ## IMAGES → DATASET, once (IMAGES= DATASET= ARGS= BEAM=)
 	$(RUN) pipeline shards --images="$(IMAGES)" --dataset="$(DATASET)" $(ARGS) $(if $(BEAM),-- $(BEAM))
+
+.PHONY: retry
+retry: install  ## Try the rejects of DATASET again, and add what is good now (DATASET= IMAGES= ARGS= BEAM=)
+	$(RUN) pipeline retry --dataset="$(DATASET)" $(if $(IMAGES),--images="$(IMAGES)") $(ARGS) $(if $(BEAM),-- $(BEAM))
 
 .PHONY: plan
 plan: install  ## What `make shards` would take: time, size, disk (IMAGES= DATASET= ARGS=)

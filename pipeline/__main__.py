@@ -3,7 +3,7 @@
 import signal
 import sys
 
-from pipeline.options import PlanOptions, ShardsOptions, VerifyOptions
+from pipeline.options import PlanOptions, RetryOptions, ShardsOptions, VerifyOptions
 from pipeline.system import command_line, console
 from pipeline.system.command_line import Verb
 
@@ -12,9 +12,19 @@ from pipeline.system.command_line import Verb
 
 def shards(options: ShardsOptions) -> None:
     """Makes DATASET from IMAGES."""
-    from pipeline import preprocess
+    from pipeline import additions, preprocess
 
-    preprocess.run(options)
+    if options.append:
+        additions.append(options)
+    else:
+        preprocess.run(options)
+
+
+def retry(options: RetryOptions) -> None:
+    """Tries the rejected images of DATASET again, and adds those that are good now."""
+    from pipeline import additions
+
+    additions.retry(options)
 
 
 def plan(options: PlanOptions) -> None:
@@ -33,6 +43,7 @@ def verify(options: VerifyOptions) -> None:
 
 VERBS = {
     "shards": Verb(ShardsOptions, shards),
+    "retry": Verb(RetryOptions, retry),
     "plan": Verb(PlanOptions, plan),
     "verify": Verb(VerifyOptions, verify),
 }

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from pipeline.dataset import sidecar
 from pipeline.dataset.manifest import MANIFEST, SHARD_PATTERN, ImageContract
 from pipeline.options import PlanOptions
-from pipeline.shards import plan, shard_writer
+from pipeline.shards import generation, plan, shard_writer
 from pipeline.sources import layout
 from pipeline.sources.hashing import order_key
 from pipeline.sources.listing import ImageRef, Listing
@@ -107,6 +107,15 @@ def run(options: PlanOptions) -> None:
         label_column=options.label_column,
     )
     layout.announce(listing)
+    if options.append:
+        assert options.dataset is not None  # PlanOptions sees to it
+        base = generation.read_base(options.dataset)
+        base.refuse_other(listing, options.contract, seed=options.seed)
+        selected = generation.unlisted(base, listing)
+        print("\n".join(selected.lines))
+        if not len(selected.listing):
+            return
+        listing = selected.listing
     slices = plan.cut_slices(listing, count=options.shards, seed=options.seed)
     listed = time.monotonic() - started
     workers = options.workers
@@ -124,7 +133,7 @@ def run(options: PlanOptions) -> None:
             f"{rejected:.2%} of the images are rejected, and --max_reject_fraction "
             f"allows {options.max_reject_fraction:.2%}"
         )
-    _look_at_disk(options.dataset or Path.cwd(), prediction.bytes)
+    _look_at_disk(options.dataset or Path.cwd(), prediction.bytes, added=options.append)
 
 
 def predict(
@@ -262,13 +271,15 @@ def _rejects(listing: Listing, prediction: Estimate) -> str:
     return "; ".join(words)
 
 
-def _look_at_disk(dataset: AnyPath, size: Range) -> None:
+def _look_at_disk(dataset: AnyPath, size: Range, *, added: bool) -> None:
     """Prints what is free; refuses when the dataset does not fit. A store has room."""
     if isinstance(dataset, ObjectPath):
         return
     folder = next(path for path in (dataset, *_parents(dataset)) if path.is_dir())
     free = shutil.disk_usage(folder).free
-    there = sum(path.stat().st_size for path in dataset.glob(SHARD_PATTERN))
+    # An append leaves the shards that are there; any other run is what made them.
+    shards = () if added else dataset.glob(SHARD_PATTERN)
+    there = sum(path.stat().st_size for path in shards)
     needed = max(0, round(size.expected * _SPARE) - there)
     print(f"  disk       {in_bytes(free)} free at {folder}, {in_bytes(needed)} needed")
     if needed > free:

@@ -22,7 +22,21 @@ class WorkersOption:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanOptions(WorkersOption):
+class JobOptions(WorkersOption):
+    """How a job that writes shards is run."""
+
+    image_timeout: float = option(
+        "Rejects an image after so many seconds; 0 waits for ever.", 60, lower_bound=0
+    )
+    runner: str = option(
+        "Says where the job runs: local, dask, flink, dataflow, or any runner of Beam.",
+        "local",
+    )
+    beam_arguments: Sequence[str] = passed_on()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions(JobOptions):
     """What `plan` predicts: those of `shards`, of which DATASET may be left out."""
 
     images: AnyPath | Sequence[AnyPath] = paths_option(
@@ -88,19 +102,22 @@ class PlanOptions(WorkersOption):
         lower_bound=0,
         upper_bound=1,
     )
-    image_timeout: float = option(
-        "Rejects an image after so many seconds; 0 waits for ever.", 60, lower_bound=0
-    )
-    runner: str = option(
-        "Says where the job runs: local, dask, flink, dataflow, or any runner of Beam.",
-        "local",
-    )
     overwrite: bool = option(
         "Removes what an earlier run left in DATASET, also an unfinished one of the "
         "same images and flags.",
         False,
     )
-    beam_arguments: Sequence[str] = passed_on()
+    append: bool = option(
+        "Adds the images that a finished DATASET does not have yet; its shards stay as "
+        "they are, and new classes follow the old ones.",
+        False,
+    )
+
+    def __post_init__(self) -> None:
+        if self.append and self.overwrite:
+            raise ValueError("--append keeps what --overwrite removes: give one")
+        if self.append and self.dataset is None:
+            raise ValueError("--append needs --dataset: what is there already")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +126,23 @@ class ShardsOptions(PlanOptions):
 
     dataset: AnyPath = path_option(
         "Names the folder to make, here or in a store; it gets TFRecord shards."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryOptions(JobOptions):
+    """What `retry` tries again."""
+
+    dataset: AnyPath = path_option("Names DATASET, as `make shards` makes it.")
+    images: AnyPath | Sequence[AnyPath] | None = paths_option(
+        "Names the root of the photos, or several, as for `shards`. By default "
+        "DATASET.source.json says where they are.",
+        None,
+    )
+    max_pixels: int | None = option(
+        "Raises the limit of pixels, for DATASET from then on. By default it stays.",
+        None,
+        lower_bound=1,
     )
 
 

@@ -13,7 +13,7 @@ from pipeline.dataset import closing_summary, manifest
 from pipeline.dataset.manifest import SPLITS
 from pipeline.dataset.sidecar import ShardResult
 from pipeline.images import conversion
-from pipeline.options import ShardsOptions
+from pipeline.options import JobOptions, PlanOptions, ShardsOptions
 from pipeline.runners.local import LocalRunner
 from pipeline.runners.remote_shards import RemoteShardRunner
 from pipeline.shards import finalize, plan, resume
@@ -34,34 +34,14 @@ def run(options: ShardsOptions) -> None:
         UsageError: Beam does not know the runner, or an option.
     """
     started = time.monotonic()
-    images, dataset, contract = options.images, options.dataset, options.contract
-    roots = images if isinstance(images, Sequence) else [images]
-    by_folders = options.manifest is None and options.layout != "classes"
-    _refuse_inside(dataset, roots, may_have_splits=by_folders)
+    dataset, roots = options.dataset, roots_of(options.images)
+    refuse_inside(options)
     # Before the listing, which may take minutes: a second run is refused at once.
     with folder_lock.held(dataset, notes=WORK):
-        folders = {"images": roots, "dataset": [dataset]}
-        new_runner = (
-            LocalRunner
-            if options.runner == "local"
-            else functools.partial(RemoteShardRunner, options.runner, folders=folders)
-        )
-        shard_runner = new_runner(
-            workers=options.workers,
-            image_timeout=options.image_timeout,
-            beam_arguments=options.beam_arguments,
-        )
-        listing = layout.list_images(
-            images,
-            csv=options.manifest,
-            validation_fraction=options.validation_fraction,
-            seed=options.seed,
-            labelled_test=options.labelled_test,
-            classes=options.classes,
-            layout=options.layout,
-            id_column=options.id_column,
-            label_column=options.label_column,
-        )
+        if not options.overwrite:
+            _refuse_grown(dataset)
+        shard_runner = new_runner(options, roots, dataset)
+        listing = list_images(options)
         layout.announce(listing)
         slices = plan.cut_slices(listing, count=options.shards, seed=options.seed)
         key = _key(listing, slices, options)
@@ -82,7 +62,7 @@ def run(options: ShardsOptions) -> None:
                 manifest.CONFLICTS,
             )
         complete = folder.start(key)
-        side_files.write_source(dataset, _source(options, roots))
+        side_files.write_source(dataset, source_of(options, roots))
         if complete:
             manifest.load(dataset)  # or names the shard that is gone since
             print(f"DATASET {dataset} is complete already; nothing to do.")
@@ -97,23 +77,78 @@ def run(options: ShardsOptions) -> None:
         )
         complete = True
         with raising_noted_error(folder):
-            complete = shard_runner.write(dataset, planned, contract)
+            complete = shard_runner.write(dataset, planned, options.contract)
         if complete:
             _report(dataset, before, time.monotonic() - started)
 
 
-def _refuse_inside(
-    dataset: AnyPath, roots: Sequence[AnyPath], *, may_have_splits: bool
-) -> None:
+def roots_of(images: AnyPath | Sequence[AnyPath]) -> Sequence[AnyPath]:
+    """Returns IMAGES as a list."""
+    return images if isinstance(images, Sequence) else [images]
+
+
+def new_runner(
+    options: JobOptions, roots: Sequence[AnyPath], dataset: AnyPath
+) -> LocalRunner | RemoteShardRunner:
+    """Returns what writes the shards.
+
+    Raises:
+        UsageError: Beam does not know the runner, or an option.
+    """
+    make = (
+        LocalRunner
+        if options.runner == "local"
+        else functools.partial(
+            RemoteShardRunner,
+            options.runner,
+            folders={"images": roots, "dataset": [dataset]},
+        )
+    )
+    return make(
+        workers=options.workers,
+        image_timeout=options.image_timeout,
+        beam_arguments=options.beam_arguments,
+    )
+
+
+def list_images(options: PlanOptions) -> Listing:
+    """Lists all of IMAGES; see layout.list_images."""
+    return layout.list_images(
+        options.images,
+        csv=options.manifest,
+        validation_fraction=options.validation_fraction,
+        seed=options.seed,
+        labelled_test=options.labelled_test,
+        classes=options.classes,
+        layout=options.layout,
+        id_column=options.id_column,
+        label_column=options.label_column,
+    )
+
+
+def _refuse_grown(dataset: AnyPath) -> None:
+    """Refuses a dataset that more runs than one have made, or are making."""
+    if unfinished := manifest.unfinished_addition(dataset):
+        raise RunError(f"{unfinished} Or ARGS=--overwrite makes all of it anew.")
+    if not (dataset / manifest.MANIFEST).is_file():
+        return
+    if manifest.read(dataset)["version"] == manifest.GROWN:
+        raise RunError(
+            f"images were added to DATASET {dataset} after it was made. ARGS=--append "
+            "adds what is not there yet; ARGS=--overwrite makes all of it anew."
+        )
+
+
+def refuse_inside(options: ShardsOptions) -> None:
     """Refuses a dataset among the images: a listing would take it for a class.
 
-    Args:
-        dataset: perhaps not there yet.
-        roots: of the images.
-        may_have_splits: folders called like splits are splits.
+    Raises:
+        RunError: it is there.
     """
+    dataset = options.dataset
+    may_have_splits = options.manifest is None and options.layout != "classes"
     around = dataset.resolve().parents
-    for root in roots:
+    for root in roots_of(options.images):
         if root.resolve() not in around or not root.is_dir():
             continue
         names = {path.name.partition(".")[0] for path in root.iterdir()}  # or a .tar
@@ -126,10 +161,10 @@ def _refuse_inside(
             )
 
 
-def _source(options: ShardsOptions, roots: Sequence[AnyPath]) -> dict[str, Any]:
+def source_of(options: ShardsOptions, roots: Sequence[AnyPath]) -> dict[str, Any]:
     """Returns what DATASET.source.json says, which is no part of the bytes."""
     elsewhere = {"images", "dataset", "manifest", "classes", "contract"}
-    here_alone = {"workers", "overwrite"}
+    here_alone = {"workers", "overwrite", "append"}
     flags = {
         field.name: getattr(options, field.name)
         for field in fields(options)
@@ -150,22 +185,29 @@ def _key(
     options: ShardsOptions,
 ) -> dict[str, Any]:
     """Everything that decides the bytes of the dataset; part of dataset.json."""
-    refs = sorted((ref.split, ref.id, ref.label or "") for ref in listing.refs)
     return {
         "version": manifest.VERSION,
         "image": options.contract.to_json(),
         "classes": manifest.classes_entry(listing.classes),
         "source": {
             "layout": listing.layout,
-            "images": len(refs),
-            "images_sha256": _sha256_json(refs),
+            **images_entry(listing, slices),
             "seed": options.seed,
-            "shards": {split: len(parts) for split, parts in slices.items()},
             "validation_fraction": float(options.validation_fraction)
             if listing.carved
             else None,
         },
         "versions": conversion.versions(),
+    }
+
+
+def images_entry(listing: Listing, slices: Mapping[str, plan.Slices]) -> dict[str, Any]:
+    """Returns what dataset.json says of the images of a run, and of their shards."""
+    refs = sorted((ref.split, ref.id, ref.label or "") for ref in listing.refs)
+    return {
+        "images": len(refs),
+        "images_sha256": _sha256_json(refs),
+        "shards": {split: len(parts) for split, parts in slices.items()},
     }
 
 

@@ -133,6 +133,8 @@ def run(dataset: AnyPath, *, workers: int) -> None:
 
 def _read_promise(folder: AnyPath) -> Promise:
     value = manifest.read(folder)
+    if unfinished := manifest.unfinished_addition(folder):
+        raise RunError(unfinished)
     try:
         if strange := value["splits"].keys() - set(SPLITS):
             raise ValueError(f"splits {strange} are none of {SPLITS}")

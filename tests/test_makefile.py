@@ -26,6 +26,7 @@ def make(folder: Path, *words: str, **environment: str) -> tuple[int, str]:
     [
         (["shards"], "IMAGES"),
         (["shards", "IMAGES=x"], "DATASET"),
+        (["retry"], "DATASET"),
         (["plan"], "IMAGES"),
         (["verify"], "DATASET"),
         (["train", "DATASET=x"], "MODEL"),

@@ -14,7 +14,7 @@ def lines(
     before: Sequence[ShardResult],
     seconds: float,
 ) -> Iterator[str]:
-    """Yields the closing lines of a run.
+    """Yields the closing lines of a run: the content, and how fast it was made.
 
     Args:
         dataset: the folder.
@@ -22,6 +22,20 @@ def lines(
         before: the shards that an earlier run has made; they are no part of the rates.
         seconds: that the run took.
     """
+    yield from content(dataset, value)
+    ledger = value["ledger"]
+    listed = sum(split["listed"] for split in ledger["splits"].values())
+    there = sum(note.shard.examples + len(note.tally.rejects) for note in before)
+    read = ledger["bytes_read"] - sum(note.tally.bytes_read for note in before)
+    earlier = f"; {there} images were there before" if there else ""
+    yield (
+        f"{seconds:.1f} s, {(listed - there) / seconds:.0f} images/s, "
+        f"{read / seconds / 1e6:.1f} MB/s{earlier}"
+    )
+
+
+def content(dataset: AnyPath, value: Mapping[str, Any]) -> Iterator[str]:
+    """Yields what a dataset is; the arguments are those of `lines`."""
     ledger = value["ledger"]
     listed, written, rejected = (
         sum(split[what] for split in ledger["splits"].values())
@@ -43,13 +57,6 @@ def lines(
         )
     if emptied := emptied_classes(value):
         yield f"  classes without a training image: {', '.join(emptied)}"
-    there = sum(note.shard.examples + len(note.tally.rejects) for note in before)
-    read = ledger["bytes_read"] - sum(note.tally.bytes_read for note in before)
-    earlier = f"; {there} images were there before" if there else ""
-    yield (
-        f"{seconds:.1f} s, {(listed - there) / seconds:.0f} images/s, "
-        f"{read / seconds / 1e6:.1f} MB/s{earlier}"
-    )
 
 
 def emptied_classes(value: Mapping[str, Any]) -> list[str]:

@@ -1,12 +1,13 @@
 """The account of every listed image: written or rejected, by split and class."""
 
 import csv
+import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
-from pipeline.dataset import originals
+from pipeline.dataset import manifest, originals
 from pipeline.dataset.manifest import Split
 from pipeline.dataset.originals import Histograms
 from pipeline.dataset.sidecar import ShardResult
@@ -78,6 +79,36 @@ class Ledger:
     bytes_read: int
     originals: dict[str, Histograms]
 
+    @classmethod
+    def from_manifest(cls, value: Mapping[str, Any], rejects: list[Reject]) -> Self:
+        """Returns that of a finished dataset.
+
+        Args:
+            value: its dataset.json.
+            rejects: its rejects.csv.
+        """
+        entries = value["ledger"]["splits"]
+        listed, written = (
+            Counter(
+                {
+                    (split, name): counts[what]
+                    for split, entry in entries.items()
+                    for name, counts in entry["classes"].items()
+                }
+            )
+            for what in ("listed", "written")
+        )
+        return cls(
+            listed=listed,
+            written=written,
+            rejected=_rejected(rejects),
+            rejects=rejects,
+            splits=manifest.read_splits(value),
+            ignored=Counter(value["ledger"]["ignored_by_kind"]),
+            bytes_read=value["ledger"]["bytes_read"],
+            originals=value["originals"],
+        )
+
     @property
     def reject_fraction(self) -> float:
         """Rejected images per listed image."""
@@ -137,18 +168,10 @@ def balance(listed: Listed, notes: Mapping[str, Sequence[ShardResult]]) -> Ledge
                 Reject(image_id, split, name, reason, detail)
                 for image_id, name, reason, detail in note.tally.rejects
             ]
-    rejected = Counter((row.split, row.label) for row in rejects)
-    there = listed.counts
-    if there != (accounted := written + rejected):
-        odd = min(at for at in there | accounted if there[at] != accounted[at])
-        raise RunError(
-            f"the ledger does not balance: split {odd[0]!r}, class {odd[1]!r}: "
-            f"{there[odd]} images listed, {written[odd]} written and {rejected[odd]} "
-            "rejected. Did IMAGES or DATASET change during the run? Run it again with "
-            "--overwrite."
-        )
+    rejected = _rejected(rejects)
+    _refuse_imbalance(listed.counts, written, rejected)
     return Ledger(
-        listed=there,
+        listed=listed.counts,
         written=written,
         rejected=rejected,
         rejects=sorted(rejects),
@@ -160,6 +183,68 @@ def balance(listed: Listed, notes: Mapping[str, Sequence[ShardResult]]) -> Ledge
             for split, parts in notes.items()
         },
     )
+
+
+def together(
+    before: Ledger, added: Ledger, *, retried: Collection[tuple[str, str]] = ()
+) -> Ledger:
+    """Draws up the ledger of a dataset and of the generation that is added to it.
+
+    Args:
+        before: of the dataset.
+        added: of the generation.
+        retried: (split, id) of the rejects of `before` that the generation has tried
+            again; they are among its images.
+
+    Raises:
+        RunError: images listed are not images written plus images rejected.
+    """
+    again = [row for row in before.rejects if (row.split, row.id) in retried]
+    rejects = [row for row in before.rejects if (row.split, row.id) not in retried]
+    rejects += added.rejects
+    listed = before.listed - _rejected(again) + added.listed
+    written, rejected = before.written + added.written, _rejected(rejects)
+    _refuse_imbalance(listed, written, rejected)
+    splits = {}
+    for name in {**before.splits, **added.splits}:
+        parts = [one.splits[name] for one in (before, added) if name in one.splits]
+        splits[name] = Split(
+            examples=sum(part.examples for part in parts),
+            rejected=sum(n for (split, _), n in rejected.items() if split == name),
+            shards=tuple(shard for part in parts for shard in part.shards),
+        )
+    return Ledger(
+        listed=listed,
+        written=written,
+        rejected=rejected,
+        rejects=sorted(rejects),
+        splits=splits,
+        # An append lists all of IMAGES, a retry what is tried again.
+        ignored=before.ignored if retried else added.ignored,
+        bytes_read=before.bytes_read + added.bytes_read,
+        originals={
+            name: originals.total(
+                one.originals[name] for one in (before, added) if name in one.originals
+            )
+            for name in splits
+        },
+    )
+
+
+def _rejected(rejects: Sequence[Reject]) -> Counts:
+    return Counter((row.split, row.label) for row in rejects)
+
+
+def _refuse_imbalance(listed: Counts, written: Counts, rejected: Counts) -> None:
+    accounted = written + rejected
+    if listed != accounted:
+        odd = min(at for at in listed | accounted if listed[at] != accounted[at])
+        raise RunError(
+            f"the ledger does not balance: split {odd[0]!r}, class {odd[1]!r}: "
+            f"{listed[odd]} images listed, {written[odd]} written and {rejected[odd]} "
+            "rejected. Did IMAGES or DATASET change during the run? Run it again with "
+            "--overwrite."
+        )
 
 
 def rejects_csv(rejects: Sequence[Reject]) -> str:
@@ -174,21 +259,27 @@ def read_rejects(path: AnyPath) -> list[Reject]:
         RunError: it is missing, or is no such list.
     """
 
-    def read() -> list[list[str]]:
-        with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.reader(file, strict=True))
-
     try:
-        header, *rows = io_errors.insist(path, read) or [[]]
-        if tuple(header) != Reject._fields:
-            raise ValueError(f"its header is {header}, not {list(Reject._fields)}")
-        if odd := [row for row in rows if len(row) != len(header)]:
-            raise ValueError(f"{odd[0]} has {len(odd[0])} fields, not {len(header)}")
-        return [Reject(*row) for row in rows]
+        return parse_rejects(io_errors.insist(path, path.read_bytes).decode())
     except FileNotFoundError as error:
         raise RunError(f"{path} is missing. Restore it, or make it anew.") from error
     except (ValueError, csv.Error) as error:  # also: not UTF-8
         raise RunError(f"{path} is damaged: {error}. Restore it.") from error
+
+
+def parse_rejects(text: str) -> list[Reject]:
+    """Reads what `rejects_csv` made.
+
+    Raises:
+        ValueError, csv.Error: it is no such text.
+    """
+    rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    header, *rows = rows or [[]]
+    if tuple(header) != Reject._fields:
+        raise ValueError(f"its header is {header}, not {list(Reject._fields)}")
+    if odd := [row for row in rows if len(row) != len(header)]:
+        raise ValueError(f"{odd[0]} has {len(odd[0])} fields, not {len(header)}")
+    return [Reject(*row) for row in rows]
 
 
 def _split(name: str, notes: Sequence[ShardResult], rejected: Counts) -> Split:

@@ -9,12 +9,14 @@ from typing import Any
 from pipeline.dataset import record
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
+from pipeline.storage.resumable_folder import ResumableFolder
 from pipeline.system import io_errors
 from pipeline.system.command_line import option
 from pipeline.system.errors import RunError
 
 VERSION = 1
-_READABLE = (VERSION, 2)  # 2: with shards of later generations
+GROWN = 2  # the version of a dataset with shards of later generations
+_READABLE = (VERSION, GROWN)
 MANIFEST = "dataset.json"
 CLASSES = "classes.txt"
 REJECTS = "rejects.csv"
@@ -230,6 +232,7 @@ def load(folder: AnyPath) -> Dataset:
             a shard is missing or has another length than when it was written.
     """
     value = read(folder)
+    _refuse_other_lists(folder, value)
     dataset = Dataset(
         folder=folder,
         image=ImageContract(**value["image"]),
@@ -237,7 +240,7 @@ def load(folder: AnyPath) -> Dataset:
         splits=read_splits(value),
         fingerprint=atomic.sha256(folder / MANIFEST),
     )
-    _check_lengths(dataset)
+    check_lengths(folder, dataset.splits)
     return dataset
 
 
@@ -263,6 +266,19 @@ def read(folder: AnyPath) -> dict[str, Any]:
             "shards`."
         )
     return value
+
+
+def unfinished_addition(folder: AnyPath) -> str:
+    """Says which command adds to a complete dataset, and has not finished; or ""."""
+    work = ResumableFolder(folder, manifest=MANIFEST)
+    if not work.manifest.is_file() or work.complete():
+        return ""
+    verb = work.key()["source"]["generations"][-1]["verb"]
+    command = "`make shards` with ARGS=--append" if verb == "append" else "`make retry`"
+    return (
+        f"DATASET {folder}: {'an append' if verb == 'append' else 'a retry'} is "
+        f"unfinished. Run {command} again; it goes on where it stopped."
+    )
 
 
 def read_splits(value: Mapping[str, Any]) -> dict[str, Split]:
@@ -314,12 +330,26 @@ def _split(entry: Mapping[str, Any]) -> Split:
     return Split(entry["examples"], entry["rejected"], shards)
 
 
-def _check_lengths(dataset: Dataset) -> None:
-    """Stops at the first shard that is not there in full; reads no content."""
-    sizes = atomic.sizes(dataset.folder)
-    for split in dataset.splits.values():
+def _refuse_other_lists(folder: AnyPath, value: Mapping[str, Any]) -> None:
+    """Refuses the lists of an addition that has not replaced dataset.json yet."""
+    for name, digest in value.get("files", {}).items():
+        path = folder / name
+        if path.is_file() and atomic.sha256(path) == digest:
+            continue
+        if unfinished := unfinished_addition(folder):
+            raise RunError(f"{unfinished} {path} has changed, {MANIFEST} has not yet.")
+
+
+def check_lengths(folder: AnyPath, splits: Mapping[str, Split]) -> None:
+    """Stops at the first shard that is not there in full; reads no content.
+
+    Raises:
+        RunError: it names that shard.
+    """
+    sizes = atomic.sizes(folder)
+    for split in splits.values():
         for shard in split.shards:
-            path, found = dataset.folder / shard.file, sizes.get(shard.file)
+            path, found = folder / shard.file, sizes.get(shard.file)
             if found != shard.bytes:
                 state = "is missing" if found is None else f"has {found} bytes"
                 raise RunError(

@@ -107,6 +107,22 @@ def fingerprint(uris: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
+def changed_since(uris: Sequence[str], nanoseconds: int) -> set[str]:
+    """Returns those of some files that have a later time of modification.
+
+    Objects and members of archives have none of their own, and count as unchanged.
+    """
+    files = [uri for uri in uris if is_file(uri) and not object_paths.is_remote(uri)]
+    with ThreadPoolExecutor(object_paths.AHEAD) as threads:
+        parts = [files[n :: object_paths.AHEAD] for n in range(object_paths.AHEAD)]
+        states = itertools.chain(*threads.map(_states, parts))
+        return {
+            place
+            for place, state in states
+            if state and int(state.split()[1]) > nanoseconds
+        }
+
+
 def _states(places: Sequence[str]) -> list[tuple[str, str]]:
     found = []
     for place in places:

@@ -88,7 +88,7 @@ class JobProgress:
 
     def begun(self) -> bool:
         """Returns whether any worker has announced itself, or all is done."""
-        return self._output.manifest.is_file() or worker_signs.worker_announced(
+        return self._output.complete() or worker_signs.worker_announced(
             self._output.folder
         )
 
@@ -100,7 +100,7 @@ class JobProgress:
         notes = self._parts.notes(self.missing)
         found: dict[str, dict[str, Any] | None]
         found = {name: note for name, note in notes.items() if note is not None}
-        if len(found) < len(self.missing) and self._output.manifest.is_file():
+        if len(found) < len(self.missing) and self._output.complete():
             found = {name: found.get(name) for name in self.missing}
         self.missing = [name for name in self.missing if name not in found]
         return found

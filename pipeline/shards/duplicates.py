@@ -8,8 +8,10 @@ Two passes over these files: digests first, as an array, then only the ids of th
 that occur more than once. A million images take 64 MB.
 """
 
+import csv
+import io
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,15 +78,8 @@ class Duplicates(NamedTuple):
                     if len({source.split for source in group}) > 1
                 ),
             },
-            "conflicts": {
-                "images": len(self.conflicts),
-                "first": [f"{row.split}/{row.id}" for row in self.conflicts[:_TOLD]],
-            },
+            "conflicts": _in_short(self.conflicts),
         }
-
-    def conflicts_csv(self) -> str:
-        """The text of conflicts.csv."""
-        return "".join(map(atomic.csv_line, [Conflict._fields, *self.conflicts]))
 
 
 def find(folder: AnyPath, shards: Iterable[tuple[str, Iterable[Source]]]) -> Duplicates:
@@ -109,10 +104,58 @@ def find(folder: AnyPath, shards: Iterable[tuple[str, Iterable[Source]]]) -> Dup
                 Conflict(source.id, source.split, source.label, digest.hex())
                 for source in labelled
             ]
-    # Copies stand together, in an order that no hash of the run decides.
-    conflicts.sort(key=lambda row: (row.sha256, row))
+    conflicts.sort(key=_in_order)
     found = sorted(groups.values(), key=lambda group: group[0].name)
     return Duplicates(found, conflicts)
+
+
+def together(
+    before: Mapping[str, Any], listed: Sequence[Conflict], added: Duplicates
+) -> tuple[dict[str, Any], list[Conflict]]:
+    """Adds what a generation has found to what was known.
+
+    Copies are found within a generation alone: a dataset keeps no digest of its sources
+    but those of conflicts.
+
+    Args:
+        before: the `ledger` of dataset.json.
+        listed: the rows of conflicts.csv.
+        added: of the generation.
+
+    Returns:
+        The entries of `Duplicates.to_json`, and the rows of conflicts.csv.
+    """
+    found = added.to_json()["duplicates"]
+    known = before["duplicates"]
+    conflicts = sorted([*listed, *added.conflicts], key=_in_order)
+    both = {
+        "images": known["images"] + found["images"],
+        "groups": sorted(known["groups"] + found["groups"]),
+        "across_splits": sorted(known["across_splits"] + found["across_splits"]),
+    }
+    return {"duplicates": both, "conflicts": _in_short(conflicts)}, conflicts
+
+
+def conflicts_csv(conflicts: Sequence[Conflict]) -> str:
+    """The text of conflicts.csv."""
+    return "".join(map(atomic.csv_line, [Conflict._fields, *conflicts]))
+
+
+def parse_conflicts(text: str) -> list[Conflict]:
+    """Reads what `conflicts_csv` made; nothing where there is no text."""
+    return [Conflict(*row) for row in csv.reader(io.StringIO(text, newline=""))][1:]
+
+
+def _in_order(row: Conflict) -> tuple[str, Conflict]:
+    """Copies stand together, in an order that no hash of the run decides."""
+    return row.sha256, row
+
+
+def _in_short(conflicts: Sequence[Conflict]) -> dict[str, Any]:
+    return {
+        "images": len(conflicts),
+        "first": [f"{row.split}/{row.id}" for row in conflicts[:_TOLD]],
+    }
 
 
 def _names(groups: Iterable[Iterable[Source]]) -> list[list[str]]:

@@ -4,16 +4,19 @@ It runs wherever the job runs, and knows nothing but the folder. The launcher le
 there what it knows:
 
     _work/outset.json       what was listed, the classes, the images of every shard
+
+What is added to a finished dataset is completed in the same way: the ledger of what is
+new is added to the one that is there, and all lists but dataset.json come first.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from pipeline.dataset import ledger, manifest, sidecar
 from pipeline.dataset.ledger import Ledger, Listed
 from pipeline.dataset.manifest import MANIFEST, ShardName
-from pipeline.shards import duplicates, plan
+from pipeline.shards import duplicates, generation, plan
 from pipeline.shards.duplicates import Source
 from pipeline.sources.listing import Listing
 from pipeline.storage import atomic
@@ -28,6 +31,7 @@ def prepare(
     planned: Mapping[str, int],
     *,
     max_reject_fraction: float,
+    retried: Collection[tuple[str, str]] = (),
 ) -> None:
     """Leaves what `complete` needs in a dataset that was started.
 
@@ -36,12 +40,14 @@ def prepare(
         listing: what there is.
         planned: images by shard name, in order.
         max_reject_fraction: more than this is a failure.
+        retried: (split, id) of rejects of the dataset that are tried again.
     """
     outset = {
         "listed": listing.listed().to_json(),
         "classes": listing.classes,
         "planned": list(planned.items()),
         "max_reject_fraction": max_reject_fraction,
+        "retried": sorted(retried),
     }
     work = dataset / WORK
     atomic.write_json(work / "outset.json", outset, scratch=work)
@@ -65,16 +71,34 @@ def _complete(folder: ResumableFolder, outset: Mapping[str, Any]) -> None:
     account = ledger.balance(
         Listed.from_json(outset["listed"]), _notes(dataset, planned)
     )
+    copies = duplicates.find(dataset, _images_by_shard(dataset, planned))
+    twins, conflicts = copies.to_json(), copies.conflicts
+    fraction = outset["max_reject_fraction"]
+    if folder.manifest.is_file():  # it is added to
+        base, retried = generation.read_base(dataset), outset["retried"]
+        if retried and not account.written:
+            generation.withdraw(base)
+            return
+        account = ledger.together(
+            base.ledger, account, retried={(split, name) for split, name in retried}
+        )
+        twins, conflicts = duplicates.together(
+            base.value["ledger"], base.conflicts, copies
+        )
+        rejects = ledger.rejects_csv(account.rejects)
+        # The lists of the dataset are those of its readers until nothing can fail.
+        if account.reject_fraction > fraction:
+            folder.write_text(f"{WORK}/{manifest.REJECTS}", rejects)
+        _refuse_too_many(account, fraction, folder.work / manifest.REJECTS)
     lists = {
         manifest.REJECTS: ledger.rejects_csv(account.rejects),
         manifest.CLASSES: manifest.classes_text(outset["classes"]),
     }
     for name, text in lists.items():
         folder.write_text(name, text)
-    _refuse_too_many(account, outset["max_reject_fraction"], dataset / manifest.REJECTS)
-    copies = duplicates.find(dataset, _images_by_shard(dataset, planned))
-    if copies.conflicts:
-        lists[manifest.CONFLICTS] = copies.conflicts_csv()
+    _refuse_too_many(account, fraction, dataset / manifest.REJECTS)
+    if conflicts:
+        lists[manifest.CONFLICTS] = duplicates.conflicts_csv(conflicts)
         folder.write_text(manifest.CONFLICTS, lists[manifest.CONFLICTS])
     else:  # perhaps of a step that was killed, before photos were mended
         (dataset / manifest.CONFLICTS).unlink(missing_ok=True)
@@ -82,7 +106,7 @@ def _complete(folder: ResumableFolder, outset: Mapping[str, Any]) -> None:
         {
             **folder.key(),
             "files": {name: atomic.sha256_text(text) for name, text in lists.items()},
-            "ledger": {**account.to_json(), **copies.to_json()},
+            "ledger": {**account.to_json(), **twins},
             "originals": account.originals,
             "splits": {name: asdict(split) for name, split in account.splits.items()},
         }

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from pipeline.dataset.manifest import UNLABELLED, shard_name
+from pipeline.dataset.manifest import UNLABELLED, ShardName
 from pipeline.sources.hashing import order_key
 from pipeline.sources.listing import ImageRef, Listing
 from pipeline.storage import atomic, object_paths
@@ -50,17 +50,23 @@ def cut_slices(listing: Listing, *, count: int | None, seed: int) -> dict[str, S
     return slices
 
 
-def by_shard(slices: Mapping[str, Slices]) -> dict[str, list[ImageRef]]:
+def by_shard(
+    slices: Mapping[str, Slices], generation: int = 0
+) -> dict[str, list[ImageRef]]:
     """Returns the images of every shard, by its name, in order."""
     return {
-        shard_name(split, index, len(parts)): refs
+        str(ShardName(split, index, len(parts), generation)): refs
         for split, parts in slices.items()
         for index, refs in enumerate(parts)
     }
 
 
 def write_plan(
-    folder: AnyPath, slices: Mapping[str, Slices], classes: Sequence[str]
+    folder: AnyPath,
+    slices: Mapping[str, Slices],
+    classes: Sequence[str],
+    *,
+    generation: int = 0,
 ) -> dict[str, int]:
     """Writes one plan file per shard, a JSON array per image.
 
@@ -70,7 +76,7 @@ def write_plan(
     Returns:
         The number of planned images of every shard, by shard name, in order.
     """
-    planned = by_shard(slices)
+    planned = by_shard(slices, generation)
     labels = {name: label for label, name in enumerate(classes)}
     plan_folder = folder / WORK / "plan"
     plan_folder.mkdir(parents=True, exist_ok=True)

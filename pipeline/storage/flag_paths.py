@@ -21,9 +21,9 @@ def local_path_option(help: str, default: Any = MISSING, *, name: str = "") -> A
     return option(help, default, name=name, read=local_path)
 
 
-def paths_option(help: str) -> Any:
+def paths_option(help: str, default: Any = MISSING) -> Any:
     """Declares a field that is one AnyPath or several; see `paths`."""
-    return option(help, read=paths, repeated=True)
+    return option(help, default, read=paths, repeated=True)
 
 
 def path(text: str) -> "AnyPath":

@@ -7,7 +7,9 @@ folder holds the key of the run and one sidecar for every committed part:
                               another run is refused
     _work/done/PART.json      PART is committed; what is to be known of it
 
-The manifest is written last and `_work` is then removed.
+The manifest is written last and `_work` is then removed. A run may add to a complete
+folder: the manifest stays what it was until that run replaces it, and the key in
+`_work` tells that it is not done.
 """
 
 import contextlib
@@ -50,7 +52,7 @@ class ResumableFolder(Generic[_Folder]):
                 "of that run, another folder, or remove this one."
             )
         if self.complete():
-            self._remove_work()  # of a run that was killed just before its end
+            self.remove_work()  # of a run that was killed just before its end
             return True
         if self._key.is_file():
             if alone:
@@ -61,11 +63,36 @@ class ResumableFolder(Generic[_Folder]):
         folder_lock.note_holder(self.folder)  # `clear` removed the note
         return False
 
-    def complete(self) -> bool:
-        """Whether the manifest is there."""
-        return self.manifest.is_file()
+    def extend(self, key: Mapping[str, Any]) -> None:
+        """Opens a complete folder for a run that adds to it, or goes on with that run.
 
-    def _remove_work(self) -> None:
+        Args:
+            key: as for `start`; not that of the manifest.
+        """
+        if self._key.is_file():
+            folder_lock.remove_scratch(self.work)
+            return
+        self._note_key(key)
+        folder_lock.note_holder(self.folder)
+
+    def complete(self) -> bool:
+        """Whether the manifest is there, and no run that adds to it goes on."""
+        if not self.manifest.is_file():
+            return False
+        try:
+            noted = atomic.read_json(self._key)
+        except FileNotFoundError:
+            return True
+        # A run that was killed just before its end has written its manifest.
+        return noted.get("form") != _FORM or not self._differs(noted["key"])
+
+    def _differs(self, key: Mapping[str, Any]) -> str | None:
+        """How the manifest differs from a key."""
+        manifest = atomic.read_json(self.manifest)
+        return difference({name: manifest.get(name) for name in key}, key)
+
+    def remove_work(self) -> None:
+        """Removes what runs need to go on."""
         with contextlib.suppress(OSError):  # another process does the same
             atomic.remove_tree(self.work)
 
@@ -74,9 +101,8 @@ class ResumableFolder(Generic[_Folder]):
 
         A folder without a run differs from none.
         """
-        if self.manifest.is_file():
-            manifest = atomic.read_json(self.manifest)
-            return difference({name: manifest.get(name) for name in key}, key)
+        if self.complete():
+            return self._differs(key)
         return difference(self.key(), key) if self._key.is_file() else None
 
     @contextlib.contextmanager
@@ -143,7 +169,7 @@ class ResumableFolder(Generic[_Folder]):
     def finish(self, manifest: Mapping[str, Any]) -> None:
         """Writes the manifest and removes the work folder."""
         atomic.write_json(self.manifest, manifest, scratch=self.work)
-        self._remove_work()
+        self.remove_work()
 
     def clear(self, *patterns: str) -> None:
         """Removes an earlier run, and only that: the manifest first."""

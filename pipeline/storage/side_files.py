@@ -36,6 +36,12 @@ def write_source(folder: AnyPath, source: Mapping[str, Any]) -> None:
         atomic.write_json(path, source)
 
 
+def read_source(folder: AnyPath) -> dict[str, Any]:
+    """Returns what `write_source` has written; nothing where that is not there."""
+    path = atomic.beside(folder, ".source.json")
+    return atomic.read_json(path) if path.is_file() else {}
+
+
 @contextlib.contextmanager
 def _optional(path: Path) -> Iterator[None]:
     """Turns an error of the system into a line."""

@@ -15,7 +15,7 @@ SHARDS = """
     images manifest classes layout id_column label_column dataset height width resize
     quality chroma max_pixels shards
     validation_fraction labelled_test seed max_reject_fraction image_timeout workers
-    runner overwrite
+    runner overwrite append
 """
 RECIPE = """
     recipe epochs batch_size head_epochs head_learning_rate learning_rate warmup_epochs
@@ -28,7 +28,12 @@ TRAIN = """
 """
 SHARD_CACHE = "shard_cache shard_cache_bytes"
 FLAGS = {
-    "pipeline": {"shards": SHARDS, "plan": SHARDS, "verify": "dataset workers"},
+    "pipeline": {
+        "shards": SHARDS,
+        "retry": "dataset images max_pixels image_timeout workers runner",
+        "plan": SHARDS,
+        "verify": "dataset workers",
+    },
     "trainer": {
         "train": f"{TRAIN} {RECIPE} {SHARD_CACHE}",
         "doctor": f"dataset model {RECIPE} {SHARD_CACHE}",

@@ -1,21 +1,23 @@
 """Whole programs on object stores: IMAGES, DATASET and PREDICTIONS in s3:// and gs://."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
 
-from pipeline import preprocess, verify
+from pipeline import additions, preprocess, verify
 from pipeline.dataset import manifest, shard_cache, sidecar
 from pipeline.dataset.manifest import Dataset, ImageContract
 from pipeline.images import conversion
-from pipeline.options import ShardsOptions
+from pipeline.options import RetryOptions, ShardsOptions
 from pipeline.runners import remote_shards
 from pipeline.shards import plan
 from pipeline.sources.listing import ImageRef
@@ -293,6 +295,37 @@ def test_a_dataset_in_a_store(
     verify.run(bucket / "dataset", workers=1)
 
 
+def test_a_dataset_in_a_store_grows(
+    images: Path, bucket: ObjectPath, here: Path, tmp_path: Path
+) -> None:
+    """As one of files does, to the byte: an append, then a retry."""
+    root = Path(shutil.copytree(images, tmp_path / "images"))
+    remote, local = bucket / "dataset", tmp_path / "dataset"
+    for dataset in (remote, local):
+        make(root, dataset)
+    (root / "train" / "new").mkdir()
+    shutil.copy(root / "train/red/00.jpg", root / "train/new/00.jpg")
+    (root / "train/new/bad.jpg").write_bytes(b"no photo")
+    settings: dict[str, Any] = {"max_reject_fraction": 0.5, "workers": 1, "shards": 2}
+    contract = ImageContract(height=HEIGHT, width=WIDTH)
+    for dataset in (remote, local):
+        additions.append(
+            ShardsOptions(
+                images=root,
+                dataset=dataset,
+                contract=contract,
+                append=True,
+                **settings,
+            )
+        )
+    shutil.copy(root / "train/red/01.jpg", root / "train/new/bad.jpg")
+    for dataset in (remote, local):
+        additions.retry(RetryOptions(dataset=dataset, images=root, workers=1))
+    assert tree(get_tree(remote, tmp_path / "copy")) == tree(local)
+    assert (local / "train-g02-00000-of-00001.tfrecord").is_file()
+    verify.run(remote, workers=1)
+
+
 def test_a_damaged_dataset_in_a_store(
     made_dataset: Path, bucket: ObjectPath, tmp_path: Path
 ) -> None:
@@ -524,7 +557,8 @@ def test_local_runs_load_no_client(images: Path) -> None:
     script = """
 import sys
 from pathlib import Path
-from pipeline import preprocess, verify
+from typing import Any
+from pipeline import additions, preprocess, verify
 from pipeline.sources import layout
 layout.list_images(Path(sys.argv[1]))
 print(sorted({"obstore", "botocore", "apache_beam"} & set(sys.modules)))

@@ -99,9 +99,11 @@ def start(
 ) -> subprocess.Popen[str]:
     words = [f"--images={many}", f"--dataset={folder}", "--shards=40", *SIZE]
     words.append(f"--image_timeout={image_timeout}")
+    found = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
         [sys.executable, "-m", "pipeline", *words],
-        cwd=REPOSITORY,
+        cwd=many.parent,  # files beside a folder of a store are written here
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, found))},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
