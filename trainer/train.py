@@ -70,6 +70,7 @@ def run(options: TrainOptions) -> None:
         key = _key(dataset, recipe, options.weights, options.seed, choice)
         if _is_finished(folder, key, recipe.epochs):
             print(f"MODEL {folder} is complete already: {recipe.epochs} epochs.")
+            _remove_cache(options)  # of a run that was killed after its result
             return
         state.check(checkpoint, key)
         print(manifest.classes_in_words(dataset.classes))
@@ -102,8 +103,7 @@ def run(options: TrainOptions) -> None:
             distribution.naming_device_errors(recipe.batch_size),
         ):
             _Run(dataset, options, strategy, key, stop).train(choice)
-        if not options.cache_folder:
-            shutil.rmtree(folder / "cache", ignore_errors=True)
+        _remove_cache(options)
 
 
 class _Run:
@@ -381,6 +381,12 @@ class _Run:
 
 def _checkpoint(folder: Path) -> Path:
     return folder / CHECKPOINT / "state.npz"
+
+
+def _remove_cache(options: TrainOptions) -> None:
+    """Removes the cache in MODEL; a folder of one's own is kept for later runs."""
+    if not options.cache_folder:
+        shutil.rmtree(options.model / "cache", ignore_errors=True)
 
 
 def _cache_folder(folder: Path, options: TrainOptions) -> Path:

@@ -43,6 +43,7 @@ def predict(model: Path, folder: Path, source: dict, environment: dict) -> None:
     for stream in (sys.stdout, sys.stderr):
         os.dup2(log, stream.fileno())
     os.environ.update(environment)
+    sys.path += environment.get("PYTHONPATH", "").split()  # what children are given
     if step := environment.get("KILL_PARENT_BEFORE"):
         kill_before_step(int(step))
     order = PredictionRequest(

@@ -392,6 +392,15 @@ def test_a_finished_run_does_nothing(
     assert (trained / "model.keras").stat().st_mtime_ns == before
 
 
+def test_a_run_that_was_killed_after_its_result_leaves_no_cache(
+    run, trained: Path, made_dataset: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(trained, tmp_path / "model"))
+    (folder / "cache" / "train").mkdir(parents=True)
+    run(made_dataset, folder)
+    assert not (folder / "cache").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
