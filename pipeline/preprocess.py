@@ -38,9 +38,9 @@ def run(options: ShardsOptions) -> None:
     refuse_inside(options)
     # Before the listing, which may take minutes: a second run is refused at once.
     with folder_lock.held(dataset, notes=WORK):
+        shard_runner = new_runner(options, roots, dataset)
         if not options.overwrite:
             _refuse_grown(dataset)
-        shard_runner = new_runner(options, roots, dataset)
         listing = list_images(options)
         layout.announce(listing)
         slices = plan.cut_slices(listing, count=options.shards, seed=options.seed)

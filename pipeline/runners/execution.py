@@ -15,6 +15,7 @@ from apache_beam.runners.runner import (  # noqa: E402
     PipelineResult,
     create_runner,
 )
+from apache_beam.runners.worker import sdk_worker  # noqa: E402
 
 from pipeline import beam_job  # noqa: E402
 from pipeline.beam_job import Job  # noqa: E402
@@ -46,6 +47,8 @@ def run_here(job: Job, options: PipelineOptions) -> None:
         RuntimeError: a step failed; FnApiRunner makes this of any exception, once all
             of its threads are done.
     """
+    # Beam 2.77 prints the traceback of an error to stderr, beside logging it.
+    setattr(sdk_worker, "print", lambda *_, **__: None)  # noqa: B010 (it has none)
     # Not DirectRunner, which first tries to download Prism.
     with beam.Pipeline(runner=fn_runner.FnApiRunner(), options=options) as pipeline:
         beam_job.build(pipeline, job)

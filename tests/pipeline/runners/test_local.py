@@ -4,6 +4,7 @@
 at its start, and then certain bytes in a photo crash or stop simplejpeg.
 """
 
+import logging
 import os
 import re
 import signal
@@ -255,3 +256,20 @@ def test_a_full_disk_is_said_and_survived(
     for path in undisturbed.iterdir():
         assert (folder / path.name).read_bytes() == path.read_bytes()
     assert len(list(folder.iterdir())) == len(list(undisturbed.iterdir()))
+
+
+def test_beam_prints_no_traceback_of_its_own(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its log has it; what is printed is the sentence of the program alone."""
+    from pipeline.beam_job import Job
+    from pipeline.runners import execution
+
+    def fail(name: str) -> None:
+        raise ValueError(name)
+
+    monkeypatch.setattr(logging.root, "handlers", [logging.NullHandler()])
+    options = execution.beam_options([], workers=1)
+    with pytest.raises(RuntimeError, match="ValueError: a shard"):
+        execution.run_here(Job(["a shard"], fail, lambda: None), options)
+    assert capfd.readouterr().err == ""
