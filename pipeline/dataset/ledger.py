@@ -36,7 +36,7 @@ class Listed:
     Attributes:
         counts: all images.
         rejects: those of them that are known to be unusable.
-        ignored: files or folders that are no part of the collection, by kind.
+        ignored: files that are no part of the collection, by kind.
     """
 
     counts: Counts
@@ -65,7 +65,7 @@ class Ledger:
             no class.
         rejects: every rejection, sorted.
         splits: the entries of dataset.json, by name.
-        ignored: files or folders that are no part of the collection, by kind.
+        ignored: files that are no part of the collection, by kind.
         bytes_read: of the source files.
         originals: histograms of the source images, by split.
     """

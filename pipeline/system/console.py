@@ -1,57 +1,18 @@
 """What a program says and how it ends: progress, errors in a paragraph, exit codes."""
 
 import contextlib
-import difflib
 import os
 import select
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, TextIO
+from collections.abc import Callable
+from typing import NoReturn, TextIO
 
-from absl import flags
 from tqdm import tqdm
 
 from pipeline.system import io_errors
 from pipeline.system.errors import RunError, UsageError
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
-
-Verb = Callable[[Sequence[str]], None]
-
-
-def main(
-    verbs: Mapping[str, Verb],
-    *,
-    default: str,
-    argv: Sequence[str],
-    about: str,
-    moved: Mapping[str, str] | None = None,
-) -> int:
-    """Runs `[verb] --flags [-- passed on]` and returns the exit code.
-
-    Args:
-        verbs: what each verb runs; it is given the words after the first `--`.
-        default: the verb of a command line without one.
-        argv: the command line, program first, as `sys.argv`.
-        about: printed by `--help`, above the flags.
-        moved: verbs of earlier releases, and the commands that took their place.
-    """
-    words = list(argv[1:])
-    cut = words.index("--") if "--" in words else len(words)
-    own, passed_on = words[:cut], words[cut + 1 :]
-
-    def run() -> None:
-        if "--help" in own or "-h" in own:
-            with contextlib.suppress(BrokenPipeError):
-                print(about.strip(), flags.FLAGS.main_module_help(), sep="\n")
-            return
-        try:
-            verb = _parse([argv[0], *own], verbs, default, moved or {})
-            verbs[verb](passed_on)
-        except UsageError as error:
-            raise UsageError(f"{error} (--help lists the flags)") from error
-
-    return exit_code(run)
 
 
 def exit_code(run: Callable[[], None]) -> int:
@@ -124,44 +85,6 @@ def _flush(stream: TextIO | None) -> OSError | None:
             os.dup2(nowhere.fileno(), stream.fileno())
         return error
     return None
-
-
-def _parse(
-    argv: Sequence[str],
-    verbs: Mapping[str, Verb],
-    default: str,
-    moved: Mapping[str, str],
-) -> str:
-    """Parses the flags and returns the verb."""
-    # Before the flags: those of a verb that has moved are unknown here.
-    if command := moved.get("".join(argv[1:2])):
-        raise UsageError(f"the verb {argv[1]!r} has moved: use `{command}`")
-    flags.FLAGS.set_gnu_getopt(True)  # the verb may stand before the flags
-    try:
-        words = flags.FLAGS(argv)[1:]
-    except flags.Error as error:
-        raise UsageError(str(error)) from error
-    verb = words[0] if words else default
-    if verb not in verbs:
-        near = difflib.get_close_matches(verb, verbs)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UsageError(f"no verb {verb!r}: there are {', '.join(verbs)}{hint}")
-    if words[1:]:
-        raise UsageError(f"stray words after {verb!r}: {' '.join(words[1:])}")
-    return verb
-
-
-def required(**values: Any) -> None:
-    """Refuses flags that were not given: `required(images=FLAGS.images)`."""
-    missing = [f"--{name}" for name, value in values.items() if value in (None, "")]
-    if missing:
-        raise UsageError(f"missing {' and '.join(missing)}")
-
-
-def nothing_passed_on(words: Sequence[str]) -> None:
-    """Refuses words after `--` where there is no Beam to take them."""
-    if words:
-        raise UsageError(f"nothing takes what follows `--`: {' '.join(words)}")
 
 
 def progress(

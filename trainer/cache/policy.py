@@ -71,7 +71,7 @@ def choose(
     are rounded are not taken or left for want of room, but on request.
 
     Args:
-        wanted: one of KINDS.
+        wanted: one of trainer.options.CACHES.
         dataset: its train and validation splits count.
         earlier: the `CacheChoice.key` of the run that goes on: `auto` keeps
             to it.
@@ -207,7 +207,7 @@ def stores(choice: CacheChoice, dataset: Dataset, folder: Path) -> Mapping[str, 
     """
     if choice.kind == "none":
         return {}
-    # Here: the flags take KINDS from this module, and --help need not wait.
+    # Here: choosing a cache need not wait for TensorFlow.
     from trainer.cache.in_memory import Encoded, in_memory, on_disk
 
     made: dict[str, Store] = {}

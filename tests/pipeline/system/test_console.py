@@ -1,4 +1,4 @@
-"""What a program says and how it ends, in a process of its own: flags are global."""
+"""What a program says and how it ends, in a process of its own."""
 
 import os
 import pty
@@ -16,66 +16,46 @@ from tests.support.files import REPOSITORY
 
 SCRIPT = """
 import signal, sys
-from absl import flags
 from pipeline.system import console
 
-FLAGS = flags.FLAGS
-flags.DEFINE_string("images", None, "Root of the photos.")
-flags.DEFINE_string("dataset", None, "Folder to make.")
-flags.DEFINE_integer("height", 150, "Rows.", lower_bound=1)
-
-def work(words):
-    console.required(images=FLAGS.images)
-    print("worked:", FLAGS.images, FLAGS.height, words)
-
-def fail(words):
+def fail():
     raise console.RunError("photo x\\udcff.jpg is cut. Mend it.")
 
-def misuse(words):
-    console.required(images=FLAGS.images, dataset=FLAGS.dataset, height=FLAGS.height)
-
-def alone(words):
-    console.nothing_passed_on(words)
-
-def interrupt(words):
+def interrupt():
     signal.raise_signal(signal.SIGINT)
 
-def crash(words):
+def crash():
     raise KeyError("a defect")
 
-def full(words):
+def full():
     raise OSError(28, "No space left on device", "/data/x")
 
-def read(words):
+def read():
     raise OSError(5, "Input/output error", "/data/x")
 
-def rename(words):
+def rename():
     raise OSError(36, "File name too long", "/data/x", None, "/data/y")
 
-def other(words):
+def other():
     raise OSError(131, "State not recoverable")
 
-def hungry(words):
+def hungry():
     raise MemoryError
 
-def unknown(words):
+def unknown():
     raise OSError("nothing that the system said")
 
-def count(words):
+def count():
     with console.progress(30, "shards", done=10) as bar:
         for _ in range(20):
             bar.set_postfix_str("2 rejected", refresh=False)
             bar.update()
 
-def nothing(words):
+def nothing():
     console.progress(0, "shards").close()
 
-VERBS = {v.__name__: v for v in
-         (work, fail, misuse, alone, interrupt, crash, full, read, rename, other,
-          hungry, unknown, count, nothing)}
-sys.exit(console.main(VERBS, default="work", argv=sys.argv, about="Makes things."))
+sys.exit(console.exit_code(globals()[sys.argv[1]]))
 """
-USAGE = "--help lists the flags"
 
 
 @pytest.fixture(scope="module")
@@ -93,60 +73,6 @@ def run(command: list[str], *words: str, **options: object):
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
         check=False,
     )
-
-
-@pytest.mark.parametrize(
-    ("words", "output"),
-    [
-        (["--images=a b"], "worked: a b 150 []"),
-        (["work", "--images=x", "--height=7"], "worked: x 7 []"),
-        (["--images", "x", "work"], "worked: x 150 []"),
-        (
-            ["--images=x", "--", "--workers=2", "--", "y"],
-            "worked: x 150 ['--workers=2', '--', 'y']",
-        ),
-        (["work", "--images=x", "--"], "worked: x 150 []"),
-        (["alone"], ""),
-    ],
-)
-def test_done(command: list[str], words: list[str], output: str) -> None:
-    result = run(command, *words)
-    assert result.stderr == ""
-    assert result.stdout.strip() == output
-    assert result.returncode == console.DONE == 0
-
-
-@pytest.mark.parametrize("words", [["--help"], ["-h"], ["work", "--no", "--help"]])
-def test_help(command: list[str], words: list[str]) -> None:
-    result = run(command, *words)
-    assert result.stdout.startswith("Makes things.\n")
-    for text in ("--height", "Rows.", "(default: '150')", "Root of the photos."):
-        assert text in result.stdout
-    assert (result.returncode, result.stderr) == (0, "")
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--imagse=x"], "Unknown command line flag 'imagse'. Did you mean: images"),
-        (["--height=0"], "flag --height=0: 0 is not a positive"),
-        (["--height=tall"], "flag --height=tall: invalid literal"),
-        (["--images"], "[Mm]issing value for flag"),
-        (["wrok"], "no verb 'wrok': there are work, fail, .*did you mean 'work'"),
-        (["xyzzy"], r"no verb 'xyzzy': there are work, [a-z, ]+ \(--help"),
-        (["work", "a", "b c"], "stray words after 'work': a b c"),
-        (["misuse"], "missing --images and --dataset"),
-        (["misuse", "--images=x", "--dataset="], "missing --dataset"),
-        ([], "missing --images"),
-        (["alone", "--", "--x"], "nothing takes what follows `--`: --x"),
-    ],
-)
-def test_wrong_usage(command: list[str], words: list[str], message: str) -> None:
-    result = run(command, *words)
-    assert re.search(rf"^error: .*{message}", result.stderr, re.DOTALL), result.stderr
-    assert USAGE in result.stderr
-    assert (result.returncode, result.stdout) == (console.MISUSED, "")
-    assert console.MISUSED == 2
 
 
 def test_a_failed_run(command: list[str]) -> None:
