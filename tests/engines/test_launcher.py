@@ -1,70 +1,93 @@
-"""What `python -m tests.support.flink_cluster` refuses before it starts anything."""
+"""What the launcher of engines refuses; tests of an engine that is missing fail."""
 
-import shutil
-import socket
+import os
 from pathlib import Path
 
 import pytest
 
-from tests.support.flink_cluster import __main__ as flink
+from pipeline.system.errors import RunError
+from tests.support.engines import __main__ as launcher
+from tests.support.engines.cluster import Cluster, Part
+from tests.support.processes import Program
 
 
-@pytest.fixture(autouse=True)
-def java(tmp_path, monkeypatch):
-    """Some Java, as the first of PATH: nothing here gets so far as to use it."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    shell = shutil.which("sh")
-    script = f"#!{shell}\necho 'openjdk version \"17.0.15\"' >&2\n"
-    (folder / "java").write_text(script)
-    (folder / "java").chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder))
-    monkeypatch.delenv("JAVA_HOME", raising=False)
+class Sleeper(Cluster):
+    """Two processes that do nothing, or one that ends at once."""
+
+    engine = "sleeper"
+    ports_of = ("first", "second")
+    ready = "ready"
+
+    def fetch(self) -> None:
+        """Downloads nothing."""
+
+    def parts(self) -> dict[str, Part]:
+        words = ["sh", "-c", f"echo {self.ready}; exec sleep 600"]
+        return {"leader": Part(words, "ready"), "worker-1": Part(words, "ready")}
+
+    def options(self) -> list[str]:
+        return []
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+@pytest.fixture
+def sleeper(tmp_path: Path):
+    cluster = Sleeper(tmp_path / "run")
+    yield cluster
+    cluster.down()
 
 
-@pytest.mark.parametrize("flag", ["--port", "--rpc_port", "--pool_port"])
-def test_a_port_that_is_taken(flag: str, tmp_path: Path, capsys) -> None:
-    names = ("--port", "--rpc_port", "--pool_port")
-    flags = dict(zip(names, free_ports(3), strict=True))
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        flags[flag] = server.getsockname()[1]
-        words = [f"{name}={port}" for name, port in flags.items()]
-        assert flink.main(["up", f"--folder={tmp_path / 'flink'}", *words]) == 1
-    error = capsys.readouterr().err
-    assert f"port {flags[flag]} of 127.0.0.1 is taken" in error
-    assert error.rstrip().endswith(f"another port with {flag}.")
-    assert not list((tmp_path / "flink").glob("*/*"))
+def test_up_twice_starts_what_is_missing(sleeper: Sleeper) -> None:
+    assert sleeper.up() == 2
+    pids = {name: sleeper.process(name).pid for name in sleeper.parts()}
+    assert sleeper.up() == 0
+    assert sleeper.process("worker-1").stop()
+    again = Sleeper(sleeper.folder)
+    assert again.up() == 1
+    assert again.ports == sleeper.ports
+    assert again.process("leader").pid == pids["leader"]
+    assert again.down() == ["worker-1", "leader"]
+    assert again.down() == []
 
 
-def test_no_java_at_all(tmp_path: Path, capsys, monkeypatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert flink.main(["up", f"--folder={tmp_path / 'flink'}"]) == 1
-    assert "error: there is no `java` here" in capsys.readouterr().err
-    assert not (tmp_path / "flink").exists()
+def test_a_process_that_ends_as_it_starts(sleeper: Sleeper, monkeypatch) -> None:
+    monkeypatch.setattr(Sleeper, "ready", "no memory; exit")
+    with pytest.raises(RunError, match=r"leader of sleeper ended .*'no memory'.*log"):
+        sleeper.up()
 
 
 def test_down_where_nothing_is_up(tmp_path: Path, capsys) -> None:
-    assert flink.main(["down", f"--folder={tmp_path / 'flink'}"]) == 0
+    words = ["down", "--engine=flink", f"--folder={tmp_path / 'run'}"]
+    assert launcher.main(words) == 0
     assert capsys.readouterr().out == "nothing runs\n"
 
 
-def test_status_where_nothing_is_up(tmp_path: Path, capsys) -> None:
-    assert flink.main(["status", f"--folder={tmp_path / 'flink'}"]) == 1
-    said = capsys.readouterr()
-    assert said.out.count("is down") == 4
-    assert "4 of 4 processes are down. `make flink-up` starts" in said.err
+@pytest.mark.parametrize("engine", ["flink", "spark"])
+def test_no_java(engine: str, tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    folder = tmp_path / "run"
+    assert launcher.main(["up", f"--engine={engine}", f"--folder={folder}"]) == 1
+    assert "error: there is no `java` here" in capsys.readouterr().err
+    assert not folder.exists()
 
 
-@pytest.mark.parametrize("words", [[], ["sideways"], ["up", "--prot=1"], ["up", "x"]])
+@pytest.mark.parametrize(
+    "words", [[], ["up"], ["sideways"], ["up", "--engine=samza"], ["up", "x"]]
+)
 def test_wrong_usage(words: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        flink.main(words)
+        launcher.main(words)
     assert caught.value.code == 2
+
+
+def test_an_engine_that_cannot_be_started_fails_its_tests(
+    tmp_path: Path, program: Program
+) -> None:
+    """It does not skip them."""
+    (tmp_path / "bin").mkdir()
+    path = os.environ | {"PATH": str(tmp_path / "bin"), "JAVA_HOME": ""}
+    words = ("tests/clusters", "-k", "flink and twice", "-q", "-p", "no:cacheprovider")
+    result = program("pytest", *words, f"--basetemp={tmp_path / 'temp'}", env=path)
+    assert result.returncode == 1
+    assert "there is no `java` here" in result.stdout
+    assert "1 error" in result.stdout

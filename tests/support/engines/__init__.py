@@ -1,1 +1,1 @@
-"""A Flink cluster on this machine, to try `--runner=flink` with."""
+"""Real engines as processes of this machine: for tests, and to try `--runner` with."""
