@@ -20,6 +20,7 @@ from trainer.cache.in_memory import Rows
 from trainer.data import input_pipeline as data
 from trainer.recipe import Recipe
 from trainer.training import device_feed
+from trainer.training.interruptions import uninterrupted
 from trainer.training.step import in_parts
 
 _PART_ROWS = 512  # that are committed to disk at once, or a few more: whole batches
@@ -144,7 +145,8 @@ class _Extraction:
         for pixels, labels in device_feed.to_replicas(
             images, self._strategy, batch_size=self._size
         ):
-            launched.append(self._all_replicas(pixels, labels))
+            with uninterrupted():
+                launched.append(self._all_replicas(pixels, labels))
             if len(launched) > 1:
                 yield self._fetched(launched.popleft())
         yield self._fetched(launched.popleft())
