@@ -66,6 +66,7 @@ def run(options: PredictOptions) -> None:
             print(f"PREDICTIONS {wanted.folder} is complete already; nothing to do.")
             return
         begun.announce(begun.parts.missing(), writers=options.workers)
+        begun.keep_listing()
         planned = dict(zip(begun.parts.names, begun.source.sizes, strict=True))
         make = functools.partial(
             _make,
@@ -153,6 +154,5 @@ def _make(
 
 def _complete(wanted: PredictionRequest) -> None:
     """The last step of the job; again does nothing."""
-    begun = StartedRun(wanted, alone=False)
-    if not begun.complete:
-        begun.finish()
+    if not ResumableFolder(wanted.folder, manifest=MANIFEST).complete():
+        StartedRun(wanted, alone=False).finish()
