@@ -178,7 +178,7 @@ class StartedRun:
 
 
 def in_words(folder: AnyPath, seconds: float) -> str:
-    """What finished PREDICTIONS are, in a line.
+    """Says what finished PREDICTIONS are, in a line.
 
     Args:
         folder: PREDICTIONS.

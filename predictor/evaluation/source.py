@@ -57,7 +57,7 @@ class EvaluationSource:
 
     @property
     def title(self) -> str:
-        """For people."""
+        """Returns the title for people."""
         if self.predictions:
             return f"Evaluation of {_name(self.predictions.folder)}"
         model, dataset = self.given
@@ -99,7 +99,7 @@ class EvaluationSource:
 
     @property
     def images(self) -> int:
-        """How many are predicted."""
+        """Returns how many are predicted."""
         if self.predictions:
             return int(self.predictions.value["rows"])
         return self.given[1].split(self.split).examples

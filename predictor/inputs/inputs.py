@@ -63,7 +63,7 @@ class Input(Protocol):
     def batches(
         self, shards: Sequence[int], *, batch_size: int, at_once: int
     ) -> Generator[Batch, None, None]:
-        """Every image of some shards once.
+        """Yields every image of some shards once.
 
         Args:
             shards: their positions.
