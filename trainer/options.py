@@ -135,6 +135,10 @@ class CacheOptions:
         choices=FEATURE_DTYPES,
     )
 
+    def caches(self, model: Path) -> Path:
+        """Returns the folder of what is kept on disk."""
+        return self.cache_folder or model / "cache"
+
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceOptions:

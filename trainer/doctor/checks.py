@@ -19,7 +19,7 @@ from pipeline.storage.object_paths import AnyPath
 from pipeline.system import resources
 from pipeline.system.console import in_bytes
 from pipeline.system.errors import RunError, UsageError
-from trainer.cache import training_inputs
+from trainer.cache import policy
 from trainer.doctor import decode_rate, replica_test
 from trainer.doctor.replica_test import ChildError
 from trainer.options import CacheOptions
@@ -256,9 +256,7 @@ def _reading(dataset: Dataset) -> Finding:
 
 def _memory(dataset: Dataset, recipe: Recipe, folder: Path) -> Finding:
     """Says what `make train` would keep from epoch to epoch."""
-    choice = training_inputs.choose(
-        dataset, recipe, CacheOptions(), earlier={}, folder=folder
-    )
+    choice = policy.choose(dataset, recipe, CacheOptions(), folder=folder)
     level = ADVICE if choice.kind == "none" else OK
     return Finding(level, str(choice))
 
