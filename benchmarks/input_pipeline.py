@@ -29,7 +29,7 @@ from trainer.cache.stores import Encoded, Rows
 from trainer.data import augmentation as augment
 from trainer.data import input_pipeline as data
 from trainer.data import permutation, verified_shards
-from trainer.doctor import decode_rate, throughput
+from trainer.doctor import decode_rate
 from trainer.options import CacheOptions
 from trainer.recipe import Augmentation, Recipe
 from trainer.training import distribution
@@ -272,7 +272,7 @@ def _gather(store: Rows, size: int, threads: int) -> Rate:
     images = tf.experimental.dlpack.from_dlpack(store.rows.__dlpack__())  # no copy
     positions = permutation.permutation(0, 0, store.examples)
     batches = list(map(tf.constant, decode_rate.full_batches(positions, size)))
-    return throughput.in_threads(
+    return decode_rate.in_threads(
         partial(tf.gather, images), batches, threads=threads, batch_size=size
     )
 

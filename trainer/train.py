@@ -169,11 +169,12 @@ class _Run:
                 stream = contextlib.closing(loop.feed(fed.training(first)))
                 with stream as batches, self._naming_batch(fed.choice):
                     for epoch in range(self._progress.epoch + 1, phase.end + 1):
-                        # Saves the state every --save_minutes, in the middle.
+                        # With a save every --save_minutes.
                         trained = self._train_epoch(loop, batches)
                         validated, seconds = self._validate(loop, fed.validation)
                         row = self._row(epoch, trained, validated, seconds)
-                        # Before the save: a kill leaves them without it.
+                        # If a kill comes between these and the save, the next start
+                        # removes them.
                         best = self._keep_best(epoch, validated)
                         history.append(self._folder / history.FILE, row)
                         self._progress = dataclasses.replace(
@@ -182,8 +183,9 @@ class _Run:
                             trained=Trained(),
                             best_val_loss=best,
                         )
-                        self._save_state()
-                        # After the save: a kill leaves it without them.
+                        self._save_state()  # from here on the epoch is done
+                        # If a kill comes between the save and these, the next start
+                        # makes them.
                         self._board.add(row)
                         if keep := self._options.keep_snapshots:
                             snapshots.keep_newest(self._folder, keep)
@@ -227,7 +229,6 @@ class _Run:
         if (kept := policy.for_phase(choice, phase, self._dataset)) != choice:
             print(kept)
         if not self._inputs or self._inputs.choice.kind != kept.kind:
-            self._inputs = None  # its memory is free before more is taken
             self._inputs = inputs.prepare(
                 kept,
                 self._dataset,
