@@ -116,9 +116,8 @@ class FromDataset:
         self, shards: Sequence[int], *, batch_size: int, at_once: int
     ) -> Generator[Batch, None, None]:
         """See Input."""
-        from trainer.data import (
-            input_pipeline as data,  # here: TensorFlow takes seconds
-        )
+        # Here: TensorFlow takes seconds.
+        from trainer.data import input_pipeline, verified_shards
 
         image = self._dataset.image
         nothing = np.empty((0, image.height, image.width, 3), np.uint8)
@@ -126,13 +125,13 @@ class FromDataset:
             if not self.sizes[position]:  # it was all rejects
                 yield Batch(position, [], nothing, [], last=True)
         left = list(self.sizes)
-        batches = data.by_shard(
+        batches = input_pipeline.by_shard(
             self._dataset,
             [self._shards[position] for position in shards],
             batch_size=batch_size,
             at_once=at_once,
         )
-        with data.naming_damage(self._dataset):
+        with verified_shards.naming_damage(self._dataset):
             for index, (ids, images, labels) in batches.as_numpy_iterator():
                 position = shards[index]
                 left[position] -= len(ids)

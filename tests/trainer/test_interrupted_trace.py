@@ -22,14 +22,14 @@ from trainer.training import loop
 where, *words = sys.argv[1:]
 owner, name = {
     "validation": (loop.Loop, "evaluate"),
-    "extraction": (feature_extraction._Extraction, "_make"),
+    "extraction": (feature_extraction, "_extract"),
 }[where]
 original, begun = getattr(owner, name), []
 start = mirrored_run._MirroredReplicaThread.start
 
-def begin(*arguments):
+def begin(*arguments, **options):
     begun.append(where)
-    return original(*arguments)
+    return original(*arguments, **options)
 
 def start_and_interrupt(thread):
     start(thread)
