@@ -248,9 +248,9 @@ def in_shard_order(dataset: Dataset, shards: Sequence[Shard]) -> tf.data.Dataset
             num_parallel_calls=_fetched_together(dataset),
         )  # string[]
     )
-    return tf.data.TFRecordDataset(
-        paths, buffer_size=READ_BYTES
-    ).apply(tf.data.experimental.assert_cardinality(examples))  # string[], serialized
+    return tf.data.TFRecordDataset(paths, buffer_size=READ_BYTES).apply(
+        tf.data.experimental.assert_cardinality(examples)
+    )  # string[], serialized
 
 
 def from_store(
