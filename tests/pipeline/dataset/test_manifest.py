@@ -275,3 +275,16 @@ def test_the_usual_max_pixels_leaves_no_trace() -> None:
 )
 def test_classes_in_words(classes: tuple[str, ...], words: str) -> None:
     assert manifest.classes_in_words(classes) == words
+
+
+def test_counts_are_those_of_what_was_read(dataset: Path) -> None:
+    """Images may be added while a dataset is read: its description is replaced."""
+    before = manifest.load(dataset)
+    counts = manifest.class_counts(before, "train")
+
+    def add(value: dict[str, Any]) -> None:
+        value["ledger"]["splits"]["train"]["classes"]["red"]["written"] += 5
+
+    edit(dataset, add)
+    assert manifest.class_counts(before, "train") == counts
+    assert manifest.class_counts(manifest.load(dataset), "train") != counts
