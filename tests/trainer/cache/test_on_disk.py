@@ -183,6 +183,7 @@ def hear(process: subprocess.Popen, line: str) -> None:
         assert said, "it ended without a word"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kept", [0, 1, 2])
 def test_one_left_by_a_killed_run_is_finished(
     stores, dataset, made_dataset: Path, filled: Path, tmp_path: Path, kept: int

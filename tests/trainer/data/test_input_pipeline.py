@@ -116,6 +116,7 @@ for images, labels in islice(chain.as_numpy_iterator(), 9):
 """
 
 
+@pytest.mark.integration
 def test_the_stream_does_not_depend_on_the_cores(made_dataset: Path) -> None:
     one, all_of_them = (
         subprocess.run(

@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.files import REPOSITORY
 
+pytestmark = pytest.mark.integration
+
 STARTS = 2
 
 SCRIPT = """
