@@ -235,8 +235,13 @@ def load(folder: AnyPath) -> Dataset:
             a shard is missing or has another length than when it was written.
     """
     text, value = _read(folder)
-    _refuse_other_lists(folder, value)
-    classes = read_classes(folder / CLASSES, value["classes"])
+    try:
+        _refuse_other_lists(folder, value)
+        classes = read_classes(folder / CLASSES, value["classes"])
+    except RunError:
+        if _read(folder)[0] != text:
+            return load(folder)  # an addition has ended meanwhile
+        raise
     dataset = _described(folder, text, value, classes)
     check_lengths(folder, dataset.splits)
     return dataset

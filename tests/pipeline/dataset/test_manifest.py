@@ -288,3 +288,23 @@ def test_counts_are_those_of_what_was_read(dataset: Path) -> None:
     edit(dataset, add)
     assert manifest.class_counts(before, "train") == counts
     assert manifest.class_counts(manifest.load(dataset), "train") != counts
+
+
+def test_an_append_that_ends_while_a_dataset_is_read(
+    made_dataset: Path,
+    grown_dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between dataset.json and the lists: what is read is the dataset of then or now,
+    and nothing is said to be damaged."""
+    folder = Path(shutil.copytree(made_dataset, tmp_path / "dataset"))
+    real = manifest.read_classes
+
+    def grow_first(*arguments: Any) -> Any:
+        if manifest.read(folder)["version"] == 1:
+            shutil.copytree(grown_dataset, folder, dirs_exist_ok=True)
+        return real(*arguments)
+
+    monkeypatch.setattr(manifest, "read_classes", grow_first)
+    assert manifest.load(folder).classes == manifest.load(grown_dataset).classes
