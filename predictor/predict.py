@@ -78,6 +78,7 @@ def run(options: PredictOptions) -> None:
                     naming_shortage(batch_size),
                 ):
                     _write(forward.stream(batches), writing, begun.parts, stop)
+                begun.source.end()
         begun.finish()
         print(request.in_words(wanted.folder, time.monotonic() - started))
 

@@ -26,7 +26,7 @@ def doctor(options: DoctorOptions) -> None:
     shard_cache.cache_at(options.shard_cache, options.shard_cache_bytes)
     from trainer.doctor import checks
 
-    checks.run(options.dataset, options.model, options.recipe)
+    checks.run(options)
 
 
 def curves(options: ModelOptions) -> None:

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,12 @@ from pipeline.system import resources
 from pipeline.system.console import progress
 from pipeline.system.errors import RunError
 from trainer import hang_detection, model, starting_weights
-from trainer.cache import policy, training_inputs
+from trainer.cache import inputs, policy
+from trainer.cache.inputs import TrainingInputs
 from trainer.cache.policy import CacheChoice
-from trainer.cache.training_inputs import TrainingInputs
 from trainer.contract import read_contract
 from trainer.data import input_pipeline as data
+from trainer.data import verified_shards
 from trainer.hang_detection import HangDetector
 from trainer.options import CHECKPOINT, TrainOptions
 from trainer.recipe import Phase
@@ -40,6 +41,7 @@ from trainer.training import (
     snapshots,
     tensorboard_log,
 )
+from trainer.training.checkpoint import RunState
 from trainer.training.interruptions import StopSignal
 from trainer.training.loop import DivergenceError, Loop, Metrics, Trained
 from trainer.training.step import DROPOUT_MASKS
@@ -57,16 +59,16 @@ def run(options: TrainOptions) -> None:
     resources.limit_arenas()
     with folder_lock.held(folder, notes=CHECKPOINT):
         checkpoint = _checkpoint(folder)
-        earlier = state.read(checkpoint)[0]
+        earlier = state.read(checkpoint)
         now = manifest.load(options.dataset)
-        dataset = state.dataset_as_begun(checkpoint, now)
+        dataset = state.dataset_as_begun(checkpoint, earlier, now)
         data.steps_per_epoch(dataset, recipe.batch_size)
-        choice = training_inputs.choose(
+        choice = policy.choose(
             dataset,
             recipe,
             options,
-            earlier=earlier,
-            folder=_cache_folder(folder, options),
+            folder=options.caches(folder),
+            earlier=earlier.key if earlier else {},
             seeded=options.seed is not None,
         )
         key = _key(dataset, options, choice, earlier)
@@ -79,11 +81,12 @@ def run(options: TrainOptions) -> None:
             print(f"MODEL {folder} is complete already: {recipe.epochs} epochs.")
             _remove_cache(options)  # of a run that was killed after its result
             return
-        state.check(checkpoint, key)
+        if earlier:
+            state.check(earlier, key, folder)
+        elif options.extend:
+            starting_weights.check_extension(options.extend, dataset, recipe)
         if dataset is not now:
             print(f"{_grown(dataset, now)}; the run goes on with those of then")
-        if options.extend and not earlier:
-            starting_weights.check_extension(options.extend, dataset, recipe)
         print(manifest.classes_in_words(dataset.classes))
         if len(dataset.classes) == 1:
             print(
@@ -110,10 +113,10 @@ def run(options: TrainOptions) -> None:
             folder_lock.remove_scratch(part)
         with (
             StopSignal() as stop,
-            data.naming_damage(dataset),
+            verified_shards.naming_damage(dataset),
             distribution.naming_device_errors(recipe.batch_size),
         ):
-            _Run(dataset, options, strategy, key, stop).train(choice)
+            _Run(dataset, options, strategy, earlier, key, stop).train(choice)
         _remove_cache(options)
 
 
@@ -125,18 +128,18 @@ class _Run:
         dataset: Dataset,
         options: TrainOptions,
         strategy: tf.distribute.Strategy,
+        earlier: RunState | None,
         key: dict[str, Any],
         stop: StopSignal,
     ) -> None:
         folder, recipe = options.model, options.recipe
         self._dataset, self._folder, self._recipe = dataset, folder, recipe
-        self._options, self._strategy, self._key = options, strategy, key
+        self._options, self._strategy = options, strategy
         self._stop, self._watchdog = stop, HangDetector(options.hang_minutes)
         self._steps = data.steps_per_epoch(dataset, recipe.batch_size)
         self._checkpoint = _checkpoint(folder)
-        _, earlier = state.read(self._checkpoint)
         stream = secrets.randbits(31) if options.seed is None else options.seed
-        self._progress = earlier or state.Progress(stream)
+        self._progress = earlier or RunState(key=key, stream=stream)
         with strategy.scope():
             self._model = model.build(
                 height=dataset.image.height,
@@ -156,8 +159,11 @@ class _Run:
     def train(self, choice: CacheChoice) -> None:
         """Runs the epochs that are missing, and saves the result.
 
-        A kill at any line loses the steps since the last save and nothing else: see
-        `_commit_epoch` for the order of what is written.
+        A kill at any line loses the steps since the last save, and nothing else. An
+        epoch counts as done when `_save_state` has replaced the one file of the state.
+        What is written before that is removed by the next start, which trains the
+        epoch again with the same batches and the same random numbers; what is written
+        after it is made by the next start out of history.csv.
         """
         self._start_or_go_on()
         with self._watchdog, self._saying_where():
@@ -166,19 +172,37 @@ class _Run:
                 if phase != self._phase:
                     print(f"from here on, trained are: {phase.trainable}")
                     self._begin(phase)
-                inputs = self._inputs_of(phase, choice)
-                loop = self._loop_of(phase, inputs)
+                fed = self._inputs_of(phase, choice)
+                loop = self._loop_of(phase, fed)
                 first = (
                     self._progress.epoch * self._steps + self._progress.trained.steps
                 )
                 # (uint8[batch, height, width, 3] or features, int64[batch]), endless.
                 # Closed: at the end of Python its threads would wait for ever.
-                stream = contextlib.closing(loop.feed(inputs.training(first)))
-                with stream as batches, self._naming_batch(inputs.choice):
-                    while self._progress.epoch < phase.first_epoch + phase.epochs:
+                stream = contextlib.closing(loop.feed(fed.training(first)))
+                with stream as batches, self._naming_batch(fed.choice):
+                    for epoch in range(self._progress.epoch + 1, phase.end + 1):
+                        # With a save every --save_minutes.
                         trained = self._train_epoch(loop, batches)
-                        validated, seconds = self._validate(loop, inputs.validation)
-                        self._commit_epoch(trained, validated, seconds)
+                        validated, seconds = self._validate(loop, fed.validation)
+                        row = self._row(epoch, trained, validated, seconds)
+                        # If a kill comes between these and the save, the next start
+                        # removes them.
+                        best = self._keep_best(epoch, validated)
+                        history.append(self._folder / history.FILE, row)
+                        self._progress = dataclasses.replace(
+                            self._progress,
+                            epoch=epoch,
+                            trained=Trained(),
+                            best_val_loss=best,
+                        )
+                        self._save_state()  # from here on the epoch is done
+                        # If a kill comes between the save and these, the next start
+                        # makes them.
+                        self._board.add(row)
+                        if keep := self._options.keep_snapshots:
+                            snapshots.keep_newest(self._folder, keep)
+                        print(_line(row))
         self._save_result()
 
     def _start_or_go_on(self) -> None:
@@ -197,10 +221,10 @@ class _Run:
         self._board = tensorboard_log.TensorBoardLog(
             self._folder / "tensorboard", history.read(self._folder / history.FILE)
         )
-        if not training_inputs.has_validation(self._dataset):
+        if "validation" not in policy.splits(self._dataset):
             print("no validation split: no snapshots, and empty val_ columns")
 
-    def _loop_of(self, phase: Phase, inputs: TrainingInputs) -> Loop:
+    def _loop_of(self, phase: Phase, fed: TrainingInputs) -> Loop:
         """Builds the compiled steps of a phase."""
         return Loop(
             self._model,
@@ -211,34 +235,21 @@ class _Run:
             seed=self._progress.stream,
             first_step=phase.first_epoch * self._steps,
             alive=hang_detection.alive,
-            source=inputs.source,
+            source=fed.source,
         )
 
     def _inputs_of(self, phase: Phase, choice: CacheChoice) -> TrainingInputs:
-        """Returns what a phase trains on: no features where all layers are trained."""
-        if choice.features and phase.trainable == "all":
-            choice = policy.after_features(choice, self._dataset)
-            print(choice)
-        if self._inputs and self._inputs.choice.kind == choice.kind:
-            return self._inputs
-        self._inputs = None  # its memory is free before more is taken
-        folder = _cache_folder(self._folder, self._options)
-        if choice.features:
-            self._inputs = training_inputs.of_features(
-                choice,
+        """Returns what a phase trains on; fills what its cache lacks."""
+        if (kept := policy.for_phase(choice, phase, self._dataset)) != choice:
+            print(kept)
+        if not self._inputs or self._inputs.choice.kind != kept.kind:
+            self._inputs = inputs.prepare(
+                kept,
                 self._dataset,
-                folder,
+                self._options.caches(self._folder),
                 network=self._model,
                 strategy=self._strategy,
                 recipe=self._recipe,
-                seed=self._progress.stream,
-            )
-        else:
-            self._inputs = training_inputs.of_pixels(
-                choice,
-                self._dataset,
-                folder,
-                batch_size=self._recipe.batch_size,
                 seed=self._progress.stream,
             )
         return self._inputs
@@ -256,44 +267,40 @@ class _Run:
             self._optimizer = optimizer.build(self._recipe, phase, self._steps)
             self._optimizer.build(self._model.trainable_variables)
 
-    def _commit_epoch(
-        self, trained: Trained, validated: Metrics | None, seconds: float
-    ) -> None:
-        """Writes what an epoch leaves, in an order that survives a kill anywhere.
+    def _row(
+        self,
+        epoch: int,
+        trained: Trained,
+        validated: Metrics | None,
+        seconds: float,
+    ) -> history.Row:
+        """Returns the row of an epoch in history.csv.
 
         Args:
+            epoch: from 1.
             trained: all steps of the epoch.
             validated: on the validation split, if there is one.
             seconds: that validation took.
         """
-        number, best = self._progress.epoch + 1, self._progress.best_val_loss
-        row = {
-            "epoch": number,
+        images = self._steps * self._recipe.batch_size
+        return {
+            "epoch": epoch,
             "seconds": trained.seconds + seconds,
             **trained.metrics._asdict(),
             **_prefixed(validated),
             "learning_rate": float(self._optimizer.learning_rate),
-            "images_per_second": self._steps
-            * self._recipe.batch_size
-            / trained.seconds,
+            "images_per_second": images / trained.seconds,
             "input_wait": trained.input_wait,
         }
-        # Before the save: what a kill leaves of it, the next start removes.
-        if validated and validated.loss < best:
-            best = validated.loss
-            snapshots.write(self._model, self._folder, number, validated.accuracy)
-            hang_detection.alive()
-        history.append(self._folder / history.FILE, row)
-        # The save: from here on the epoch is done.
-        self._progress = dataclasses.replace(
-            self._progress, epoch=number, trained=Trained(), best_val_loss=best
-        )
-        self._save_state()
-        # After the save: what a kill prevents, the next start makes of history.csv.
-        self._board.add(row)
-        if keep := self._options.keep_snapshots:
-            snapshots.keep_newest(self._folder, keep)
-        print(_line(row))
+
+    def _keep_best(self, epoch: int, validated: Metrics | None) -> float:
+        """Writes a snapshot if the loss is the lowest so far; returns the lowest."""
+        best = self._progress.best_val_loss
+        if not validated or validated.loss >= best:
+            return best
+        snapshots.write(self._model, self._folder, epoch, validated.accuracy)
+        hang_detection.alive()
+        return validated.loss
 
     def _train_epoch(self, loop: Loop, batches: Iterator[Any]) -> Trained:
         """Takes the rest of an epoch's steps, and saves the state every --save_minutes.
@@ -358,16 +365,13 @@ class _Run:
         try:
             yield
         except KeyboardInterrupt:
-            _, saved = state.read(self._checkpoint)
-            if saved:
+            if saved := state.read(self._checkpoint):
                 where = _where(saved.epoch, saved.trained.steps, self._steps)
                 print(f"stopped; {where} is saved; the same command goes on")
             raise
 
     def _save_state(self) -> None:
-        state.save(
-            self._checkpoint, self._model, self._optimizer, self._progress, self._key
-        )
+        state.save(self._checkpoint, self._progress, self._model, self._optimizer)
         self._next_save = time.monotonic() + 60 * self._options.save_minutes
         hang_detection.alive()
 
@@ -376,7 +380,7 @@ class _Run:
         validated = [row for row in rows if row["val_loss"] is not None]
         best = min(validated, key=lambda row: row["val_loss"], default=None)
         facts = {
-            "run": self._key,
+            "run": self._progress.key,
             "recipe": dataclasses.asdict(self._recipe),
             "replicas": self._strategy.num_replicas_in_sync,
             "epochs": len(rows),
@@ -400,11 +404,7 @@ def _checkpoint(folder: Path) -> Path:
 def _remove_cache(options: TrainOptions) -> None:
     """Removes the cache in MODEL; a folder of one's own is kept for later runs."""
     if not options.cache_folder:
-        shutil.rmtree(options.model / "cache", ignore_errors=True)
-
-
-def _cache_folder(folder: Path, options: TrainOptions) -> Path:
-    return options.cache_folder or folder / "cache"
+        shutil.rmtree(options.caches(options.model), ignore_errors=True)
 
 
 def _grown(begun: Dataset, now: Dataset) -> str:
@@ -434,7 +434,7 @@ def _key(
     dataset: Dataset,
     options: TrainOptions,
     choice: CacheChoice,
-    earlier: Mapping[str, Any],
+    earlier: RunState | None,
 ) -> dict[str, Any]:
     """Returns what a run must have in common with the run that it resumes."""
     recipe = options.recipe
@@ -454,15 +454,15 @@ def _key(
     }
 
 
-def _extend_key(options: TrainOptions, earlier: Mapping[str, Any]) -> str | None:
+def _extend_key(options: TrainOptions, earlier: RunState | None) -> str | None:
     """Names the MODEL of --extend by its content, wherever it lies.
 
     A run that goes on needs it no more: its weights are in the saved state.
     """
     if not options.extend:
         return None
-    if earlier.get("extend") and not options.extend.exists():
-        return str(earlier["extend"])
+    if earlier and earlier.key.get("extend") and not options.extend.exists():
+        return str(earlier.key["extend"])
     return f"sha256:{read_contract(options.extend).fingerprint}"
 
 
