@@ -2,12 +2,12 @@
 
 import contextlib
 import dataclasses
+import math
 import platform
 import secrets
 import shutil
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from pipeline.dataset import manifest
 from pipeline.dataset.manifest import Dataset
 from pipeline.storage import atomic, folder_lock
 from pipeline.storage.resumable_folder import difference
-from pipeline.system import resources
-from pipeline.system.console import progress
+from pipeline.system import console, resources
+from pipeline.system.console import in_time, progress
 from pipeline.system.errors import RunError
 from trainer import hang_detection, model
 from trainer.cache import policy, training_inputs
@@ -29,7 +29,7 @@ from trainer.cache.training_inputs import TrainingInputs
 from trainer.data import input_pipeline as data
 from trainer.hang_detection import HangDetector
 from trainer.options import CHECKPOINT, TrainOptions
-from trainer.recipe import Phase, Recipe
+from trainer.recipe import LAYERS, Phase, Recipe
 from trainer.training import checkpoint as state
 from trainer.training import (
     distribution,
@@ -69,18 +69,24 @@ def run(options: TrainOptions) -> None:
         )
         key = _key(dataset, recipe, options.weights, options.seed, choice)
         if _is_finished(folder, key, recipe.epochs):
-            print(f"MODEL {folder} is complete already: {recipe.epochs} epochs.")
+            console.conclude(
+                f"MODEL {folder} is complete already: {recipe.epochs} epochs.",
+                following=_following(dataset, folder),
+            )
             _remove_cache(options)  # of a run that was killed after its result
             return
         state.check(checkpoint, key)
-        print(manifest.classes_in_words(dataset.classes))
+        console.say("\n".join([_in_words(dataset), *recipe.in_words(), str(choice)]))
         if len(dataset.classes) == 1:
-            print(
-                f"warning: a model of one class, {dataset.classes[0]!r}, answers the "
-                "same for every image; make a DATASET with a folder for each class",
-                file=sys.stderr,
+            console.warn(
+                f"a model of one class, {dataset.classes[0]!r}, answers the same for "
+                "every image; make a DATASET with a folder for each class"
             )
-        print("\n".join([f"recipe {recipe.name}", *recipe.in_words(), str(choice)]))
+        if not training_inputs.has_validation(dataset):
+            console.warn(
+                "DATASET has no validation split: there will be no snapshots, and the "
+                "val_ columns of history.csv stay empty"
+            )
         if options.seed is not None:
             keras.utils.set_random_seed(options.seed)
             tf.config.experimental.enable_op_determinism()
@@ -151,7 +157,7 @@ class _Run:
             while self._progress.epoch < self._recipe.epochs:
                 phase = self._recipe.phase(self._progress.epoch)
                 if phase != self._phase:
-                    print(f"from here on, trained are: {phase.trainable}")
+                    console.say(f"from here on it trains {LAYERS[phase.trainable]}")
                     self._begin(phase)
                 inputs = self._inputs_of(phase, choice)
                 loop = self._loop_of(phase, inputs)
@@ -172,9 +178,8 @@ class _Run:
         """Brings MODEL to what the last save covers; without one, saves the start."""
         done, trained = self._progress.epoch, self._progress.trained
         if done or trained.steps:
-            print(f"going on after {_where(done, trained.steps, self._steps)}")
+            console.say(f"going on after {_where(done, trained.steps, self._steps)}")
         else:
-            self._model.summary()
             self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
             self._save_state()  # from here on the folder is known to be this run's
         # Written before a kill, but not covered by a save: the epoch is trained again.
@@ -183,8 +188,21 @@ class _Run:
         self._board = tensorboard_log.TensorBoardLog(
             self._folder / "tensorboard", history.read(self._folder / history.FILE)
         )
-        if not training_inputs.has_validation(self._dataset):
-            print("no validation split: no snapshots, and empty val_ columns")
+        console.say(self._to_do(history.read(self._folder / history.FILE)))
+
+    def _to_do(self, rows: Sequence[history.Row]) -> str:
+        """Returns what is still to be done, and how long it takes, if that is known."""
+        left = self._recipe.epochs - self._progress.epoch
+        every = self._model.count_params()
+        learning = sum(math.prod(one.shape) for one in self._model.trainable_variables)
+        time = "; the first one tells how long they take"
+        if rows:
+            time = f", about {in_time(left * rows[-1]['seconds'])} by the last one"
+        return (
+            f"MODEL {self._folder}: VGG16 with {every / 1e6:.1f} M parameters, "
+            f"{learning / 1e6:.1f} M of which learn\n"
+            f"{left} epoch{'s' * (left > 1)} of {self._steps:,} steps to go{time}"
+        )
 
     def _loop_of(self, phase: Phase, inputs: TrainingInputs) -> Loop:
         """Builds the compiled steps of a phase."""
@@ -204,7 +222,7 @@ class _Run:
         """Returns what a phase trains on: no features where all layers are trained."""
         if choice.features and phase.trainable == "all":
             choice = policy.after_features(choice, self._dataset)
-            print(choice)
+            console.say(str(choice))
         if self._inputs and self._inputs.choice.kind == choice.kind:
             return self._inputs
         self._inputs = None  # its memory is free before more is taken
@@ -279,7 +297,9 @@ class _Run:
         self._board.add(row)
         if keep := self._options.keep_snapshots:
             snapshots.keep_newest(self._folder, keep)
-        print(_line(row))
+        left = self._recipe.epochs - number
+        to_go = f"; about {in_time(left * row['seconds'])} to go" if left else ""
+        console.say(f"{_line(row)}{to_go}")
 
     def _train_epoch(self, loop: Loop, batches: Iterator[Any]) -> Trained:
         """Takes the rest of an epoch's steps, and saves the state every --save_minutes.
@@ -347,7 +367,7 @@ class _Run:
             _, saved = state.read(self._checkpoint)
             if saved:
                 where = _where(saved.epoch, saved.trained.steps, self._steps)
-                print(f"stopped; {where} is saved; the same command goes on")
+                console.say(f"stopped; {where} is saved; the same command goes on")
             raise
 
     def _save_state(self) -> None:
@@ -375,8 +395,34 @@ class _Run:
             },
         }
         model.save(self._model, self._folder, self._dataset, facts)
-        print(f"MODEL {self._folder} is complete; the last epoch was")
-        print(_line(rows[-1]))
+        console.conclude(
+            f"MODEL {self._folder} is complete: {history.in_words(rows)}\n"
+            f"  {len(rows)} epochs in {in_time(sum(row['seconds'] for row in rows))}; "
+            f"`{console.command('trainer', 'curves', model=self._folder)}` draws them",
+            following=_following(self._dataset, self._folder),
+        )
+
+
+def _in_words(dataset: Dataset) -> str:
+    """Returns what is trained on."""
+    splits = ", ".join(
+        f"{split.examples:,} images in {name}"
+        for name, split in dataset.splits.items()
+        if name != "test"
+    )
+    return (
+        f"DATASET {dataset.folder}: {splits}, of "
+        f"{manifest.size_in_words(dataset.image)}; "
+        f"{manifest.classes_in_words(dataset.classes)}"
+    )
+
+
+def _following(dataset: Dataset, folder: Path) -> str:
+    """Returns the command that comes after a training run."""
+    given: dict[str, object] = {"model": folder, "dataset": dataset.folder}
+    if training_inputs.has_validation(dataset):
+        return console.command("predictor", "evaluate", **given, split="validation")
+    return console.command("predictor", "predict", **given, predictions=None)
 
 
 def _checkpoint(folder: Path) -> Path:

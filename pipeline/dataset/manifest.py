@@ -211,6 +211,11 @@ def classes_in_words(classes: Sequence[str]) -> str:
     return f"{len(classes):,} class{'es' * (len(classes) > 1)}: {few}"
 
 
+def size_in_words(image: ImageContract) -> str:
+    """Returns the size of stored images, such as `150x200 (height x width)`."""
+    return f"{image.height}x{image.width} (height x width)"
+
+
 def read_classes(path: AnyPath, entry: Mapping[str, Any]) -> tuple[str, ...]:
     """Reads classes.txt and holds it to the manifest's `classes` entry."""
     content = io_errors.insist(path, path.read_bytes) if path.is_file() else b""

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from pipeline.storage import atomic, folder_lock
 from pipeline.storage.resumable_folder import ResumableFolder
-from pipeline.system import io_errors
+from pipeline.system import console, io_errors
 from pipeline.system.console import in_bytes, progress
 from pipeline.system.errors import RunError
 from trainer import hang_detection
@@ -122,7 +122,9 @@ def _claim(descriptor: int, work: ResumableFolder, content: Content) -> None:
             "another --cache_dir."
         )
     else:
-        print(f"the cache in {work.folder} is complete; another run reads it, too")
+        console.say(
+            f"the cache in {work.folder} is complete; another run reads it, too"
+        )
 
 
 def _key(content: Content) -> dict[str, Any]:
@@ -142,13 +144,15 @@ def _make_whole(work: ResumableFolder, content: Content) -> None:
     """Keeps what an earlier run made of the same, or fills the folder anew."""
     key = _key(content)
     if stale := work.other(key):
-        print(f"the cache in {work.folder} is of something else ({stale}): made anew")
+        console.say(
+            f"the cache in {work.folder} is of something else ({stale}): made anew"
+        )
         work.clear(_file("*"))
     if work.start(key):
         if _is_whole(work, content):
-            print(f"the cache in {work.folder} is complete")
+            console.say(f"the cache in {work.folder} is complete")
             return
-        print(f"the cache in {work.folder} is damaged: made anew")
+        console.say(f"the cache in {work.folder} is damaged: made anew")
         work.clear(_file("*"))
         work.start(key)
     _fill(work, content)
@@ -159,7 +163,9 @@ def _fill(work: ResumableFolder, content: Content) -> None:
     notes = _committed(work, content)
     rows = sum(content.parts[: len(notes)])
     if notes:
-        print(f"the cache in {work.folder} goes on after {rows} of {content.rows} rows")
+        console.say(
+            f"the cache in {work.folder} goes on after {rows} of {content.rows} rows"
+        )
     _look_at_disk(work.folder, content, rows)
     pending: Future | None = None
     with contextlib.ExitStack() as stack:
