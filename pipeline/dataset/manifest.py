@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -133,6 +133,24 @@ class Dataset:
     def paths(self, name: str) -> list[AnyPath]:
         """The shards of a split, in order."""
         return [self.folder / shard.file for shard in self.split(name).shards]
+
+    def examples(self, name: str) -> Iterator[record.Record]:
+        """Yields the examples of a split, shard by shard; needs no TensorFlow.
+
+        Each has its id, its JPEG as it is stored (`encoded`), its label (-1 where it
+        is unlabelled) and the name of its class (`text`).
+
+        Raises:
+            RunError: there is no such split.
+            record.BadRecordError: a shard is damaged.
+        """
+        for path in self.paths(name):
+            for stored in record.read(path):
+                yield stored.record
+
+    def manifest(self) -> dict[str, Any]:
+        """Reads dataset.json, as docs/file-formats.md describes it."""
+        return read(self.folder)
 
 
 @dataclass(frozen=True)

@@ -179,6 +179,28 @@ def for_inference(
     )
 
 
+def for_validation(
+    dataset: Dataset, *, batch_size: int, split: str = "validation"
+) -> tf.data.Dataset:
+    """Reads a labelled split once, in the order of its shards.
+
+    Args:
+        dataset: where the shards are.
+        batch_size: global, over all replicas; the last batch may be short.
+        split: the one to read.
+
+    Returns:
+        Elements (uint8[batch, height, width, 3], int64[batch]).
+
+    Raises:
+        RunError: there is no such split.
+        tf.errors.OpError (when iterated): see `for_inference`.
+    """
+    shards = dataset.split(split).shards
+    batches = for_inference(dataset, shards, batch_size=batch_size)
+    return batches.map(lambda batch: (batch.images, batch.labels))
+
+
 def by_shard(
     dataset: Dataset, shards: Sequence[Shard], *, batch_size: int, at_once: int
 ) -> tf.data.Dataset:
@@ -344,9 +366,13 @@ def options() -> tf.data.Options:
 
     As many threads as this process has cores, which TensorFlow does not know of in a
     container; buffers and parallel calls have their sizes, so nothing is tuned, and no
-    graph rewritten.
+    graph rewritten. Nor is it cut into parts for several machines, as a strategy would
+    have it: that takes out the check that a shard has all of its records.
     """
     options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.OFF
+    )
     options.threading.private_threadpool_size = resources.cores()
     options.autotune.enabled = False
     options.experimental_optimization.apply_default_optimizations = False
