@@ -185,7 +185,7 @@ def predict(
 
 
 def sample(refs: Iterable[ImageRef], count: int, *, seed: int) -> list[ImageRef]:
-    """At most `count` images, the same ones whatever the order of the listing."""
+    """Draws at most `count` images, the same ones whatever the order of the listing."""
     return heapq.nsmallest(
         count, refs, key=lambda ref: (order_key(seed, ref.id), ref.split, ref.id)
     )

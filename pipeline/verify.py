@@ -184,7 +184,7 @@ def _misnamed(promise: Promise) -> Iterator[str]:
 
 
 def _generation(file: str) -> int:
-    """That of a shard; 0 for a name that is none."""
+    """Returns the generation of a shard; 0 for a name that is none."""
     try:
         return ShardName.parse(file).generation
     except ValueError:
@@ -330,7 +330,7 @@ def _draw_up(
 
 
 def _differences(promised: Any, found: Any, at: str) -> Iterator[str]:
-    """Where two JSON values differ; `at` is their place in dataset.json."""
+    """Says where two JSON values differ; `at` is their place in dataset.json."""
     if isinstance(promised, Mapping) and isinstance(found, Mapping):
         for key in sorted({*promised, *found}):
             yield from _differences(promised.get(key), found.get(key), f"{at}.{key}")

@@ -79,6 +79,7 @@ def run(options: PredictOptions) -> None:
                     naming_shortage(batch_size),
                 ):
                     _write(forward.stream(batches), writing, begun.parts, stop)
+                begun.source.end()
         begun.finish()
         begun.conclude(time.monotonic() - started)
 

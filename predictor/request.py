@@ -15,12 +15,14 @@ from pipeline.system.console import in_bytes
 from pipeline.system.errors import RunError
 from predictor.format import predictions_manifest, submission
 from predictor.format.file_format import Format
+from predictor.inputs import photo_listing
 from predictor.inputs.inputs import FromDataset, FromImages, Input
 from predictor.options import PredictionRequest
 from predictor.writing import size_estimate
 from predictor.writing.output_shards import OutputShards
 from trainer.contract import Contract, read_contract
 
+_LISTING = "photos.json"  # in the work folder: what workers predict
 _LAST_STEP = ("sample_submission", "compression")  # in the key of a submission
 
 
@@ -51,12 +53,14 @@ class StartedRun:
         order.format.check(self.contract.classes)
         sample = order.sample_submission
         self._sample = submission.read_sample(sample) if sample else None
-        self.source = _source(self.contract, order)
-        self._key = _key(self.contract, self.source, order)
-        self._max_reject_fraction = order.max_reject_fraction
         self.output = ResumableFolder(
             order.folder, manifest=predictions_manifest.MANIFEST
         )
+        self.source = _source(
+            self.contract, order, None if alone else self.output.work / _LISTING
+        )
+        self._key = _key(self.contract, self.source, order)
+        self._max_reject_fraction = order.max_reject_fraction
         _refuse_other_version(self.output, order.format)
         finished = self.output.manifest.is_file()
         if alone and self.source.left_out:
@@ -112,6 +116,12 @@ class StartedRun:
             if not self.parts.done():
                 self.output.clear()
             raise
+
+    def keep_listing(self) -> None:
+        """Keeps the photos that were listed for workers, which need not list them."""
+        if isinstance(self.source, FromImages):
+            work = self.output.work
+            self.source.listed.write(work / _LISTING, scratch=work)
 
     def finish(self) -> None:
         """Balances rows against images, and completes the folder.
@@ -258,11 +268,22 @@ def _refuse_other_version(output: ResumableFolder, format: Format) -> None:
         )
 
 
-def _source(contract: Contract, order: PredictionRequest) -> Input:
-    """What is predicted, held to what the model takes."""
+def _source(
+    contract: Contract, order: PredictionRequest, kept: AnyPath | None
+) -> Input:
+    """Returns what is predicted, held to what the model takes.
+
+    Args:
+        contract: of the model.
+        order: what is asked for.
+        kept: for a worker, where the launcher has kept the photos that it listed.
+    """
     if order.images:
-        image = ImageContract(**contract.image)
-        return FromImages(order.images, order.split, image)
+        if kept:
+            listed = photo_listing.read(kept)
+        else:
+            listed = photo_listing.list_photos(order.images, split=order.split)
+        return FromImages(listed, order.split, ImageContract(**contract.image))
     assert order.dataset
     dataset = manifest.load(order.dataset)
     contract.check(dataset)

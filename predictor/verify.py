@@ -137,7 +137,7 @@ def _rejects(made: Predictions, promised: int) -> Iterator[str]:
 def _origins(
     made: Predictions, dataset: Dataset | None, model: AnyPath | None
 ) -> Iterator[str]:
-    """Where they are not of what was given."""
+    """Says where they are not of what was given."""
     if dataset and dataset.fingerprint != made.value["dataset"]:
         yield (
             f"{MANIFEST}: dataset is {made.value['dataset']}; the fingerprint of "

@@ -34,11 +34,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks whole programs, stores, Beam's job service, and real engines."""
     for item in items:
         folder = item.path.relative_to(REPOSITORY / "tests").parts[0]
-        servers = {"store_server", "cluster"} & {*getattr(item, "fixturenames", ())}
+        wanted = {*getattr(item, "fixturenames", ())}
         if folder == "clusters":
             item.add_marker("clusters")
-        elif servers or (
-            folder == "end_to_end" and item.path.name != "test_whole_job.py"
+        elif item.path.name != "test_whole_job.py" and (
+            folder == "end_to_end" or wanted & {"program", "store_server", "cluster"}
         ):
             item.add_marker("integration")
 

@@ -99,6 +99,7 @@ def test_heavy_packages_stay_out_of(what: str) -> None:
     assert result.stdout.split() == []
 
 
+@pytest.mark.integration
 def test_a_heavy_package_would_be_seen() -> None:
     script = "import trainer.model, sys; print('keras' in sys.modules)"
     result = subprocess.run(

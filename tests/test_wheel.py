@@ -10,6 +10,8 @@ import pytest
 
 from tests.support.files import REPOSITORY
 
+pytestmark = pytest.mark.integration
+
 PACKAGES = ("pipeline", "trainer", "predictor")
 OPTIONAL = {"pipeline.runners.dask"}  # needs an extra of its own
 IMPORT_ALL = """

@@ -30,7 +30,7 @@ def doctor(options: DoctorOptions) -> None:
     with startup_log.kept():
         from trainer.doctor import checks
 
-    checks.run(options.dataset, options.model, options.recipe)
+    checks.run(options)
 
 
 def curves(options: ModelOptions) -> None:

@@ -135,6 +135,10 @@ class CacheOptions:
         choices=FEATURE_DTYPES,
     )
 
+    def caches(self, model: Path) -> Path:
+        """Returns the folder of what is kept on disk."""
+        return self.cache_folder or model / "cache"
+
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceOptions:
@@ -196,7 +200,7 @@ class TrainOptions(CacheOptions, DeviceOptions, ShardCacheOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoctorOptions(ShardCacheOptions):
+class DoctorOptions(CacheOptions, ShardCacheOptions):
     """What `doctor` tries out."""
 
     dataset: AnyPath | None = path_option(
@@ -204,7 +208,8 @@ class DoctorOptions(ShardCacheOptions):
     )
     model: Path | None = local_path_option(
         "Names MODEL to be made; by default the disk of the current folder is looked "
-        "at.",
+        "at. Complete caches in it, or in --cache_dir, are compared with their "
+        "checksums.",
         None,
     )
     recipe: Recipe = group(RecipeOptions, convert=RecipeOptions.chosen)

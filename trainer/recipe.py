@@ -74,6 +74,11 @@ class Phase:
     trainable: str
     learning_rate: float
 
+    @property
+    def end(self) -> int:
+        """Returns how many epochs are done at its end."""
+        return self.first_epoch + self.epochs
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:

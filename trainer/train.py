@@ -23,10 +23,11 @@ from pipeline.system import console, resources
 from pipeline.system.console import in_time, progress
 from pipeline.system.errors import RunError
 from trainer import hang_detection, model
-from trainer.cache import policy, training_inputs
+from trainer.cache import inputs, policy
+from trainer.cache.inputs import TrainingInputs
 from trainer.cache.policy import CacheChoice
-from trainer.cache.training_inputs import TrainingInputs
 from trainer.data import input_pipeline as data
+from trainer.data import verified_shards
 from trainer.hang_detection import HangDetector
 from trainer.options import CHECKPOINT, TrainOptions
 from trainer.recipe import LAYERS, Phase, Recipe
@@ -39,6 +40,7 @@ from trainer.training import (
     snapshots,
     tensorboard_log,
 )
+from trainer.training.checkpoint import RunState
 from trainer.training.interruptions import StopSignal
 from trainer.training.loop import DivergenceError, Loop, Metrics, Trained
 from trainer.training.step import DROPOUT_MASKS
@@ -58,13 +60,13 @@ def run(options: TrainOptions) -> None:
         dataset = manifest.load(options.dataset)
         data.steps_per_epoch(dataset, recipe.batch_size)
         checkpoint = _checkpoint(folder)
-        earlier = state.read(checkpoint)[0]
-        choice = training_inputs.choose(
+        earlier = state.read(checkpoint)
+        choice = policy.choose(
             dataset,
             recipe,
             options,
-            earlier=earlier,
-            folder=_cache_folder(folder, options),
+            folder=options.caches(folder),
+            earlier=earlier.key if earlier else {},
             seeded=options.seed is not None,
         )
         key = _key(dataset, recipe, options.weights, options.seed, choice)
@@ -75,14 +77,15 @@ def run(options: TrainOptions) -> None:
             )
             _remove_cache(options)  # of a run that was killed after its result
             return
-        state.check(checkpoint, key)
+        if earlier:
+            state.check(earlier, key, folder)
         console.say("\n".join([_in_words(dataset), *recipe.in_words(), str(choice)]))
         if len(dataset.classes) == 1:
             console.warn(
                 f"a model of one class, {dataset.classes[0]!r}, answers the same for "
                 "every image; make a DATASET with a folder for each class"
             )
-        if not training_inputs.has_validation(dataset):
+        if "validation" not in policy.splits(dataset):
             console.warn(
                 "DATASET has no validation split: there will be no snapshots, and the "
                 "val_ columns of history.csv stay empty"
@@ -105,10 +108,10 @@ def run(options: TrainOptions) -> None:
             folder_lock.remove_scratch(part)
         with (
             StopSignal() as stop,
-            data.naming_damage(dataset),
+            verified_shards.naming_damage(dataset),
             distribution.naming_device_errors(recipe.batch_size),
         ):
-            _Run(dataset, options, strategy, key, stop).train(choice)
+            _Run(dataset, options, strategy, earlier, key, stop).train(choice)
         _remove_cache(options)
 
 
@@ -120,18 +123,18 @@ class _Run:
         dataset: Dataset,
         options: TrainOptions,
         strategy: tf.distribute.Strategy,
+        earlier: RunState | None,
         key: dict[str, Any],
         stop: StopSignal,
     ) -> None:
         folder, recipe = options.model, options.recipe
         self._dataset, self._folder, self._recipe = dataset, folder, recipe
-        self._options, self._strategy, self._key = options, strategy, key
+        self._options, self._strategy = options, strategy
         self._stop, self._watchdog = stop, HangDetector(options.hang_minutes)
         self._steps = data.steps_per_epoch(dataset, recipe.batch_size)
         self._checkpoint = _checkpoint(folder)
-        _, earlier = state.read(self._checkpoint)
         stream = secrets.randbits(31) if options.seed is None else options.seed
-        self._progress = earlier or state.Progress(stream)
+        self._progress = earlier or RunState(key=key, stream=stream)
         with strategy.scope():
             self._model = model.build(
                 height=dataset.image.height,
@@ -149,8 +152,11 @@ class _Run:
     def train(self, choice: CacheChoice) -> None:
         """Runs the epochs that are missing, and saves the result.
 
-        A kill at any line loses the steps since the last save and nothing else: see
-        `_commit_epoch` for the order of what is written.
+        A kill at any line loses the steps since the last save, and nothing else. An
+        epoch counts as done when `_save_state` has replaced the one file of the state.
+        What is written before that is removed by the next start, which trains the
+        epoch again with the same batches and the same random numbers; what is written
+        after it is made by the next start out of history.csv.
         """
         self._start_or_go_on()
         with self._watchdog, self._saying_where():
@@ -159,19 +165,37 @@ class _Run:
                 if phase != self._phase:
                     console.say(f"from here on it trains {LAYERS[phase.trainable]}")
                     self._begin(phase)
-                inputs = self._inputs_of(phase, choice)
-                loop = self._loop_of(phase, inputs)
+                fed = self._inputs_of(phase, choice)
+                loop = self._loop_of(phase, fed)
                 first = (
                     self._progress.epoch * self._steps + self._progress.trained.steps
                 )
                 # (uint8[batch, height, width, 3] or features, int64[batch]), endless.
                 # Closed: at the end of Python its threads would wait for ever.
-                stream = contextlib.closing(loop.feed(inputs.training(first)))
-                with stream as batches, self._naming_batch(inputs.choice):
-                    while self._progress.epoch < phase.first_epoch + phase.epochs:
+                stream = contextlib.closing(loop.feed(fed.training(first)))
+                with stream as batches, self._naming_batch(fed.choice):
+                    for epoch in range(self._progress.epoch + 1, phase.end + 1):
+                        # With a save every --save_minutes.
                         trained = self._train_epoch(loop, batches)
-                        validated, seconds = self._validate(loop, inputs.validation)
-                        self._commit_epoch(trained, validated, seconds)
+                        validated, seconds = self._validate(loop, fed.validation)
+                        row = self._row(epoch, trained, validated, seconds)
+                        # If a kill comes between these and the save, the next start
+                        # removes them.
+                        best = self._keep_best(epoch, validated)
+                        history.append(self._folder / history.FILE, row)
+                        self._progress = dataclasses.replace(
+                            self._progress,
+                            epoch=epoch,
+                            trained=Trained(),
+                            best_val_loss=best,
+                        )
+                        self._save_state()  # from here on the epoch is done
+                        # If a kill comes between the save and these, the next start
+                        # makes them.
+                        self._board.add(row)
+                        if keep := self._options.keep_snapshots:
+                            snapshots.keep_newest(self._folder, keep)
+                        console.say(_line(row, self._recipe.epochs))
         self._save_result()
 
     def _start_or_go_on(self) -> None:
@@ -204,7 +228,7 @@ class _Run:
             f"{left} epoch{'s' * (left > 1)} of {self._steps:,} steps to go{time}"
         )
 
-    def _loop_of(self, phase: Phase, inputs: TrainingInputs) -> Loop:
+    def _loop_of(self, phase: Phase, fed: TrainingInputs) -> Loop:
         """Builds the compiled steps of a phase."""
         return Loop(
             self._model,
@@ -215,34 +239,21 @@ class _Run:
             seed=self._progress.stream,
             first_step=phase.first_epoch * self._steps,
             alive=hang_detection.alive,
-            source=inputs.source,
+            source=fed.source,
         )
 
     def _inputs_of(self, phase: Phase, choice: CacheChoice) -> TrainingInputs:
-        """Returns what a phase trains on: no features where all layers are trained."""
-        if choice.features and phase.trainable == "all":
-            choice = policy.after_features(choice, self._dataset)
-            console.say(str(choice))
-        if self._inputs and self._inputs.choice.kind == choice.kind:
-            return self._inputs
-        self._inputs = None  # its memory is free before more is taken
-        folder = _cache_folder(self._folder, self._options)
-        if choice.features:
-            self._inputs = training_inputs.of_features(
-                choice,
+        """Returns what a phase trains on; fills what its cache lacks."""
+        if (kept := policy.for_phase(choice, phase, self._dataset)) != choice:
+            console.say(str(kept))
+        if not self._inputs or self._inputs.choice.kind != kept.kind:
+            self._inputs = inputs.prepare(
+                kept,
                 self._dataset,
-                folder,
+                self._options.caches(self._folder),
                 network=self._model,
                 strategy=self._strategy,
                 recipe=self._recipe,
-                seed=self._progress.stream,
-            )
-        else:
-            self._inputs = training_inputs.of_pixels(
-                choice,
-                self._dataset,
-                folder,
-                batch_size=self._recipe.batch_size,
                 seed=self._progress.stream,
             )
         return self._inputs
@@ -260,46 +271,40 @@ class _Run:
             self._optimizer = optimizer.build(self._recipe, phase, self._steps)
             self._optimizer.build(self._model.trainable_variables)
 
-    def _commit_epoch(
-        self, trained: Trained, validated: Metrics | None, seconds: float
-    ) -> None:
-        """Writes what an epoch leaves, in an order that survives a kill anywhere.
+    def _row(
+        self,
+        epoch: int,
+        trained: Trained,
+        validated: Metrics | None,
+        seconds: float,
+    ) -> history.Row:
+        """Returns the row of an epoch in history.csv.
 
         Args:
+            epoch: from 1.
             trained: all steps of the epoch.
             validated: on the validation split, if there is one.
             seconds: that validation took.
         """
-        number, best = self._progress.epoch + 1, self._progress.best_val_loss
-        row = {
-            "epoch": number,
+        images = self._steps * self._recipe.batch_size
+        return {
+            "epoch": epoch,
             "seconds": trained.seconds + seconds,
             **trained.metrics._asdict(),
             **_prefixed(validated),
             "learning_rate": float(self._optimizer.learning_rate),
-            "images_per_second": self._steps
-            * self._recipe.batch_size
-            / trained.seconds,
+            "images_per_second": images / trained.seconds,
             "input_wait": trained.input_wait,
         }
-        # Before the save: what a kill leaves of it, the next start removes.
-        if validated and validated.loss < best:
-            best = validated.loss
-            snapshots.write(self._model, self._folder, number, validated.accuracy)
-            hang_detection.alive()
-        history.append(self._folder / history.FILE, row)
-        # The save: from here on the epoch is done.
-        self._progress = dataclasses.replace(
-            self._progress, epoch=number, trained=Trained(), best_val_loss=best
-        )
-        self._save_state()
-        # After the save: what a kill prevents, the next start makes of history.csv.
-        self._board.add(row)
-        if keep := self._options.keep_snapshots:
-            snapshots.keep_newest(self._folder, keep)
-        left = self._recipe.epochs - number
-        to_go = f"; about {in_time(left * row['seconds'])} to go" if left else ""
-        console.say(f"{_line(row)}{to_go}")
+
+    def _keep_best(self, epoch: int, validated: Metrics | None) -> float:
+        """Writes a snapshot if the loss is the lowest so far; returns the lowest."""
+        best = self._progress.best_val_loss
+        if not validated or validated.loss >= best:
+            return best
+        snapshots.write(self._model, self._folder, epoch, validated.accuracy)
+        hang_detection.alive()
+        return validated.loss
 
     def _train_epoch(self, loop: Loop, batches: Iterator[Any]) -> Trained:
         """Takes the rest of an epoch's steps, and saves the state every --save_minutes.
@@ -364,16 +369,13 @@ class _Run:
         try:
             yield
         except KeyboardInterrupt:
-            _, saved = state.read(self._checkpoint)
-            if saved:
+            if saved := state.read(self._checkpoint):
                 where = _where(saved.epoch, saved.trained.steps, self._steps)
                 console.say(f"stopped; {where} is saved; the same command goes on")
             raise
 
     def _save_state(self) -> None:
-        state.save(
-            self._checkpoint, self._model, self._optimizer, self._progress, self._key
-        )
+        state.save(self._checkpoint, self._progress, self._model, self._optimizer)
         self._next_save = time.monotonic() + 60 * self._options.save_minutes
         hang_detection.alive()
 
@@ -382,7 +384,7 @@ class _Run:
         validated = [row for row in rows if row["val_loss"] is not None]
         best = min(validated, key=lambda row: row["val_loss"], default=None)
         facts = {
-            "run": self._key,
+            "run": self._progress.key,
             "recipe": dataclasses.asdict(self._recipe),
             "replicas": self._strategy.num_replicas_in_sync,
             "epochs": len(rows),
@@ -420,7 +422,7 @@ def _in_words(dataset: Dataset) -> str:
 def _following(dataset: Dataset, folder: Path) -> str:
     """Returns the command that comes after a training run."""
     given: dict[str, object] = {"model": folder, "dataset": dataset.folder}
-    if training_inputs.has_validation(dataset):
+    if "validation" in policy.splits(dataset):
         return console.command("predictor", "evaluate", **given, split="validation")
     return console.command("predictor", "predict", **given, predictions=None)
 
@@ -432,11 +434,7 @@ def _checkpoint(folder: Path) -> Path:
 def _remove_cache(options: TrainOptions) -> None:
     """Removes the cache in MODEL; a folder of one's own is kept for later runs."""
     if not options.cache_folder:
-        shutil.rmtree(options.model / "cache", ignore_errors=True)
-
-
-def _cache_folder(folder: Path, options: TrainOptions) -> Path:
-    return options.cache_folder or folder / "cache"
+        shutil.rmtree(options.caches(options.model), ignore_errors=True)
 
 
 def _key(
@@ -514,12 +512,14 @@ def _prefixed(validated: Metrics | None) -> history.Row:
     return {f"val_{name}": value for name, value in values.items()}
 
 
-def _line(row: history.Row) -> str:
-    """Returns an epoch in words."""
+def _line(row: history.Row, epochs: int) -> str:
+    """Returns an epoch in words, and about how long the rest of the epochs take."""
+    left = epochs - row["epoch"]
+    to_go = f"; about {in_time(left * row['seconds'])} to go" if left else ""
     shown = [f"{name} {row[name]:.4f}" for name in ("loss", "accuracy")]
     if row["val_loss"] is not None:
         shown += [f"{name} {row[name]:.4f}" for name in ("val_loss", "val_accuracy")]
     return (
         f"epoch {row['epoch']}: {', '.join(shown)}; {row['seconds']:.1f} s, "
-        f"{row['images_per_second']:.1f} images/s, input wait {row['input_wait']:.0%}"
+        f"{row['images_per_second']:.1f} images/s, input wait {row['input_wait']:.0%}{to_go}"
     )

@@ -52,7 +52,7 @@ def write(root: Path, *, seed: int = 0, times: int = 1) -> None:
 
 
 def paint(painter: Painter, rng: np.random.Generator) -> bytes:
-    """One JPEG of HEIGHT x WIDTH: a scene, the light of the day, and grain."""
+    """Paints one JPEG of HEIGHT x WIDTH: a scene, the light of the day, and grain."""
     canvas = Image.new("RGB", (WIDTH, HEIGHT))
     painter(ImageDraw.Draw(canvas), rng)
     grain = rng.integers(-12, 13, (HEIGHT // 2, WIDTH // 2, 1), np.int16)

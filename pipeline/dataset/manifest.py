@@ -79,7 +79,7 @@ class ImageContract:
         return value
 
     def pixels(self) -> dict[str, Any]:
-        """What must agree between a dataset and a model."""
+        """Returns what must agree between a dataset and a model."""
         return {"height": self.height, "width": self.width, "resize": self.resize}
 
 
@@ -320,7 +320,7 @@ def find_damage(dataset: Dataset) -> str | None:
 
 
 def damage_of(dataset: Dataset, shard: Shard) -> str | None:
-    """What is wrong with the content of a shard, in words; reads all of it."""
+    """Says what is wrong with the content of a shard, in words; reads all of it."""
     path = dataset.folder / shard.file
     if not path.is_file():
         return f"shard {path} is missing. {_RESTORE}"
@@ -340,7 +340,7 @@ def class_counts(dataset: Dataset, split: str) -> list[int]:
 
 
 def _state(path: AnyPath) -> str:
-    """What is the matter with a shard of another checksum, in words."""
+    """Says what is the matter with a shard of another checksum, in words."""
     try:
         count = sum(1 for _ in record.read(path))
     except record.BadRecordError as error:

@@ -100,7 +100,7 @@ class ShardCache:
         return path
 
     def _touch(self, path: Path, shard: Shard) -> bool:
-        """Whether a shard is there, which makes it the newest."""
+        """Says whether a shard is there, which makes it the newest."""
         try:
             now = time.time_ns()  # finer than the kernel's own clock for files
             os.utime(path, ns=(now, now))

@@ -79,7 +79,7 @@ class JobProgress:
             self._bar.update(self._planned[name])
 
     def describe(self, note: Mapping[str, Any], seconds: float) -> str:
-        """What is shown behind the rate.
+        """Returns what is shown behind the rate.
 
         Args:
             note: of one more part.

@@ -98,7 +98,7 @@ def read_json(path: AnyPath) -> dict[str, Any]:
 
 
 def csv_line(values: Iterable[str]) -> str:
-    """One line of a CSV file, quoted as RFC 4180 asks, with `\\n` at its end.
+    """Makes one line of a CSV file, quoted as RFC 4180 asks, with `\\n` at its end.
 
     Until Python 3.13 csv.writer quotes a line break only where it is part of the
     line terminator; hence `\\r\\n`, which then goes.
@@ -130,7 +130,7 @@ def log_path(folder: AnyPath) -> Path:
 
 
 def temporary_name(folder: AnyPath, what: str) -> str:
-    """What temporary files for a folder of a store are called at first, per user."""
+    """Returns how temporary files for a folder of a store begin, per user."""
     owner = hashlib.sha256(f"{os.getuid()} {folder}".encode()).hexdigest()[:16]
     return f"vgg16-{what}-{owner}-"
 

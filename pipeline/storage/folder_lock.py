@@ -228,7 +228,7 @@ def _awaited(note: Path) -> Mapping[str, Any]:
 
 
 def _lives(holder: Mapping[str, Any]) -> bool:
-    """Whether a note may be the holder's: not one that a killed run has left."""
+    """Says whether a note may be the holder's: not one that a killed run has left."""
     if not holder:
         return False
     return holder["host"] != platform.node() or os.path.exists(f"/proc/{holder['pid']}")
@@ -253,7 +253,7 @@ def _in_words(holder: Mapping[str, Any]) -> str:
 
 
 def _forget() -> None:
-    """In a forked child: the locks are those of the parent."""
+    """Forgets the locks in a forked child: they are the parent's."""
     for hold in _held.values():
         os.close(hold.descriptor)
     _held.clear()

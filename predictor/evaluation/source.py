@@ -56,7 +56,7 @@ class EvaluationSource:
 
     @property
     def title(self) -> str:
-        """For people."""
+        """Returns the title for people."""
         if self.predictions:
             return f"Evaluation of {_name(self.predictions.folder)}"
         model, dataset = self.given
@@ -98,7 +98,7 @@ class EvaluationSource:
 
     @property
     def images(self) -> int:
-        """How many are predicted."""
+        """Returns how many are predicted."""
         if self.predictions:
             return int(self.predictions.value["rows"])
         return self.given[1].split(self.split).examples
@@ -209,7 +209,7 @@ class EvaluationSource:
         with startup_log.kept():
             from predictor.forward_pass import ForwardPass, naming_shortage
             from trainer import model
-            from trainer.data import input_pipeline
+            from trainer.data import verified_shards
             from trainer.training import distribution
 
         folder, data = self.given
@@ -219,7 +219,7 @@ class EvaluationSource:
             forward = ForwardPass(model.load(folder), strategy)
         shards = range(len(images.sizes))
         batches = images.batches(shards, batch_size=batch_size, at_once=1)
-        with input_pipeline.naming_damage(data), naming_shortage(batch_size):
+        with verified_shards.naming_damage(data), naming_shortage(batch_size):
             for batch, probabilities in forward.stream(x for x in batches if x.ids):
                 assert batch.labels is not None
                 told = zip(map(_labels, batch.labels), batch.images, strict=True)

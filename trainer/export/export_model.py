@@ -215,6 +215,6 @@ def _summary(folder: Path, contract: Contract) -> list[str]:
 
 
 def _bytes(path: Path) -> int:
-    """Of a file, or of all files below a folder."""
+    """Counts the bytes of a file, or of all files below a folder."""
     every = path.rglob("*") if path.is_dir() else [path]
     return sum(each.stat().st_size for each in every if each.is_file())
