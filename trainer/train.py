@@ -521,5 +521,6 @@ def _line(row: history.Row, epochs: int) -> str:
         shown += [f"{name} {row[name]:.4f}" for name in ("val_loss", "val_accuracy")]
     return (
         f"epoch {row['epoch']}: {', '.join(shown)}; {row['seconds']:.1f} s, "
-        f"{row['images_per_second']:.1f} images/s, input wait {row['input_wait']:.0%}{to_go}"
+        f"{row['images_per_second']:.1f} images/s, input wait {row['input_wait']:.0%}"
+        f"{to_go}"
     )
