@@ -88,6 +88,7 @@ def list_images(
         )
     else:
         listing = _list_roots(places, labelled_test, layout)
+        listing.warnings += csv_manifest.left_out(roots)
     if len(roots) > 1:
         _refuse_repeated(listing.refs)
     if listing.carved:
