@@ -44,7 +44,13 @@ def append(options: ShardsOptions) -> None:
         runner = preprocess.new_runner(options, roots, dataset)
         listing = preprocess.list_images(options)
         layout.announce(options.images, listing)
-        base.refuse_other(listing, options.contract, seed=options.seed)
+        base.refuse_other(
+            listing,
+            options.contract,
+            seed=options.seed,
+            validation_fraction=options.validation_fraction,
+            class_list=options.classes,
+        )
         if fault := listing.beyond(options.max_reject_fraction):
             raise RunError(fault)
         selected = generation.unlisted(base, listing)
@@ -205,10 +211,10 @@ def _list_again(options: RetryOptions, base: Base) -> tuple[Sequence[AnyPath], L
         validation_fraction=source["validation_fraction"] or 0,
         seed=source["seed"],
         labelled_test=any(test),  # "" is the class of what has none
-        classes=base.folder / manifest.CLASSES if base.classes else None,
         layout="auto" if csv else source["layout"],
         id_column=flags.get("id_column", "id"),
         label_column=flags.get("label_column", "label"),
+        any_classes=True,  # new ones are for an append; IMAGES may lack old ones
     )
     return roots, listing
 

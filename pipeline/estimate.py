@@ -110,7 +110,13 @@ def run(options: PlanOptions) -> None:
     if options.append:
         assert options.dataset is not None  # PlanOptions sees to it
         base = generation.read_base(options.dataset)
-        base.refuse_other(listing, options.contract, seed=options.seed)
+        base.refuse_other(
+            listing,
+            options.contract,
+            seed=options.seed,
+            validation_fraction=options.validation_fraction,
+            class_list=options.classes,
+        )
         selected = generation.unlisted(base, listing)
         console.say("\n".join(selected.lines))
         if not len(selected.listing):

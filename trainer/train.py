@@ -22,15 +22,16 @@ from pipeline.storage.resumable_folder import difference
 from pipeline.system import console, resources
 from pipeline.system.console import in_time, progress
 from pipeline.system.errors import RunError
-from trainer import hang_detection, model
+from trainer import hang_detection, model, starting_weights
 from trainer.cache import inputs, policy
 from trainer.cache.inputs import TrainingInputs
 from trainer.cache.policy import CacheChoice
+from trainer.contract import read_contract
 from trainer.data import input_pipeline as data
 from trainer.data import verified_shards
 from trainer.hang_detection import HangDetector
 from trainer.options import CHECKPOINT, TrainOptions
-from trainer.recipe import LAYERS, Phase, Recipe
+from trainer.recipe import LAYERS, Phase
 from trainer.training import checkpoint as state
 from trainer.training import (
     distribution,
@@ -57,10 +58,11 @@ def run(options: TrainOptions) -> None:
     folder, recipe = options.model, options.recipe
     resources.limit_arenas()
     with folder_lock.held(folder, notes=CHECKPOINT):
-        dataset = manifest.load(options.dataset)
-        data.steps_per_epoch(dataset, recipe.batch_size)
         checkpoint = _checkpoint(folder)
         earlier = state.read(checkpoint)
+        now = manifest.load(options.dataset)
+        dataset = state.dataset_as_begun(checkpoint, earlier, now)
+        data.steps_per_epoch(dataset, recipe.batch_size)
         choice = policy.choose(
             dataset,
             recipe,
@@ -69,8 +71,13 @@ def run(options: TrainOptions) -> None:
             earlier=earlier.key if earlier else {},
             seeded=options.seed is not None,
         )
-        key = _key(dataset, recipe, options.weights, options.seed, choice)
-        if _is_finished(folder, key, recipe.epochs):
+        key = _key(dataset, options, choice, earlier)
+        if _is_finished(folder, key, recipe.epochs, now):
+            if dataset is not now:
+                raise RunError(
+                    f"MODEL {folder} is complete, and {_grown(dataset, now)}. To train "
+                    f"on these, name another MODEL folder{_or_extend(folder, now)}."
+                )
             console.conclude(
                 f"MODEL {folder} is complete already: {recipe.epochs} epochs.",
                 following=_following(dataset, folder),
@@ -79,6 +86,10 @@ def run(options: TrainOptions) -> None:
             return
         if earlier:
             state.check(earlier, key, folder)
+        elif options.extend:
+            starting_weights.check_extension(options.extend, dataset, recipe)
+        if dataset is not now:
+            console.warn(f"{_grown(dataset, now)}; the run goes on with those of then")
         console.say("\n".join([_in_words(dataset), *recipe.in_words(), str(choice)]))
         if len(dataset.classes) == 1:
             console.warn(
@@ -140,9 +151,11 @@ class _Run:
                 height=dataset.image.height,
                 width=dataset.image.width,
                 classes=len(dataset.classes),
-                weights="none" if earlier else options.weights,
+                weights="none" if earlier or options.extend else options.start,
                 recipe=recipe,
             )
+        if options.extend and not earlier:
+            starting_weights.extend(self._model, options.extend)
         self._begin(recipe.phase(self._last_epoch()))
         self._inputs: TrainingInputs | None = None
         self._next_save = time.monotonic() + 60 * options.save_minutes
@@ -205,6 +218,7 @@ class _Run:
             console.say(f"going on after {_where(done, trained.steps, self._steps)}")
         else:
             self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            state.keep_dataset(self._checkpoint, self._dataset)
             self._save_state()  # from here on the folder is known to be this run's
         # Written before a kill, but not covered by a save: the epoch is trained again.
         snapshots.forget_after(self._folder, done)
@@ -437,14 +451,37 @@ def _remove_cache(options: TrainOptions) -> None:
         shutil.rmtree(options.caches(options.model), ignore_errors=True)
 
 
+def _grown(begun: Dataset, now: Dataset) -> str:
+    """Returns in words what has come since a run began."""
+    images = [
+        sum(split.examples for split in one.splits.values()) for one in (begun, now)
+    ]
+    return (
+        f"DATASET {now.folder} has grown since its training began: it had "
+        f"{images[0]:,} images and {len(begun.classes):,} classes, and has "
+        f"{images[1]:,} and {len(now.classes):,} now"
+    )
+
+
+def _or_extend(folder: Path, dataset: Dataset) -> str:
+    """Returns what else to do with a finished MODEL of other images."""
+    before = atomic.read_json(folder / model.MANIFEST)["run"]
+    first = dataset.classes[: before["classes"]["count"]]
+    if before["dataset"] == dataset.fingerprint or (
+        manifest.classes_entry(first) != before["classes"]
+    ):
+        return ""
+    return f"; --extend={folder} starts one from this one"
+
+
 def _key(
     dataset: Dataset,
-    recipe: Recipe,
-    weights: str,
-    seed: int | None,
+    options: TrainOptions,
     choice: CacheChoice,
+    earlier: RunState | None,
 ) -> dict[str, Any]:
     """Returns what a run must have in common with the run that it resumes."""
+    recipe = options.recipe
     choices = dataclasses.asdict(recipe)
     if recipe.schedule != "cosine":
         del choices["epochs"]  # may be raised
@@ -453,22 +490,29 @@ def _key(
         "classes": manifest.classes_entry(dataset.classes),
         "dataset": dataset.fingerprint,
         "recipe": choices,
-        "weights": _weights_key(weights),
-        "seed": seed,
+        "weights": None if options.extend else starting_weights.name(options.start),
+        "extend": _extend_key(options, earlier),
+        "seed": options.seed,
         "dropout_masks": DROPOUT_MASKS if recipe.dropout else None,
         **choice.key(),
     }
 
 
-def _weights_key(weights: str) -> str:
-    """Names the weights by what they are: a file by its content, wherever it lies."""
-    path = Path(weights)
-    if weights in ("imagenet", "none") or not path.is_file():
-        return weights
-    return f"sha256:{atomic.sha256(path)}"
+def _extend_key(options: TrainOptions, earlier: RunState | None) -> str | None:
+    """Names the MODEL of --extend by its content, wherever it lies.
+
+    A run that goes on needs it no more: its weights are in the saved state.
+    """
+    if not options.extend:
+        return None
+    if earlier and earlier.key.get("extend") and not options.extend.exists():
+        return str(earlier.key["extend"])
+    return f"sha256:{read_contract(options.extend).fingerprint}"
 
 
-def _is_finished(folder: Path, key: dict[str, Any], epochs: int) -> bool:
+def _is_finished(
+    folder: Path, key: dict[str, Any], epochs: int, dataset: Dataset
+) -> bool:
     """Returns whether MODEL holds this run with as many epochs; refuses another's."""
     path = folder / model.MANIFEST
     if path.is_file():
@@ -476,7 +520,7 @@ def _is_finished(folder: Path, key: dict[str, Any], epochs: int) -> bool:
         if different := difference(earlier["run"], key):
             raise RunError(
                 f"MODEL {folder} belongs to another run: {different}. Use the values "
-                "of that run, or another MODEL folder."
+                f"of that run, or another MODEL folder{_or_extend(folder, dataset)}."
             )
         return earlier["epochs"] >= epochs
     if _checkpoint(folder).is_file():  # of which run, its content tells

@@ -20,8 +20,9 @@ def left_out(roots: Sequence[AnyPath]) -> list[str]:
     """Returns a warning for each CSV in a root that may be the list of its photos."""
     found = []
     for root in roots:
-        here = isinstance(root, Path) and root.is_dir()
-        for path in sorted(root.glob("*.csv")) if here else []:
+        if not isinstance(root, Path) or not root.is_dir():
+            continue
+        for path in sorted(root.glob("*.csv")):
             with contextlib.suppress(RunError):  # it is no such list
                 Table(path, "", required=("id", "label"))
                 found.append(

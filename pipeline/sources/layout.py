@@ -50,6 +50,7 @@ def list_images(
     layout: str = "auto",
     id_column: str = "id",
     label_column: str = "label",
+    any_classes: bool = False,
 ) -> Listing:
     """Lists roots of `train/ validation/ test/`, or of class folders.
 
@@ -67,6 +68,7 @@ def list_images(
         layout: one of LAYOUTS: whether folders called like splits are splits; `auto`
             refuses what may be meant otherwise.
         id_column, label_column: of the CSV.
+        any_classes: the classes are not looked at, and `Listing.classes` is empty.
 
     Raises:
         RunError: there is nothing to list, a class folder of a labelled split is
@@ -95,7 +97,8 @@ def list_images(
         _carve_validation(listing, validation_fraction, seed)
     if not listing.refs:
         _refuse_nothing(named, listing)
-    listing.classes = class_names.classes_of(named, listing, given)
+    if not any_classes:
+        listing.classes = class_names.classes_of(named, listing, given)
     _refuse_twins(named, listing.refs)
     return listing
 

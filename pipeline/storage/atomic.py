@@ -83,8 +83,17 @@ def read_json(path: AnyPath) -> dict[str, Any]:
     Raises:
         RunError: the file holds something else.
     """
+    return parse_json(path, io_errors.insist(path, path.read_bytes))
+
+
+def parse_json(path: AnyPath, content: bytes) -> dict[str, Any]:
+    """Parses the content of a file that holds a JSON object.
+
+    Raises:
+        RunError: it holds something else.
+    """
     try:
-        value = json.loads(io_errors.insist(path, path.read_bytes))
+        value = json.loads(content)
     except ValueError as error:  # no JSON, or not UTF-8
         raise RunError(
             f"{path} is damaged: {error}. Restore it, or make its folder anew."

@@ -17,9 +17,10 @@ from pipeline.system.errors import RunError, UsageError
 from tests.support.files import REPOSITORY
 from tests.support.processes import Program
 from tests.support.small_network import small_convolutions
-from trainer.recipe import NO_AUGMENTATION, RECIPES
+from tests.support.training import SHORT
+from trainer.recipe import NO_AUGMENTATION
 
-RECIPE = replace(RECIPES["demo"], epochs=3, batch_size=8)
+RECIPE = SHORT
 TIMED = ("seconds", "images_per_second", "input_wait")  # differ from run to run
 
 
@@ -28,21 +29,6 @@ def small_network(tf) -> Iterator[None]:
     """Has runs in this process train a small network; programs train VGG16."""
     with small_convolutions():
         yield
-
-
-@pytest.fixture
-def run(tf):
-    from trainer import train
-    from trainer.options import TrainOptions
-
-    def run(dataset: Path, folder: Path, epochs: int = 3, **options: object) -> None:
-        recipe = replace(options.pop("recipe", RECIPE), epochs=epochs)
-        settings = {"weights": "none", "seed": 3, "cpu": True, **options}
-        train.run(
-            TrainOptions(dataset=dataset, model=folder, recipe=recipe, **settings)
-        )
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -689,4 +675,7 @@ def test_a_full_disk_leaves_the_old_state(
     assert "File too large" in result.stderr
     assert "run the same command again" in result.stderr
     assert (folder / "checkpoint" / "state.npz").read_bytes() == before
-    assert [path.name for path in (folder / "checkpoint").iterdir()] == ["state.npz"]
+    assert sorted(path.name for path in (folder / "checkpoint").iterdir()) == [
+        "dataset.json",
+        "state.npz",
+    ]

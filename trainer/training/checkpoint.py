@@ -1,5 +1,10 @@
-"""checkpoint/state.npz: everything that decides what happens next, in one file."""
+"""checkpoint/: everything that decides what happens next.
 
+state.npz       weights, optimizer, progress, and the key of the run
+dataset.json    DATASET's, as it was when the run began: images may be added to it
+"""
+
+import hashlib
 import json
 import zipfile
 from collections.abc import Mapping
@@ -10,6 +15,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from pipeline.dataset import manifest
+from pipeline.dataset.manifest import Dataset
 from pipeline.storage import atomic
 from pipeline.storage.resumable_folder import difference
 from pipeline.system import io_errors
@@ -80,6 +87,37 @@ def read(path: Path) -> RunState | None:
         return RunState(trained=Trained(steps, tuple(sums), *seconds), **values)
     except _DAMAGE as error:
         raise RunError(_damaged(path, error)) from error
+
+
+def keep_dataset(path: Path, dataset: Dataset) -> None:
+    """Keeps what DATASET is now; to be called before the first `save`.
+
+    Args:
+        path: of the state.
+        dataset: of the run.
+    """
+    with atomic.commit(path.parent / manifest.MANIFEST) as file:
+        file.write(dataset.text)
+
+
+def dataset_as_begun(path: Path, earlier: RunState | None, dataset: Dataset) -> Dataset:
+    """Returns DATASET as it was when the run of a saved state began.
+
+    Where nothing was added since, or where it is another DATASET, which the key of the
+    run refuses, it is returned as it is.
+
+    Args:
+        path: of the state.
+        earlier: the state; None where no run has begun.
+        dataset: as it is now.
+    """
+    kept = path.parent / manifest.MANIFEST
+    if not earlier or earlier.key["dataset"] == dataset.fingerprint:
+        return dataset
+    text = io_errors.insist(kept, kept.read_bytes) if kept.is_file() else b""
+    if hashlib.sha256(text).hexdigest() != earlier.key["dataset"]:
+        return dataset
+    return manifest.before_growth(dataset, text) or dataset
 
 
 def check(earlier: RunState, key: Mapping[str, Any], folder: Path) -> None:
