@@ -353,11 +353,16 @@ class _Run:
 
         Raises:
             RunError: they are no finite numbers.
+            KeyboardInterrupt: after a signal, and a save.
         """
         if batches is None:
             return None, 0.0
         started = time.perf_counter()
-        metrics = loop.evaluate(batches)
+        try:
+            metrics = loop.evaluate(batches)
+        except KeyboardInterrupt:
+            self._save_state()  # the training of this epoch, which may have taken hours
+            raise
         divergence.refuse_validation(metrics.loss)
         return metrics, time.perf_counter() - started
 
