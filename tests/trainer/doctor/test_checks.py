@@ -75,9 +75,10 @@ def long() -> tuple[float, float]:
 def test_this_node_can_train(program: Program, made_dataset: Path) -> None:
     result = program("trainer", "doctor", f"--dataset={made_dataset}")
     assert result.returncode == 0, result.stdout
-    lines = result.stdout.splitlines()
-    assert lines[-1] == "this node can train"
-    assert {line.split()[0] for line in lines[:-1]} <= {"ok", "advice"}
+    *findings, verdict, following = result.stdout.splitlines()
+    assert verdict == "this node can train"
+    assert following.startswith("next: ")
+    assert {line.split()[0] for line in findings} <= {"ok", "advice"}
     for what in (
         *(
             "TensorFlow",
