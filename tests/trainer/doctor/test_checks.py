@@ -91,7 +91,7 @@ def test_this_node_can_train(program: Program, made_dataset: Path) -> None:
         *("files may be open", "reading DATASET", "decoding DATASET"),
         *("cache: features, on disk: block4_pool as float32", "the disk of"),
     ):
-        assert sum(what in line for line in lines) >= 1, what
+        assert sum(what in line for line in findings) >= 1, what
 
 
 def test_a_hang_is_a_finding(doctor) -> None:
