@@ -140,7 +140,7 @@ def test_every_next_command_is_one_that_the_program_takes(
 ) -> None:
     """It is typed again, with what the reader has to choose filled in."""
     made = {**folders, "dataset2": tmp_path / "dataset"}
-    said = program(*words_of(("pipeline", "shards"), made)).stdout
+    said = program(*words_of(("pipeline", "shards"), made), env=ENVIRONMENT).stdout
     following = re.search(r"^next: python -m (.+)$", said, re.MULTILINE)
     assert following
     words = following[1].replace("…", str(tmp_path / "model")).split()
