@@ -38,6 +38,7 @@ needs_shards := IMAGES DATASET
 needs_retry := DATASET
 needs_plan := IMAGES
 needs_verify := $(if $(PREDICTIONS),,DATASET)
+needs_inspect := DATASET
 needs_train := DATASET MODEL
 needs_curves := MODEL
 needs_export := MODEL
@@ -97,6 +98,10 @@ ifdef PREDICTIONS
 else
 	$(RUN) pipeline verify --dataset="$(DATASET)" $(ARGS)
 endif
+
+.PHONY: inspect
+inspect: install  ## A page to look at: pictures, classes, sizes, copies, rejects (DATASET= INSPECT= IMAGES= ARGS=)
+	$(RUN) pipeline inspect --dataset="$(DATASET)" $(if $(INSPECT),--inspect="$(INSPECT)") $(if $(IMAGES),--images="$(IMAGES)") $(ARGS)
 
 .PHONY: train
 train: install  ## DATASET → MODEL (DATASET= MODEL= RECIPE=article ARGS=)

@@ -29,6 +29,7 @@ def make(folder: Path, *words: str, **environment: str) -> tuple[int, str]:
         (["retry"], "DATASET"),
         (["plan"], "IMAGES"),
         (["verify"], "DATASET"),
+        (["inspect"], "DATASET"),
         (["train", "DATASET=x"], "MODEL"),
         (["curves"], "MODEL"),
         (["export"], "MODEL"),

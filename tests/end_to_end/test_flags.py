@@ -33,6 +33,7 @@ FLAGS = {
         "retry": "dataset images max_pixels image_timeout workers runner",
         "plan": SHARDS,
         "verify": "dataset workers",
+        "inspect": "dataset inspect id images",
     },
     "trainer": {
         "train": f"{TRAIN} {RECIPE} {SHARD_CACHE}",
