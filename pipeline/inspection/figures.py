@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from pipeline.dataset.originals import ASPECTS
 from pipeline.page import charts
@@ -32,10 +32,12 @@ def long_tail(frequency: np.ndarray, split: str) -> Chart:
         axes.stairs(counts[edges[:-1]], edges + 0.5, fill=True, color=FIRST)
         axes.set_xlabel("classes, the largest first")
         axes.set_ylabel(f"images of a class in {split}")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.set_xlim(0.5, len(counts) + 0.5)
         if counts[0] > 20 * max(1, counts[-1]):
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
             axes.set_ylim(bottom=0.7)
         places = sorted({0, len(counts) // 10, len(counts) // 2, len(counts) - 1})
         shown = (f"class {place + 1} has {counts[place]:,} images" for place in places)
