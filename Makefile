@@ -41,6 +41,7 @@ needs_verify := $(if $(PREDICTIONS),,DATASET)
 needs_inspect := DATASET
 needs_train := DATASET MODEL
 needs_curves := MODEL
+needs_report := MODEL
 needs_export := MODEL
 needs_predict := MODEL PREDICTIONS $(if $(IMAGES),,DATASET)
 $(foreach goal,$(MAKECMDGOALS),$(foreach name,$(needs_$(goal)),$(if $($(name)),,\
@@ -118,6 +119,10 @@ doctor: install  ## Whether this node can train (DATASET= MODEL=, both optional;
 .PHONY: curves
 curves: install  ## The history of a run as a picture (MODEL=)
 	$(RUN) trainer curves --model="$(MODEL)" $(ARGS)
+
+.PHONY: report
+report: install  ## The run as a page, MODEL/report.html (MODEL= DATASET= ARGS=)
+	$(RUN) trainer report --model="$(MODEL)" $(if $(DATASET),--dataset="$(DATASET)") $(ARGS)
 
 .PHONY: export
 export: install  ## MODEL for TensorFlow Serving and LiteRT (MODEL=)

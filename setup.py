@@ -57,7 +57,10 @@ DEV = [
 ]
 
 # Packages that have some.
-TEMPLATES = ("pipeline.inspection", "pipeline.page", "predictor.evaluation")
+TEMPLATES = (
+    *("pipeline.inspection", "pipeline.page", "predictor.evaluation"),
+    "trainer.report",
+)
 
 setup(
     name="vgg16-at-scale",

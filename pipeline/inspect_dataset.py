@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 from pipeline.dataset.ledger import Reject
-from pipeline.inspection import one_image, page, samples
+from pipeline.inspection import near_copies, one_image, page, samples
 from pipeline.inspection.facts import Facts
 from pipeline.inspection.originals import Originals, PhotoDecoder, Thumbnail
 from pipeline.inspection.page import Copies, Picture
@@ -30,7 +30,7 @@ def run(options: InspectOptions) -> None:
     """Writes the page of a dataset, and says where it is; or prints one record.
 
     It goes by dataset.json and the lists beside it, and reads a few shards in part: a
-    million images take no longer than a thousand.
+    million images take no longer than a thousand. For near copies it reads all shards.
 
     Raises:
         RunError: the dataset is not complete or damaged; or a file of others is where
@@ -53,6 +53,14 @@ def run(options: InspectOptions) -> None:
         split: samples.read(facts.dataset, split, frequency)
         for split in facts.dataset.splits
     }
+    near = None
+    if options.near_copies:
+        near = near_copies.find(
+            facts.dataset,
+            workers=options.workers,
+            most=page.NEAR_GROUPS,
+            of_each=_OF_A_GROUP,
+        )
     with contextlib.closing(PhotoDecoder()) as decoder:
 
         def photos(split: str, image_id: str) -> Thumbnail | None:
@@ -64,6 +72,7 @@ def run(options: InspectOptions) -> None:
             _pictures(read, photos),
             _rejects(facts, photos),
             _copies(facts, photos),
+            near,
             at_hand=bool(found.roots),
         )
     rendering.write(output, text)

@@ -159,7 +159,7 @@ class VerifyOptions(WorkersOption):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InspectOptions:
+class InspectOptions(WorkersOption):
     """What `inspect` shows."""
 
     dataset: AnyPath = path_option("Names DATASET, as `make shards` makes it.")
@@ -173,6 +173,11 @@ class InspectOptions:
         "Prints what DATASET has of the image of this id, in place of a page; by "
         "default of none.",
         None,
+    )
+    near_copies: bool = option(
+        "Reads all shards, and also shows pictures that look the same: resized, "
+        "encoded again, a little brighter.",
+        False,
     )
     images: AnyPath | Sequence[AnyPath] | None = paths_option(
         "Names the root of the photos, or several, to show originals beside what is "

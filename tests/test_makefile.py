@@ -32,6 +32,7 @@ def make(folder: Path, *words: str, **environment: str) -> tuple[int, str]:
         (["inspect"], "DATASET"),
         (["train", "DATASET=x"], "MODEL"),
         (["curves"], "MODEL"),
+        (["report"], "MODEL"),
         (["export"], "MODEL"),
         (["predict", "MODEL=x", "PREDICTIONS=y"], "DATASET"),
         (["predict", "MODEL=x", "IMAGES=y"], "PREDICTIONS"),

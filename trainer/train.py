@@ -37,6 +37,7 @@ from trainer.training import (
     history,
     optimizer,
     snapshots,
+    starts,
     tensorboard_log,
 )
 from trainer.training.interruptions import StopSignal
@@ -147,6 +148,17 @@ class _Run:
         `_commit_epoch` for the order of what is written.
         """
         self._start_or_go_on()
+        starts.add(
+            self._folder,
+            run=self._key,
+            recipe=dataclasses.asdict(self._recipe),
+            devices=distribution.devices_in_words(self._strategy),
+            versions=_versions(),
+            epoch=self._progress.epoch,
+            step=self._progress.trained.steps,
+            dataset=str(self._dataset.folder.absolute()),
+            cache=str(choice),
+        )
         with self._watchdog, self._saying_where():
             while self._progress.epoch < self._recipe.epochs:
                 phase = self._recipe.phase(self._progress.epoch)
@@ -368,15 +380,19 @@ class _Run:
             "epochs": len(rows),
             "last": rows[-1],
             "best": best,
-            "versions": {
-                "python": platform.python_version(),
-                "tensorflow": tf.__version__,
-                "keras": keras.__version__,
-            },
+            "versions": _versions(),
         }
         model.save(self._model, self._folder, self._dataset, facts)
         print(f"MODEL {self._folder} is complete; the last epoch was")
         print(_line(rows[-1]))
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+    }
 
 
 def _checkpoint(folder: Path) -> Path:

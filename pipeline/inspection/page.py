@@ -9,6 +9,7 @@ from pipeline.dataset.manifest import ImageContract
 from pipeline.images import conversion, image_bytes, isolation
 from pipeline.inspection import figures
 from pipeline.inspection.facts import Facts
+from pipeline.inspection.near_copies import NearCopies, Shown
 from pipeline.inspection.originals import Thumbnail
 from pipeline.inspection.samples import Sample
 from pipeline.page import pictures, rendering
@@ -28,6 +29,7 @@ _MOST = 3_000_000  # bytes of all photos, before base64 makes 4 MB of them
 _SIDE = 240  # pixels of a stored picture that is shown; a larger one is made smaller
 _ROWS = 10  # of a table
 _NAMES = 100  # of classes in a list
+NEAR_GROUPS = 24  # of pictures that look the same
 GROUPS = 12  # of copies, or of classes alike
 _TEXT = 300  # letters of a name or a detail that are shown
 
@@ -83,6 +85,7 @@ def html(
     pictures_of: Mapping[str, list[list[Picture]]],
     rejects: Mapping[str, list[Picture]],
     copies: Mapping[str, list[Copies]],
+    near: NearCopies | None,
     *,
     at_hand: bool,
 ) -> str:
@@ -94,6 +97,7 @@ def html(
         pictures_of: of each split, the pictures of every class of its sample.
         rejects: pictures of some rejects, by reason.
         copies: the first groups of copies, `across` splits and with `two_labels`.
+        near: pictures that look the same; None where they were not looked for.
         at_hand: whether it is known where the originals are.
     """
     budget = Budget()
@@ -119,6 +123,8 @@ def html(
         of_reason=of_reason,
         details=_details(facts),
         copies=copies,
+        near=near,
+        near_shown=[] if near is None else _near(near, budget),
         reasons=_REASONS,
         at_hand=at_hand,
         dropped=budget.dropped,
@@ -143,6 +149,20 @@ def html(
 def stored_picture(jpeg: bytes) -> bytes:
     """Returns a stored picture as it is, or a smaller one of a large one."""
     return pictures.small_jpeg(jpeg, side=_SIDE)
+
+
+def _near(near: NearCopies, budget: Budget) -> list[list[tuple[Picture, Shown]]]:
+    """Returns the pictures of the first groups, as far as there is room."""
+    return [
+        [
+            (picture, shown)
+            for shown in group
+            for picture in budget.take(
+                [Picture(shown.record.id, stored_picture(shown.record.encoded), None)]
+            )
+        ]
+        for group in near.shown
+    ]
 
 
 def _details(facts: Facts) -> dict[str, list[tuple[str, str, str]]]:

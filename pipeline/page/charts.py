@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 # Told apart without colour vision; 3:1 or more against either background.
-FIRST, SECOND, THIRD = "#0072b2", "#d55e00", "#00946b"
+FIRST, SECOND, THIRD = "#0072b2", "#d55e00", "#009e73"
 LINE, INK, GRID = "#5b6470", "#1c2128", "#d9dde3"
 # The same in the dark; the names of these colours are their values in the light.
 IN_THE_DARK = {
@@ -77,9 +77,9 @@ def percent(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(PercentFormatter(1))
 
 
-def legend(axes: Axes) -> None:
+def legend(axes: Axes, columns: int = 3) -> None:
     """Puts the legend above the chart, where nothing is drawn."""
-    axes.legend(ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
+    axes.legend(ncols=columns, loc="lower right", bbox_to_anchor=(1, 1))
 
 
 def finish(figure: Figure, what: str, shown: Iterable[str]) -> Chart:

@@ -33,13 +33,14 @@ FLAGS = {
         "retry": "dataset images max_pixels image_timeout workers runner",
         "plan": SHARDS,
         "verify": "dataset workers",
-        "inspect": "dataset inspect id images",
+        "inspect": "dataset inspect id near_copies images workers",
     },
     "trainer": {
         "train": f"{TRAIN} {RECIPE} {SHARD_CACHE}",
         "doctor": f"dataset model {RECIPE} {SHARD_CACHE}",
         "curves": "model",
         "export": "model",
+        "report": "model evaluation dataset",
     },
     "predictor": {
         "predict": f"""

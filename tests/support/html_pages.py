@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-VOID = {"img", "meta"}
+VOID = {"br", "img", "meta"}
 
 
 class Page(HTMLParser):
