@@ -69,7 +69,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["pipeline*", "trainer*", "predictor*"]),
-    package_data={name: ["*.j2"] for name in TEMPLATES},
+    package_data={
+        **{name: ["py.typed"] for name in ("pipeline", "trainer", "predictor")},
+        **{name: ["*.j2"] for name in TEMPLATES},
+    },
     install_requires=SHARDS,
     extras_require={
         "train": TRAIN,

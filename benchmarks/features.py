@@ -23,12 +23,13 @@ from benchmarks.options import FeaturesOptions
 from benchmarks.training import UnsavedTraining
 from pipeline.dataset import manifest
 from pipeline.dataset.manifest import Dataset
-from pipeline.system import resources
+from pipeline.system import console, resources
 from pipeline.system.errors import UsageError
 from trainer import model
-from trainer.cache import feature_extraction, features
+from trainer.cache import feature_extraction, features, on_disk, policy
 from trainer.cache.features import Features
 from trainer.data import input_pipeline as data
+from trainer.data import verified_shards
 from trainer.recipe import Recipe
 from trainer.training import device_feed, distribution
 
@@ -112,16 +113,17 @@ def run(options: FeaturesOptions) -> None:
         recipe.batch_size, strategy.num_replicas_in_sync * recipe.accumulate
     )
     here, image, plan = harness.machine(), dataset.image, plans[EXACT]
-    with data.naming_damage(dataset), tempfile.TemporaryDirectory() as scratch:
+    with (
+        verified_shards.naming_damage(dataset),
+        tempfile.TemporaryDirectory() as scratch,
+    ):
         setup = _Setup(dataset, recipe, strategy, plans, Path(scratch))
         counts = ", ".join(f"{count} {name}" for name, count in setup.counts.items())
-        print(
-            harness.in_words(here),
+        console.say(
+            f"{harness.in_words(here)}\n"
             f"images of {image.height}x{image.width} (height x width): {counts}; "
             f"batches of {recipe.batch_size}; {recipe.precision}; features of "
-            f"{plan.layer}, {'x'.join(map(str, plan.shape))}",
-            sep="\n",
-            flush=True,
+            f"{plan.layer}, {'x'.join(map(str, plan.shape))}"
         )
         samples = _extract(setup, options.repeats, options.seconds)
         _train(setup, options.repeats, options.epochs, samples)
@@ -154,15 +156,15 @@ def _extract(setup: _Setup, repeats: int, seconds: float) -> Samples:
         shutil.rmtree(folder, ignore_errors=True)
         started = time.perf_counter()
         for split in setup.counts:
-            feature_extraction.keep(
-                pixels.network,
-                setup.strategy,
+            content = feature_extraction.content(
+                setup.plans[dtype],
                 setup.dataset,
                 split,
-                folder / f"{split}-features",
-                features=setup.plans[dtype],
+                network=pixels.network,
+                strategy=setup.strategy,
                 recipe=setup.recipe,
             )
+            on_disk.fill(content, policy.folder_of("features", split, folder))
         return sum(setup.counts.values()) / (time.perf_counter() - started)
 
     with setup.training(PIXELS) as pixels:

@@ -22,14 +22,14 @@ from benchmarks.harness import Rate, Samples, Target, stream
 from benchmarks.options import InputOptions
 from pipeline.dataset import manifest, record, shard_cache
 from pipeline.dataset.manifest import Dataset, Split
-from pipeline.system import parallel_timing, resources
-from trainer.cache import feature_extraction, features, training_inputs
+from pipeline.system import console, parallel_timing, resources
+from trainer.cache import content, feature_extraction, in_memory, on_disk, policy
 from trainer.cache.features import Features
-from trainer.cache.in_memory import Encoded, Rows, in_memory
+from trainer.cache.stores import Encoded, Rows
 from trainer.data import augmentation as augment
 from trainer.data import input_pipeline as data
-from trainer.data import permutation
-from trainer.doctor import decode_rate, throughput
+from trainer.data import permutation, verified_shards
+from trainer.doctor import decode_rate
 from trainer.options import CacheOptions
 from trainer.recipe import Augmentation, Recipe
 from trainer.training import distribution
@@ -96,9 +96,7 @@ def run(options: InputOptions) -> None:
     if options.images:
         photos = fixtures.jpegs(options.images, whole.image, seed=0)
     # As `make train` chooses, and before this process takes memory of its own.
-    choice = training_inputs.choose(
-        whole, recipe, CacheOptions(), earlier={}, folder=Path.cwd()
-    )
+    choice = policy.choose(whole, recipe, CacheOptions(), folder=Path.cwd())
     strategy = distribution.strategy(
         virtual_devices=options.virtual_devices, cpu=options.cpu
     )
@@ -112,15 +110,13 @@ def run(options: InputOptions) -> None:
     train = part.split("train")
     jpeg = sum(shard.bytes for shard in train.shards) / train.examples
     image = part.image
-    print(
-        harness.in_words(here),
+    console.say(
+        f"{harness.in_words(here)}\n"
         f"{train.examples} images of {image.height}x{image.width} (height x width), "
         f"q{image.quality} {':'.join(image.chroma)}, {jpeg / 1e3:.1f} KB each; batches "
-        f"of {size}",
-        sep="\n",
-        flush=True,
+        f"of {size}"
     )
-    with data.naming_damage(part), tempfile.TemporaryDirectory() as scratch:
+    with verified_shards.naming_damage(part), tempfile.TemporaryDirectory() as scratch:
         rates = {
             **_ours(part, recipe, strategy, choice.features, Path(scratch)),
             **_others(part, photos, Path(scratch), size, cores),
@@ -163,7 +159,7 @@ def run(options: InputOptions) -> None:
     harness.chart(
         options.output / "bench.png", bars, ours=ours, line=MODEL, title=title
     )
-    print(options.output / "bench.png", *judged, sep="\n")
+    console.conclude("\n".join([str(options.output / "bench.png"), *judged]))
 
 
 def _part(dataset: Dataset, examples: int) -> Dataset:
@@ -184,7 +180,7 @@ def _ours(
     size = recipe.batch_size
     network, updates = training.build(dataset, recipe, strategy)
     loop = Loop(network, updates, strategy, recipe)
-    pictures = in_memory(dataset, "train")
+    pictures = Rows(in_memory.fill(content.pixels(dataset, "train")))
     stores: dict[str, data.Store] = {
         "encoded": Encoded(dataset, "train"),
         "decoded": pictures,
@@ -193,16 +189,11 @@ def _ours(
     batches = partial(data.from_store, batch_size=size, seed=_SEED)
     if kept:
         few = _part(dataset, 4 * size)
-        rows = feature_extraction.keep(
-            network,
-            strategy,
-            few,
-            "train",
-            scratch / "train-features",
-            features=kept,
-            recipe=recipe,
+        described = feature_extraction.content(
+            kept, few, "train", network=network, strategy=strategy, recipe=recipe
         )
-        source = features.source(network, kept)
+        rows = Rows(on_disk.fill(described, scratch / "train-features"))
+        source = feature_extraction.source(network, kept)
         on_features = Loop(network, updates, strategy, recipe, source=source)
         stores["features"] = rows
         models[MODEL_ON_FEATURES] = (on_features, rows)
@@ -275,11 +266,11 @@ def _steps(loop: Loop, batch: Any, size: int) -> Rate:
 
 def _gather(store: Rows, size: int, threads: int) -> Rate:
     """Prepares bare `tf.gather` of a permutation's batches, in Python threads."""
-    assert isinstance(store.columns, np.ndarray)
-    images = tf.experimental.dlpack.from_dlpack(store.columns.__dlpack__())  # no copy
+    assert isinstance(store.rows, np.ndarray)
+    images = tf.experimental.dlpack.from_dlpack(store.rows.__dlpack__())  # no copy
     positions = permutation.permutation(0, 0, store.examples)
     batches = list(map(tf.constant, decode_rate.full_batches(positions, size)))
-    return throughput.in_threads(
+    return decode_rate.in_threads(
         partial(tf.gather, images), batches, threads=threads, batch_size=size
     )
 
@@ -397,7 +388,7 @@ def _start(dataset: Dataset, size: int, seconds: float) -> tuple[float, float]:
 def _resident(dataset: Dataset, size: int, epochs: int, cached: bool) -> list[float]:
     """Feeds from decoded pictures, or from shards; returns MB after every epoch."""
     if cached:
-        store = in_memory(dataset, "train")
+        store = Rows(in_memory.fill(content.pixels(dataset, "train")))
         batches = iter(data.from_store(store, batch_size=size, seed=_SEED))
     else:
         batches = iter(data.for_training(dataset, batch_size=size, seed=_SEED))

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from pipeline.dataset.manifest import Dataset
 from trainer import model
-from trainer.cache import training_inputs
+from trainer.cache import inputs
 from trainer.cache.features import Features
 from trainer.cache.policy import CacheChoice
 from trainer.data import input_pipeline as data
@@ -48,7 +48,7 @@ class UnsavedTraining:
     Args:
         dataset, recipe, strategy: see `build`.
         features: that are in the folder, or will be; without them, pixels in memory.
-        folder: see training_inputs.of_features.
+        folder: see inputs.prepare.
         seed: of weights, order and dropout.
 
     Attributes:
@@ -69,29 +69,25 @@ class UnsavedTraining:
         keras.utils.set_random_seed(seed)
         self.network, updates = build(dataset, recipe, strategy)
         self._steps = data.steps_per_epoch(dataset, recipe.batch_size)
+        choice = CacheChoice("decoded", "")
+        if features:
+            choice = CacheChoice("features", "", on_disk=True, features=features)
         with contextlib.redirect_stdout(io.StringIO()):
-            if features:
-                choice = CacheChoice("features", "", features=features)
-                inputs = training_inputs.of_features(
-                    choice,
-                    dataset,
-                    folder,
-                    network=self.network,
-                    strategy=strategy,
-                    recipe=recipe,
-                    seed=seed,
-                )
-            else:
-                choice = CacheChoice("decoded", "")
-                inputs = training_inputs.of_pixels(
-                    choice, dataset, folder, batch_size=recipe.batch_size, seed=seed
-                )
-        self._validation = inputs.validation
-        self.validates = inputs.validation is not None
+            fed = inputs.prepare(
+                choice,
+                dataset,
+                folder,
+                network=self.network,
+                strategy=strategy,
+                recipe=recipe,
+                seed=seed,
+            )
+        self._validation = fed.validation
+        self.validates = fed.validation is not None
         self._loop = Loop(
-            self.network, updates, strategy, recipe, seed=seed, source=inputs.source
+            self.network, updates, strategy, recipe, seed=seed, source=fed.source
         )
-        self._batches = self._loop.feed(inputs.training(0))
+        self._batches = self._loop.feed(fed.training(0))
 
     def __enter__(self) -> Self:
         return self

@@ -16,6 +16,7 @@ from pipeline.page import rendering
 from pipeline.shards.duplicates import Source
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
+from pipeline.system import console
 from pipeline.system.errors import UsageError
 
 # Makes the original of (split, id) small; None where it is not at hand.
@@ -41,7 +42,8 @@ def run(options: InspectOptions) -> None:
     if options.id:
         facts = Facts.read(dataset)
         found = Originals.of(dataset, facts.value, options.images)
-        print("\n".join(one_image.lines(facts, found, options.id)))
+        text = "\n".join(one_image.lines(facts, found, options.id))
+        console.say(text, matters=True)
         return
     output = options.page or atomic.beside(dataset, ".inspect.html")
     _refuse_inside(output, dataset)
@@ -77,7 +79,7 @@ def run(options: InspectOptions) -> None:
         )
     rendering.write(output, text)
     counts = facts.totals
-    print(
+    console.conclude(
         f"DATASET {dataset}: {counts['listed']:,} images listed = "
         f"{counts['written']:,} written + {counts['rejected']:,} rejected; look at "
         f"{output}"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.dataset import ledger, manifest, record, shard_check
+from pipeline.dataset import closing_summary, ledger, manifest, record, shard_check
 from pipeline.dataset.ledger import Counts, Ledger, Reject
 from pipeline.dataset.manifest import (
     CLASSES,
@@ -128,7 +128,10 @@ def run(dataset: AnyPath, *, workers: int) -> None:
         findings.add(_imbalances(promise, findings, rejects))
     if findings.problems.count:
         raise RunError(findings.problems.told(f"DATASET {dataset} is", _ADVICE))
-    print(_summary(promise, time.monotonic() - started))
+    console.conclude(
+        _summary(promise, time.monotonic() - started),
+        following=closing_summary.following(dataset, promise.value),
+    )
 
 
 def _read_promise(folder: AnyPath) -> Promise:
@@ -181,7 +184,7 @@ def _misnamed(promise: Promise) -> Iterator[str]:
 
 
 def _generation(file: str) -> int:
-    """That of a shard; 0 for a name that is none."""
+    """Returns the generation of a shard; 0 for a name that is none."""
     try:
         return ShardName.parse(file).generation
     except ValueError:
@@ -327,7 +330,7 @@ def _draw_up(
 
 
 def _differences(promised: Any, found: Any, at: str) -> Iterator[str]:
-    """Where two JSON values differ; `at` is their place in dataset.json."""
+    """Says where two JSON values differ; `at` is their place in dataset.json."""
     if isinstance(promised, Mapping) and isinstance(found, Mapping):
         for key in sorted({*promised, *found}):
             yield from _differences(promised.get(key), found.get(key), f"{at}.{key}")
@@ -341,12 +344,12 @@ def _summary(promise: Promise, seconds: float) -> str:
         sum(split[what] for split in counts)
         for what in ("listed", "written", "rejected")
     )
-    size = sum(shard.bytes for shard in promise.shards) / 1e6
+    size = console.in_bytes(sum(shard.bytes for shard in promise.shards))
     return (
         f"DATASET {promise.folder} is whole: {listed} images listed = {written} "
-        f"written + {rejected} rejected. All {len(promise.shards)} shards of "
-        f"{', '.join(promise.splits)} ({size:.1f} MB) have the promised bytes, "
-        "every id is there once, and every image decodes to "
-        f"{promise.image.height}x{promise.image.width} (height x width). "
-        f"{seconds:.1f} s, {written / seconds:.0f} images/s"
+        f"written + {rejected} rejected\n"
+        f"  all {len(promise.shards)} shards of {', '.join(promise.splits)} ({size}) "
+        "have the promised bytes, every id is there once, and every image decodes to "
+        f"{manifest.size_in_words(promise.image)}\n"
+        f"  {seconds:.1f} s, {written / seconds:,.0f} images/s"
     )

@@ -1,12 +1,11 @@
 """Predictions made by workers of a Beam job: the same shards, the same bytes.
 
 One element is one input shard. A worker process checks the order, and loads the model,
-once; its shards come one after another, for a shard has all of the device.
+once. The shards of a machine come one after another: each has all of its devices.
 """
 
 import contextlib
 import functools
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WORK, ResumableFolder
 from pipeline.storage.worker_signs import announce_worker
 from pipeline.system import io_errors, resources
-from predictor import request
+from predictor.device_turn import device_turn
 from predictor.format.predictions_manifest import MANIFEST
 from predictor.options import PredictionRequest, PredictOptions
 from predictor.request import StartedRun
@@ -30,8 +29,6 @@ from predictor.writing import writers
 
 _Cache = tuple[Path | None, int | None]  # see shard_cache.cache_at
 _Devices = tuple[int | None, bool]  # virtual_devices, cpu
-
-_TURN = threading.Lock()  # of the threads of a worker
 
 
 def run(options: PredictOptions) -> None:
@@ -63,9 +60,12 @@ def run(options: PredictOptions) -> None:
         )
         begun = StartedRun(wanted)
         if begun.complete:
-            print(f"PREDICTIONS {wanted.folder} is complete already; nothing to do.")
+            begun.conclude()
             return
-        begun.announce(begun.parts.missing(), writers=options.workers)
+        missing = begun.parts.missing()
+        begun.announce(missing)
+        begun.announce_size(missing, writers=options.workers)
+        begun.keep_listing()
         planned = dict(zip(begun.parts.names, begun.source.sizes, strict=True))
         make = functools.partial(
             _make,
@@ -86,7 +86,7 @@ def run(options: PredictOptions) -> None:
                 begun.finish()
             elif not engine.run(job, watch, wanted.folder):
                 return
-        print(request.in_words(wanted.folder, time.monotonic() - started))
+        begun.conclude(time.monotonic() - started)
 
 
 class _Worker:
@@ -128,7 +128,7 @@ def _make(
     from predictor.forward_pass import naming_shortage, refuse_infinite
 
     folder = wanted.folder
-    with _TURN, io_errors.explained(folder / name):
+    with device_turn(), io_errors.explained(folder / name):
         if ResumableFolder(wanted.folder, manifest=MANIFEST).complete():
             return  # a runner tries a part again after the last step
         announce_worker(folder)
@@ -153,6 +153,5 @@ def _make(
 
 def _complete(wanted: PredictionRequest) -> None:
     """The last step of the job; again does nothing."""
-    begun = StartedRun(wanted, alone=False)
-    if not begun.complete:
-        begun.finish()
+    if not ResumableFolder(wanted.folder, manifest=MANIFEST).complete():
+        StartedRun(wanted, alone=False).finish()

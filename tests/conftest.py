@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.files import REPOSITORY
 from tests.support.made_once import made_once
-from tests.support.photos import HEIGHT, WIDTH, write_images
+from tests.support.photos import HEIGHT, WIDTH, jpeg, photo, write_images
 from tests.support.processes import Program
 
 if TYPE_CHECKING:
@@ -35,11 +35,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks whole programs, stores, Beam's job service, and real engines."""
     for item in items:
         folder = item.path.relative_to(REPOSITORY / "tests").parts[0]
-        servers = {"store_server", "cluster"} & {*getattr(item, "fixturenames", ())}
+        wanted = {*getattr(item, "fixturenames", ())}
         if folder == "clusters":
             item.add_marker("clusters")
-        elif servers or (
-            folder == "end_to_end" and item.path.name != "test_whole_job.py"
+        elif item.path.name != "test_whole_job.py" and (
+            folder == "end_to_end" or wanted & {"program", "store_server", "cluster"}
         ):
             item.add_marker("integration")
 
@@ -98,6 +98,38 @@ def browser(tmp_path: Path) -> "Browser":
     folder = tmp_path / "browser"
     folder.mkdir()
     return Browser(folder)
+
+
+@pytest.fixture(scope="session")
+def grown_dataset(
+    tmp_path_factory: pytest.TempPathFactory, images: Path, made_dataset: Path
+) -> Path:
+    """`made_dataset` with photos more, and two more classes; not to be changed."""
+    from pipeline import additions
+    from pipeline.dataset.manifest import ImageContract
+    from pipeline.options import ShardsOptions
+
+    def make(folder: Path) -> None:
+        photos = tmp_path_factory.mktemp("more") / "photos"
+        shutil.copytree(images, photos)
+        for label, name in enumerate(("red", "aqua", "zinc")):
+            (photos / "train" / name).mkdir(exist_ok=True)
+            for index in range(6):
+                data = jpeg(photo(label, 7000 + 10 * label + index))
+                (photos / "train" / name / f"new {index}.jpg").write_bytes(data)
+        shutil.copytree(made_dataset, folder)
+        additions.append(
+            ShardsOptions(
+                images=photos,
+                dataset=folder,
+                contract=ImageContract(height=HEIGHT, width=WIDTH),
+                max_reject_fraction=0.1,
+                workers=1,
+                append=True,
+            )
+        )
+
+    return made_once(tmp_path_factory, "grown dataset", make)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,8 @@ import pytest
 
 from tests.support.files import REPOSITORY
 
+pytestmark = pytest.mark.integration
+
 PACKAGES = ("pipeline", "trainer", "predictor")
 OPTIONAL = {"pipeline.runners.dask"}  # needs an extra of its own
 # They need jinja2 and matplotlib, of the extra `train`.
@@ -59,6 +61,7 @@ def test_it_holds_every_module_and_no_tests(wheel: Path) -> None:
         for path in (REPOSITORY / package).rglob("*.j2")
     }
     assert {name for name in names if name.endswith(".j2")} == templates
+    assert {f"{package}/py.typed" for package in PACKAGES} <= {*names}
 
 
 def test_every_module_can_be_imported_where_only_the_wheel_is(

@@ -12,6 +12,10 @@ from pipeline.system.errors import RunError
 
 MANIFEST = "model.json"
 MODEL = "model.keras"
+SCALING = {  # by Recipe.preprocessing
+    "scale": "pixels x 1/255, inside the model",
+    "imagenet": "BGR less the mean of ImageNet, inside the model",
+}
 
 
 @dataclass(frozen=True)
@@ -22,11 +26,13 @@ class Contract:
         image: height, width and resize rule (ImageContract.pixels).
         classes: class names; the position is the output's.
         fingerprint: SHA-256 of model.keras.
+        scaling: of the pixels, one of SCALING.
     """
 
     image: Mapping[str, Any]
     classes: tuple[str, ...]
     fingerprint: str
+    scaling: str
 
     def check(self, dataset: Dataset) -> None:
         """Refuses a dataset that the model was not made for.
@@ -42,6 +48,14 @@ class Contract:
                 f"DATASET {dataset.folder} does not fit MODEL: {different} (DATASET "
                 "there, MODEL here). Make the dataset with the model's size and "
                 "resize rule."
+            )
+        new = len(dataset.classes) - len(self.classes)
+        if new > 0 and dataset.classes[: len(self.classes)] == self.classes:
+            raise RunError(
+                f"DATASET {dataset.folder} has {len(dataset.classes)} classes, and "
+                f"MODEL knows the first {len(self.classes)} of them: "
+                f"{dataset.classes[-new]!r} is new ({new} in all). Train a new MODEL "
+                "that starts from this one: `make train` with ARGS=--extend=MODEL."
             )
         if dataset.classes and dataset.classes != self.classes:
             raise RunError(
@@ -75,7 +89,7 @@ def read_contract(folder: AnyPath) -> Contract:
             f"expected {manifest['sha256']}. Restore it, or train again."
         )
     classes = read_classes(folder / CLASSES, manifest["classes"])
-    return Contract(manifest["image"], classes, manifest["sha256"])
+    return Contract(manifest["image"], classes, manifest["sha256"], manifest["scaling"])
 
 
 def _first_difference(there: tuple[str, ...], here: tuple[str, ...]) -> str:

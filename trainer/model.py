@@ -10,19 +10,15 @@ import keras
 from pipeline.dataset.manifest import CLASSES, Dataset, classes_entry, classes_text
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
-from pipeline.system import io_errors
 from pipeline.system.errors import RunError
-from trainer.contract import MANIFEST, MODEL
+from trainer import starting_weights
+from trainer.contract import MANIFEST, MODEL, SCALING
 from trainer.contract import Contract as Contract
 from trainer.contract import read_contract as read_contract
 from trainer.recipe import Recipe
 
 VERSION = 1
 SMALLEST = 32  # pixels a side: five times halved, one is left
-SCALING = {
-    "scale": "pixels x 1/255, inside the model",
-    "imagenet": "BGR less the mean of ImageNet, inside the model",
-}
 
 # The last layer that is frozen where a part of the network is trained; of `block5` it
 # is the 15th of keras.applications.VGG16.
@@ -42,8 +38,7 @@ def build(
     Args:
         height, width: of the images, at least SMALLEST.
         classes: how many.
-        weights: of the convolutions: `imagenet`, `none` (He initialisation), or the
-            path of a weights file of VGG16 without its top.
+        weights: of the convolutions: see starting_weights.convolutions.
         recipe: of the preprocessing, the head and the precision.
 
     Returns:
@@ -170,7 +165,9 @@ def _network(
 ) -> keras.Model:
     layers = keras.layers
     pixels = keras.Input((height, width, 3), dtype="float32", name="pixels")
-    base = _convolutions(_preprocessed(pixels, recipe.preprocessing), weights)
+    base = starting_weights.convolutions(
+        _preprocessed(pixels, recipe.preprocessing), weights
+    )
     x = layers.Flatten(name="flatten")(base.output)
     x = layers.Dense(
         recipe.hidden, "relu", kernel_initializer="he_normal", name="hidden"
@@ -196,48 +193,3 @@ def _preprocessed(pixels: keras.KerasTensor, how: str) -> keras.KerasTensor:
             1.0, [-mean for mean in _MEAN], name="preprocess", dtype="float32"
         )
     return rescaling(pixels)
-
-
-def _convolutions(inputs: keras.KerasTensor, weights: str) -> keras.Model:
-    """Builds the 13 convolutions of VGG16 (arXiv:1409.1556) on `inputs`."""
-    if weights not in ("imagenet", "none") and not Path(weights).is_file():
-        raise RunError(
-            f"--weights={weights} is no file. Name one, or use imagenet or none."
-        )
-    try:
-        base = keras.applications.VGG16(
-            include_top=False,
-            weights=None if weights == "none" else weights,
-            input_tensor=inputs,
-        )
-    except (OSError, ValueError, KeyError) as error:
-        if weights != "imagenet" and not io_errors.is_about_file(error):
-            raise
-        raise RunError(_weights_message(weights, error)) from error
-    except Exception as error:  # Keras raises a bare Exception when it cannot download
-        if weights != "imagenet":
-            raise
-        raise RunError(_weights_message(weights, error)) from error
-    if weights == "none":
-        for layer in base.layers:
-            if isinstance(layer, keras.layers.Conv2D):
-                # Keras' default halves the variance at every ReLU: 1/90 after 13.
-                initial = keras.initializers.HeNormal()(layer.kernel.shape)
-                layer.kernel.assign(initial)
-    return base
-
-
-def _weights_message(weights: str, error: Exception) -> str:
-    reason = " ".join(str(error).split())
-    if weights == "imagenet":
-        return (
-            f"the ImageNet weights could not be downloaded: {reason}. Copy "
-            "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5 from a machine with a "
-            "network (keras.applications.VGG16(include_top=False) puts it in "
-            "~/.keras/models) and use --weights=PATH; or start from random weights "
-            "with --weights=none."
-        )
-    return (
-        f"--weights={weights} are not those of VGG16 without its top: {reason}. Use "
-        "the file that keras.applications.VGG16(include_top=False) saves."
-    )

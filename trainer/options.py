@@ -135,6 +135,10 @@ class CacheOptions:
         choices=FEATURE_DTYPES,
     )
 
+    def caches(self, model: Path) -> Path:
+        """Returns the folder of what is kept on disk."""
+        return self.cache_folder or model / "cache"
+
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceOptions:
@@ -155,11 +159,16 @@ class TrainOptions(CacheOptions, DeviceOptions, ShardCacheOptions):
     dataset: AnyPath = path_option("Names DATASET, as `make shards` makes it.")
     model: Path = local_path_option("Names the folder to make: MODEL.")
     recipe: Recipe = group(RecipeOptions, convert=RecipeOptions.chosen)
-    weights: str = option(
+    weights: str | None = option(
         "Says where the weights of the convolutions come from: imagenet, none (random "
-        "ones), or the path of a file.",
-        "imagenet",
+        "ones), the path of a file, or a MODEL of any classes; by default imagenet.",
+        None,
         read=lambda text, flag: str(local_path(text, flag)),
+    )
+    extend: Path | None = local_path_option(
+        "Names a finished MODEL to start from, head and all, whose classes are the "
+        "first of DATASET's. It stays as it is. By default the head is new.",
+        None,
     )
     seed: int | None = option(
         "Makes the run deterministic, with this seed; by default it is not.",
@@ -184,7 +193,25 @@ class TrainOptions(CacheOptions, DeviceOptions, ShardCacheOptions):
         30,
     )
 
+    @property
+    def start(self) -> str:
+        """Returns where the weights of the convolutions come from."""
+        return self.weights or "imagenet"
+
     def __post_init__(self) -> None:
+        if self.extend and self.weights:
+            raise ValueError(
+                f"--extend={self.extend} takes all weights from that MODEL, and "
+                f"--weights={self.weights} others; give one of them"
+            )
+        if self.extend and self.extend.resolve() in (
+            self.model.resolve(),
+            *self.model.resolve().parents,
+        ):
+            raise ValueError(
+                f"--extend={self.extend} stays as it is, so --model={self.model} must "
+                "be another folder, outside it"
+            )
         if not self.save_minutes >= 0:
             raise ValueError(
                 f"--save_minutes is {self.save_minutes}; it must be 0 or more"
@@ -196,7 +223,7 @@ class TrainOptions(CacheOptions, DeviceOptions, ShardCacheOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoctorOptions(ShardCacheOptions):
+class DoctorOptions(CacheOptions, ShardCacheOptions):
     """What `doctor` tries out."""
 
     dataset: AnyPath | None = path_option(
@@ -204,7 +231,8 @@ class DoctorOptions(ShardCacheOptions):
     )
     model: Path | None = local_path_option(
         "Names MODEL to be made; by default the disk of the current folder is looked "
-        "at.",
+        "at. Complete caches in it, or in --cache_dir, are compared with their "
+        "checksums.",
         None,
     )
     recipe: Recipe = group(RecipeOptions, convert=RecipeOptions.chosen)

@@ -2,12 +2,12 @@
 
 import contextlib
 import dataclasses
+import math
 import platform
 import secrets
 import shutil
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,19 @@ from pipeline.dataset import manifest
 from pipeline.dataset.manifest import Dataset
 from pipeline.storage import atomic, folder_lock
 from pipeline.storage.resumable_folder import difference
-from pipeline.system import resources
-from pipeline.system.console import progress
+from pipeline.system import console, resources
+from pipeline.system.console import in_time, progress
 from pipeline.system.errors import RunError
-from trainer import hang_detection, model
-from trainer.cache import policy, training_inputs
+from trainer import hang_detection, model, starting_weights
+from trainer.cache import inputs, policy
+from trainer.cache.inputs import TrainingInputs
 from trainer.cache.policy import CacheChoice
-from trainer.cache.training_inputs import TrainingInputs
+from trainer.contract import read_contract
 from trainer.data import input_pipeline as data
+from trainer.data import verified_shards
 from trainer.hang_detection import HangDetector
 from trainer.options import CHECKPOINT, TrainOptions
-from trainer.recipe import Phase, Recipe
+from trainer.recipe import LAYERS, Phase
 from trainer.training import checkpoint as state
 from trainer.training import (
     distribution,
@@ -40,6 +42,7 @@ from trainer.training import (
     starts,
     tensorboard_log,
 )
+from trainer.training.checkpoint import RunState
 from trainer.training.interruptions import StopSignal
 from trainer.training.loop import DivergenceError, Loop, Metrics, Trained
 from trainer.training.step import DROPOUT_MASKS
@@ -56,32 +59,49 @@ def run(options: TrainOptions) -> None:
     folder, recipe = options.model, options.recipe
     resources.limit_arenas()
     with folder_lock.held(folder, notes=CHECKPOINT):
-        dataset = manifest.load(options.dataset)
-        data.steps_per_epoch(dataset, recipe.batch_size)
         checkpoint = _checkpoint(folder)
-        earlier = state.read(checkpoint)[0]
-        choice = training_inputs.choose(
+        earlier = state.read(checkpoint)
+        now = manifest.load(options.dataset)
+        dataset = state.dataset_as_begun(checkpoint, earlier, now)
+        data.steps_per_epoch(dataset, recipe.batch_size)
+        choice = policy.choose(
             dataset,
             recipe,
             options,
-            earlier=earlier,
-            folder=_cache_folder(folder, options),
+            folder=options.caches(folder),
+            earlier=earlier.key if earlier else {},
             seeded=options.seed is not None,
         )
-        key = _key(dataset, recipe, options.weights, options.seed, choice)
-        if _is_finished(folder, key, recipe.epochs):
-            print(f"MODEL {folder} is complete already: {recipe.epochs} epochs.")
+        key = _key(dataset, options, choice, earlier)
+        if _is_finished(folder, key, recipe.epochs, now):
+            if dataset is not now:
+                raise RunError(
+                    f"MODEL {folder} is complete, and {_grown(dataset, now)}. To train "
+                    f"on these, name another MODEL folder{_or_extend(folder, now)}."
+                )
+            console.conclude(
+                f"MODEL {folder} is complete already: {recipe.epochs} epochs.",
+                following=_following(dataset, folder),
+            )
             _remove_cache(options)  # of a run that was killed after its result
             return
-        state.check(checkpoint, key)
-        print(manifest.classes_in_words(dataset.classes))
+        if earlier:
+            state.check(earlier, key, folder)
+        elif options.extend:
+            starting_weights.check_extension(options.extend, dataset, recipe)
+        if dataset is not now:
+            console.warn(f"{_grown(dataset, now)}; the run goes on with those of then")
+        console.say("\n".join([_in_words(dataset), *recipe.in_words(), str(choice)]))
         if len(dataset.classes) == 1:
-            print(
-                f"warning: a model of one class, {dataset.classes[0]!r}, answers the "
-                "same for every image; make a DATASET with a folder for each class",
-                file=sys.stderr,
+            console.warn(
+                f"a model of one class, {dataset.classes[0]!r}, answers the same for "
+                "every image; make a DATASET with a folder for each class"
             )
-        print("\n".join([f"recipe {recipe.name}", *recipe.in_words(), str(choice)]))
+        if "validation" not in policy.splits(dataset):
+            console.warn(
+                "DATASET has no validation split: there will be no snapshots, and the "
+                "val_ columns of history.csv stay empty"
+            )
         if options.seed is not None:
             keras.utils.set_random_seed(options.seed)
             tf.config.experimental.enable_op_determinism()
@@ -100,10 +120,10 @@ def run(options: TrainOptions) -> None:
             folder_lock.remove_scratch(part)
         with (
             StopSignal() as stop,
-            data.naming_damage(dataset),
+            verified_shards.naming_damage(dataset),
             distribution.naming_device_errors(recipe.batch_size),
         ):
-            _Run(dataset, options, strategy, key, stop).train(choice)
+            _Run(dataset, options, strategy, earlier, key, stop).train(choice)
         _remove_cache(options)
 
 
@@ -115,26 +135,28 @@ class _Run:
         dataset: Dataset,
         options: TrainOptions,
         strategy: tf.distribute.Strategy,
+        earlier: RunState | None,
         key: dict[str, Any],
         stop: StopSignal,
     ) -> None:
         folder, recipe = options.model, options.recipe
         self._dataset, self._folder, self._recipe = dataset, folder, recipe
-        self._options, self._strategy, self._key = options, strategy, key
+        self._options, self._strategy = options, strategy
         self._stop, self._watchdog = stop, HangDetector(options.hang_minutes)
         self._steps = data.steps_per_epoch(dataset, recipe.batch_size)
         self._checkpoint = _checkpoint(folder)
-        _, earlier = state.read(self._checkpoint)
         stream = secrets.randbits(31) if options.seed is None else options.seed
-        self._progress = earlier or state.Progress(stream)
+        self._progress = earlier or RunState(key=key, stream=stream)
         with strategy.scope():
             self._model = model.build(
                 height=dataset.image.height,
                 width=dataset.image.width,
                 classes=len(dataset.classes),
-                weights="none" if earlier else options.weights,
+                weights="none" if earlier or options.extend else options.start,
                 recipe=recipe,
             )
+        if options.extend and not earlier:
+            starting_weights.extend(self._model, options.extend)
         self._begin(recipe.phase(self._last_epoch()))
         self._inputs: TrainingInputs | None = None
         self._next_save = time.monotonic() + 60 * options.save_minutes
@@ -144,13 +166,16 @@ class _Run:
     def train(self, choice: CacheChoice) -> None:
         """Runs the epochs that are missing, and saves the result.
 
-        A kill at any line loses the steps since the last save and nothing else: see
-        `_commit_epoch` for the order of what is written.
+        A kill at any line loses the steps since the last save, and nothing else. An
+        epoch counts as done when `_save_state` has replaced the one file of the state.
+        What is written before that is removed by the next start, which trains the
+        epoch again with the same batches and the same random numbers; what is written
+        after it is made by the next start out of history.csv.
         """
         self._start_or_go_on()
         starts.add(
             self._folder,
-            run=self._key,
+            run=self._progress.key,
             recipe=dataclasses.asdict(self._recipe),
             devices=distribution.devices_in_words(self._strategy),
             versions=_versions(),
@@ -163,31 +188,49 @@ class _Run:
             while self._progress.epoch < self._recipe.epochs:
                 phase = self._recipe.phase(self._progress.epoch)
                 if phase != self._phase:
-                    print(f"from here on, trained are: {phase.trainable}")
+                    console.say(f"from here on it trains {LAYERS[phase.trainable]}")
                     self._begin(phase)
-                inputs = self._inputs_of(phase, choice)
-                loop = self._loop_of(phase, inputs)
+                fed = self._inputs_of(phase, choice)
+                loop = self._loop_of(phase, fed)
                 first = (
                     self._progress.epoch * self._steps + self._progress.trained.steps
                 )
                 # (uint8[batch, height, width, 3] or features, int64[batch]), endless.
                 # Closed: at the end of Python its threads would wait for ever.
-                stream = contextlib.closing(loop.feed(inputs.training(first)))
-                with stream as batches, self._naming_batch(inputs.choice):
-                    while self._progress.epoch < phase.first_epoch + phase.epochs:
+                stream = contextlib.closing(loop.feed(fed.training(first)))
+                with stream as batches, self._naming_batch(fed.choice):
+                    for epoch in range(self._progress.epoch + 1, phase.end + 1):
+                        # With a save every --save_minutes.
                         trained = self._train_epoch(loop, batches)
-                        validated, seconds = self._validate(loop, inputs.validation)
-                        self._commit_epoch(trained, validated, seconds)
+                        validated, seconds = self._validate(loop, fed.validation)
+                        row = self._row(epoch, trained, validated, seconds)
+                        # If a kill comes between these and the save, the next start
+                        # removes them.
+                        best = self._keep_best(epoch, validated)
+                        history.append(self._folder / history.FILE, row)
+                        self._progress = dataclasses.replace(
+                            self._progress,
+                            epoch=epoch,
+                            trained=Trained(),
+                            best_val_loss=best,
+                        )
+                        self._save_state()  # from here on the epoch is done
+                        # If a kill comes between the save and these, the next start
+                        # makes them.
+                        self._board.add(row)
+                        if keep := self._options.keep_snapshots:
+                            snapshots.keep_newest(self._folder, keep)
+                        console.say(_line(row, self._recipe.epochs))
         self._save_result()
 
     def _start_or_go_on(self) -> None:
         """Brings MODEL to what the last save covers; without one, saves the start."""
         done, trained = self._progress.epoch, self._progress.trained
         if done or trained.steps:
-            print(f"going on after {_where(done, trained.steps, self._steps)}")
+            console.say(f"going on after {_where(done, trained.steps, self._steps)}")
         else:
-            self._model.summary()
             self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            state.keep_dataset(self._checkpoint, self._dataset)
             self._save_state()  # from here on the folder is known to be this run's
         # Written before a kill, but not covered by a save: the epoch is trained again.
         snapshots.forget_after(self._folder, done)
@@ -195,10 +238,23 @@ class _Run:
         self._board = tensorboard_log.TensorBoardLog(
             self._folder / "tensorboard", history.read(self._folder / history.FILE)
         )
-        if not training_inputs.has_validation(self._dataset):
-            print("no validation split: no snapshots, and empty val_ columns")
+        console.say(self._to_do(history.read(self._folder / history.FILE)))
 
-    def _loop_of(self, phase: Phase, inputs: TrainingInputs) -> Loop:
+    def _to_do(self, rows: Sequence[history.Row]) -> str:
+        """Returns what is still to be done, and how long it takes, if that is known."""
+        left = self._recipe.epochs - self._progress.epoch
+        every = self._model.count_params()
+        learning = sum(math.prod(one.shape) for one in self._model.trainable_variables)
+        time = "; the first one tells how long they take"
+        if rows:
+            time = f", about {in_time(left * rows[-1]['seconds'])} by the last one"
+        return (
+            f"MODEL {self._folder}: VGG16 with {every / 1e6:.1f} M parameters, "
+            f"{learning / 1e6:.1f} M of which learn\n"
+            f"{left} epoch{'s' * (left > 1)} of {self._steps:,} steps to go{time}"
+        )
+
+    def _loop_of(self, phase: Phase, fed: TrainingInputs) -> Loop:
         """Builds the compiled steps of a phase."""
         return Loop(
             self._model,
@@ -209,34 +265,21 @@ class _Run:
             seed=self._progress.stream,
             first_step=phase.first_epoch * self._steps,
             alive=hang_detection.alive,
-            source=inputs.source,
+            source=fed.source,
         )
 
     def _inputs_of(self, phase: Phase, choice: CacheChoice) -> TrainingInputs:
-        """Returns what a phase trains on: no features where all layers are trained."""
-        if choice.features and phase.trainable == "all":
-            choice = policy.after_features(choice, self._dataset)
-            print(choice)
-        if self._inputs and self._inputs.choice.kind == choice.kind:
-            return self._inputs
-        self._inputs = None  # its memory is free before more is taken
-        folder = _cache_folder(self._folder, self._options)
-        if choice.features:
-            self._inputs = training_inputs.of_features(
-                choice,
+        """Returns what a phase trains on; fills what its cache lacks."""
+        if (kept := policy.for_phase(choice, phase, self._dataset)) != choice:
+            console.say(str(kept))
+        if not self._inputs or self._inputs.choice.kind != kept.kind:
+            self._inputs = inputs.prepare(
+                kept,
                 self._dataset,
-                folder,
+                self._options.caches(self._folder),
                 network=self._model,
                 strategy=self._strategy,
                 recipe=self._recipe,
-                seed=self._progress.stream,
-            )
-        else:
-            self._inputs = training_inputs.of_pixels(
-                choice,
-                self._dataset,
-                folder,
-                batch_size=self._recipe.batch_size,
                 seed=self._progress.stream,
             )
         return self._inputs
@@ -254,44 +297,40 @@ class _Run:
             self._optimizer = optimizer.build(self._recipe, phase, self._steps)
             self._optimizer.build(self._model.trainable_variables)
 
-    def _commit_epoch(
-        self, trained: Trained, validated: Metrics | None, seconds: float
-    ) -> None:
-        """Writes what an epoch leaves, in an order that survives a kill anywhere.
+    def _row(
+        self,
+        epoch: int,
+        trained: Trained,
+        validated: Metrics | None,
+        seconds: float,
+    ) -> history.Row:
+        """Returns the row of an epoch in history.csv.
 
         Args:
+            epoch: from 1.
             trained: all steps of the epoch.
             validated: on the validation split, if there is one.
             seconds: that validation took.
         """
-        number, best = self._progress.epoch + 1, self._progress.best_val_loss
-        row = {
-            "epoch": number,
+        images = self._steps * self._recipe.batch_size
+        return {
+            "epoch": epoch,
             "seconds": trained.seconds + seconds,
             **trained.metrics._asdict(),
             **_prefixed(validated),
             "learning_rate": float(self._optimizer.learning_rate),
-            "images_per_second": self._steps
-            * self._recipe.batch_size
-            / trained.seconds,
+            "images_per_second": images / trained.seconds,
             "input_wait": trained.input_wait,
         }
-        # Before the save: what a kill leaves of it, the next start removes.
-        if validated and validated.loss < best:
-            best = validated.loss
-            snapshots.write(self._model, self._folder, number, validated.accuracy)
-            hang_detection.alive()
-        history.append(self._folder / history.FILE, row)
-        # The save: from here on the epoch is done.
-        self._progress = dataclasses.replace(
-            self._progress, epoch=number, trained=Trained(), best_val_loss=best
-        )
-        self._save_state()
-        # After the save: what a kill prevents, the next start makes of history.csv.
-        self._board.add(row)
-        if keep := self._options.keep_snapshots:
-            snapshots.keep_newest(self._folder, keep)
-        print(_line(row))
+
+    def _keep_best(self, epoch: int, validated: Metrics | None) -> float:
+        """Writes a snapshot if the loss is the lowest so far; returns the lowest."""
+        best = self._progress.best_val_loss
+        if not validated or validated.loss >= best:
+            return best
+        snapshots.write(self._model, self._folder, epoch, validated.accuracy)
+        hang_detection.alive()
+        return validated.loss
 
     def _train_epoch(self, loop: Loop, batches: Iterator[Any]) -> Trained:
         """Takes the rest of an epoch's steps, and saves the state every --save_minutes.
@@ -356,16 +395,13 @@ class _Run:
         try:
             yield
         except KeyboardInterrupt:
-            _, saved = state.read(self._checkpoint)
-            if saved:
+            if saved := state.read(self._checkpoint):
                 where = _where(saved.epoch, saved.trained.steps, self._steps)
-                print(f"stopped; {where} is saved; the same command goes on")
+                console.say(f"stopped; {where} is saved; the same command goes on")
             raise
 
     def _save_state(self) -> None:
-        state.save(
-            self._checkpoint, self._model, self._optimizer, self._progress, self._key
-        )
+        state.save(self._checkpoint, self._progress, self._model, self._optimizer)
         self._next_save = time.monotonic() + 60 * self._options.save_minutes
         hang_detection.alive()
 
@@ -374,7 +410,7 @@ class _Run:
         validated = [row for row in rows if row["val_loss"] is not None]
         best = min(validated, key=lambda row: row["val_loss"], default=None)
         facts = {
-            "run": self._key,
+            "run": self._progress.key,
             "recipe": dataclasses.asdict(self._recipe),
             "replicas": self._strategy.num_replicas_in_sync,
             "epochs": len(rows),
@@ -383,8 +419,34 @@ class _Run:
             "versions": _versions(),
         }
         model.save(self._model, self._folder, self._dataset, facts)
-        print(f"MODEL {self._folder} is complete; the last epoch was")
-        print(_line(rows[-1]))
+        console.conclude(
+            f"MODEL {self._folder} is complete: {history.in_words(rows)}\n"
+            f"  {len(rows)} epochs in {in_time(sum(row['seconds'] for row in rows))}; "
+            f"`{console.command('trainer', 'curves', model=self._folder)}` draws them",
+            following=_following(self._dataset, self._folder),
+        )
+
+
+def _in_words(dataset: Dataset) -> str:
+    """Returns what is trained on."""
+    splits = ", ".join(
+        f"{split.examples:,} images in {name}"
+        for name, split in dataset.splits.items()
+        if name != "test"
+    )
+    return (
+        f"DATASET {dataset.folder}: {splits}, of "
+        f"{manifest.size_in_words(dataset.image)}; "
+        f"{manifest.classes_in_words(dataset.classes)}"
+    )
+
+
+def _following(dataset: Dataset, folder: Path) -> str:
+    """Returns the command that comes after a training run."""
+    given: dict[str, object] = {"model": folder, "dataset": dataset.folder}
+    if "validation" in policy.splits(dataset):
+        return console.command("predictor", "evaluate", **given, split="validation")
+    return console.command("predictor", "predict", **given, predictions=None)
 
 
 def _versions() -> dict[str, str]:
@@ -402,21 +464,40 @@ def _checkpoint(folder: Path) -> Path:
 def _remove_cache(options: TrainOptions) -> None:
     """Removes the cache in MODEL; a folder of one's own is kept for later runs."""
     if not options.cache_folder:
-        shutil.rmtree(options.model / "cache", ignore_errors=True)
+        shutil.rmtree(options.caches(options.model), ignore_errors=True)
 
 
-def _cache_folder(folder: Path, options: TrainOptions) -> Path:
-    return options.cache_folder or folder / "cache"
+def _grown(begun: Dataset, now: Dataset) -> str:
+    """Returns in words what has come since a run began."""
+    images = [
+        sum(split.examples for split in one.splits.values()) for one in (begun, now)
+    ]
+    return (
+        f"DATASET {now.folder} has grown since its training began: it had "
+        f"{images[0]:,} images and {len(begun.classes):,} classes, and has "
+        f"{images[1]:,} and {len(now.classes):,} now"
+    )
+
+
+def _or_extend(folder: Path, dataset: Dataset) -> str:
+    """Returns what else to do with a finished MODEL of other images."""
+    before = atomic.read_json(folder / model.MANIFEST)["run"]
+    first = dataset.classes[: before["classes"]["count"]]
+    if before["dataset"] == dataset.fingerprint or (
+        manifest.classes_entry(first) != before["classes"]
+    ):
+        return ""
+    return f"; --extend={folder} starts one from this one"
 
 
 def _key(
     dataset: Dataset,
-    recipe: Recipe,
-    weights: str,
-    seed: int | None,
+    options: TrainOptions,
     choice: CacheChoice,
+    earlier: RunState | None,
 ) -> dict[str, Any]:
     """Returns what a run must have in common with the run that it resumes."""
+    recipe = options.recipe
     choices = dataclasses.asdict(recipe)
     if recipe.schedule != "cosine":
         del choices["epochs"]  # may be raised
@@ -425,22 +506,29 @@ def _key(
         "classes": manifest.classes_entry(dataset.classes),
         "dataset": dataset.fingerprint,
         "recipe": choices,
-        "weights": _weights_key(weights),
-        "seed": seed,
+        "weights": None if options.extend else starting_weights.name(options.start),
+        "extend": _extend_key(options, earlier),
+        "seed": options.seed,
         "dropout_masks": DROPOUT_MASKS if recipe.dropout else None,
         **choice.key(),
     }
 
 
-def _weights_key(weights: str) -> str:
-    """Names the weights by what they are: a file by its content, wherever it lies."""
-    path = Path(weights)
-    if weights in ("imagenet", "none") or not path.is_file():
-        return weights
-    return f"sha256:{atomic.sha256(path)}"
+def _extend_key(options: TrainOptions, earlier: RunState | None) -> str | None:
+    """Names the MODEL of --extend by its content, wherever it lies.
+
+    A run that goes on needs it no more: its weights are in the saved state.
+    """
+    if not options.extend:
+        return None
+    if earlier and earlier.key.get("extend") and not options.extend.exists():
+        return str(earlier.key["extend"])
+    return f"sha256:{read_contract(options.extend).fingerprint}"
 
 
-def _is_finished(folder: Path, key: dict[str, Any], epochs: int) -> bool:
+def _is_finished(
+    folder: Path, key: dict[str, Any], epochs: int, dataset: Dataset
+) -> bool:
     """Returns whether MODEL holds this run with as many epochs; refuses another's."""
     path = folder / model.MANIFEST
     if path.is_file():
@@ -448,7 +536,7 @@ def _is_finished(folder: Path, key: dict[str, Any], epochs: int) -> bool:
         if different := difference(earlier["run"], key):
             raise RunError(
                 f"MODEL {folder} belongs to another run: {different}. Use the values "
-                "of that run, or another MODEL folder."
+                f"of that run, or another MODEL folder{_or_extend(folder, dataset)}."
             )
         return earlier["epochs"] >= epochs
     if _checkpoint(folder).is_file():  # of which run, its content tells
@@ -484,12 +572,15 @@ def _prefixed(validated: Metrics | None) -> history.Row:
     return {f"val_{name}": value for name, value in values.items()}
 
 
-def _line(row: history.Row) -> str:
-    """Returns an epoch in words."""
+def _line(row: history.Row, epochs: int) -> str:
+    """Returns an epoch in words, and about how long the rest of the epochs take."""
+    left = epochs - row["epoch"]
+    to_go = f"; about {in_time(left * row['seconds'])} to go" if left else ""
     shown = [f"{name} {row[name]:.4f}" for name in ("loss", "accuracy")]
     if row["val_loss"] is not None:
         shown += [f"{name} {row[name]:.4f}" for name in ("val_loss", "val_accuracy")]
     return (
         f"epoch {row['epoch']}: {', '.join(shown)}; {row['seconds']:.1f} s, "
         f"{row['images_per_second']:.1f} images/s, input wait {row['input_wait']:.0%}"
+        f"{to_go}"
     )

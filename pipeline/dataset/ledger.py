@@ -44,13 +44,13 @@ class Listed:
     ignored: Counter[str]
 
     def to_json(self) -> dict[str, Any]:
-        """For `from_json`."""
+        """Returns what `from_json` takes."""
         counts = sorted((*at, count) for at, count in self.counts.items())
         return {"counts": counts, "rejects": self.rejects, "ignored": self.ignored}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """What `to_json` made a value of."""
+        """Returns what `to_json` made a value of."""
         counts = Counter({(split, name): n for split, name, n in value["counts"]})
         rejects = [Reject(*row) for row in value["rejects"]]
         return cls(counts, rejects, Counter(value["ignored"]))

@@ -1,9 +1,10 @@
 """dataset.json: the splits, their shards, the classes and the image contract."""
 
 import hashlib
+import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipeline.dataset import record
@@ -79,7 +80,7 @@ class ImageContract:
         return value
 
     def pixels(self) -> dict[str, Any]:
-        """What must agree between a dataset and a model."""
+        """Returns what must agree between a dataset and a model."""
         return {"height": self.height, "width": self.width, "resize": self.resize}
 
 
@@ -111,6 +112,7 @@ class Dataset:
         image: the image contract.
         classes: class names; the position is the label.
         splits: by name, those that exist.
+        text: the content of dataset.json.
         fingerprint: SHA-256 of dataset.json, which holds that of every shard.
     """
 
@@ -118,6 +120,7 @@ class Dataset:
     image: ImageContract
     classes: tuple[str, ...]
     splits: Mapping[str, Split]
+    text: bytes = field(repr=False)
     fingerprint: str
 
     def split(self, name: str) -> Split:
@@ -133,6 +136,24 @@ class Dataset:
     def paths(self, name: str) -> list[AnyPath]:
         """The shards of a split, in order."""
         return [self.folder / shard.file for shard in self.split(name).shards]
+
+    def examples(self, name: str) -> Iterator[record.Record]:
+        """Yields the examples of a split, shard by shard; needs no TensorFlow.
+
+        Each has its id, its JPEG as it is stored (`encoded`), its label (-1 where it
+        is unlabelled) and the name of its class (`text`).
+
+        Raises:
+            RunError: there is no such split.
+            record.BadRecordError: a shard is damaged.
+        """
+        for path in self.paths(name):
+            for stored in record.read(path):
+                yield stored.record
+
+    def manifest(self) -> dict[str, Any]:
+        """Reads dataset.json, as docs/file-formats.md describes it."""
+        return read(self.folder)
 
 
 @dataclass(frozen=True)
@@ -211,6 +232,11 @@ def classes_in_words(classes: Sequence[str]) -> str:
     return f"{len(classes):,} class{'es' * (len(classes) > 1)}: {few}"
 
 
+def size_in_words(image: ImageContract) -> str:
+    """Returns the size of stored images, such as `150x200 (height x width)`."""
+    return f"{image.height}x{image.width} (height x width)"
+
+
 def read_classes(path: AnyPath, entry: Mapping[str, Any]) -> tuple[str, ...]:
     """Reads classes.txt and holds it to the manifest's `classes` entry."""
     content = io_errors.insist(path, path.read_bytes) if path.is_file() else b""
@@ -231,17 +257,38 @@ def load(folder: AnyPath) -> Dataset:
         RunError: there is no such folder, it is incomplete, of another version, or
             a shard is missing or has another length than when it was written.
     """
-    value = read(folder)
-    _refuse_other_lists(folder, value)
-    dataset = Dataset(
-        folder=folder,
-        image=ImageContract(**value["image"]),
-        classes=read_classes(folder / CLASSES, value["classes"]),
-        splits=read_splits(value),
-        fingerprint=atomic.sha256(folder / MANIFEST),
-    )
+    text, value = _read(folder)
+    try:
+        _refuse_other_lists(folder, value)
+        classes = read_classes(folder / CLASSES, value["classes"])
+    except RunError:
+        if _read(folder)[0] != text:
+            return load(folder)  # an addition has ended meanwhile
+        raise
+    dataset = _described(folder, text, value, classes)
     check_lengths(folder, dataset.splits)
     return dataset
+
+
+def before_growth(dataset: Dataset, text: bytes) -> Dataset | None:
+    """Returns a dataset as it was before images were added to it.
+
+    Args:
+        dataset: as it is now.
+        text: the content of dataset.json then.
+
+    Returns:
+        None where `dataset` is another one: it lacks a shard or a class of then, or
+        has another order of the classes.
+    """
+    value = json.loads(text)
+    classes = dataset.classes[: value["classes"]["count"]]
+    now = {shard for split in dataset.splits.values() for shard in split.shards}
+    before = _described(dataset.folder, text, value, classes)
+    shards = {shard for split in before.splits.values() for shard in split.shards}
+    if classes_entry(classes) != value["classes"] or not shards <= now:
+        return None
+    return before
 
 
 def read(folder: AnyPath) -> dict[str, Any]:
@@ -250,6 +297,11 @@ def read(folder: AnyPath) -> dict[str, Any]:
     Raises:
         RunError: there is no such folder, it is incomplete, or of another version.
     """
+    return _read(folder)[1]
+
+
+def _read(folder: AnyPath) -> tuple[bytes, dict[str, Any]]:
+    """Returns the content of dataset.json, and what it says; errors: see `read`."""
     path = folder / MANIFEST
     if not folder.is_dir():
         raise RunError(f"DATASET {folder} does not exist. `make shards` makes it.")
@@ -258,14 +310,30 @@ def read(folder: AnyPath) -> dict[str, Any]:
             f"DATASET {folder} is incomplete: it has no {MANIFEST}, which is written "
             "last. Run the same `make shards` again; it goes on where it stopped."
         )
-    value = atomic.read_json(path)
+    text = io_errors.insist(path, path.read_bytes)
+    value = atomic.parse_json(path, text)
     if value.get("version") not in _READABLE:
         raise RunError(
             f"{path} has version {value.get('version')}; this program reads "
             f"{' and '.join(map(str, _READABLE))}. Make the dataset again with `make "
             "shards`."
         )
-    return value
+    return text, value
+
+
+def _described(
+    folder: AnyPath, text: bytes, value: Mapping[str, Any], classes: tuple[str, ...]
+) -> Dataset:
+    """Returns the dataset that dataset.json describes."""
+    return Dataset(
+        folder=folder,
+        image=ImageContract(**value["image"]),
+        classes=classes,
+        splits=read_splits(value),
+        text=text,
+        # Of what was read: an append may replace the file at any time.
+        fingerprint=hashlib.sha256(text).hexdigest(),
+    )
 
 
 def unfinished_addition(folder: AnyPath) -> str:
@@ -297,7 +365,7 @@ def find_damage(dataset: Dataset) -> str | None:
 
 
 def damage_of(dataset: Dataset, shard: Shard) -> str | None:
-    """What is wrong with the content of a shard, in words; reads all of it."""
+    """Says what is wrong with the content of a shard, in words; reads all of it."""
     path = dataset.folder / shard.file
     if not path.is_file():
         return f"shard {path} is missing. {_RESTORE}"
@@ -312,12 +380,13 @@ def damage_of(dataset: Dataset, shard: Shard) -> str | None:
 
 def class_counts(dataset: Dataset, split: str) -> list[int]:
     """Examples of each class in a labelled split, by the ledger."""
-    counts = read(dataset.folder)["ledger"]["splits"][split]["classes"]
+    # Not of the file, which describes more once images were added.
+    counts = json.loads(dataset.text)["ledger"]["splits"][split]["classes"]
     return [counts.get(name, {}).get("written", 0) for name in dataset.classes]
 
 
 def _state(path: AnyPath) -> str:
-    """What is the matter with a shard of another checksum, in words."""
+    """Says what is the matter with a shard of another checksum, in words."""
     try:
         count = sum(1 for _ in record.read(path))
     except record.BadRecordError as error:

@@ -202,7 +202,7 @@ def _jpeg_fault(encoded: bytes, image: ImageContract) -> str | None:
 
 
 def _place(bad: BadRecordError) -> str:
-    """Where a record is, and its id as far as that can still be read."""
+    """Says where a record is, and its id as far as that can still be read."""
     place = f"record {bad.number} at byte {bad.offset}"
     try:
         return f"{place}, id {record.decode(bad.payload).id!r}"

@@ -42,7 +42,7 @@ class ShardResult(NamedTuple):
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """What `to_json` made a value of."""
+        """Returns what `to_json` made a value of."""
         tally = ShardCounts(**value["tally"])
         return cls(Shard(**value["shard"]), tally, value["seen"])
 
@@ -53,7 +53,7 @@ class ShardResult(NamedTuple):
 
 
 def read_note(folder: AnyPath, name: str) -> ShardResult | None:
-    """What is known of a committed shard; None where it is missing or cut short."""
+    """Returns what is known of a shard; None where it is missing or cut short."""
     value = ResumableFolder(folder, manifest=MANIFEST).note(name)
     return ShardResult.from_json(value) if value else None
 
@@ -61,7 +61,7 @@ def read_note(folder: AnyPath, name: str) -> ShardResult | None:
 def read_notes(
     folder: AnyPath, names: Collection[str]
 ) -> dict[str, ShardResult | None]:
-    """As `read_note`, of many shards: a store is asked for two listings beforehand."""
+    """Does as `read_note` for many shards; asks a store for two listings before."""
     notes = ResumableFolder(folder, manifest=MANIFEST).notes(names)
     return {
         name: ShardResult.from_json(value) if value else None

@@ -42,7 +42,7 @@ def path(uri: str) -> str:
 
 
 def is_file(uri: str) -> bool:
-    """Whether it is a file of its own, in no archive."""
+    """Says whether it is a file of its own, in no archive."""
     return uri.count(_CUT) < 2
 
 
@@ -55,7 +55,7 @@ def in_order(uri: str) -> tuple[str, int]:
 
 
 def size(uri: str) -> int:
-    """How many bytes it has.
+    """Returns how many bytes it has.
 
     Raises:
         OSError: the file is not there, or is none.

@@ -101,7 +101,7 @@ def _see_bucket(options: Mapping[str, Any]) -> None:
 
 
 def _credentials() -> Any:
-    """What Google's clients find on this machine, tried out once."""
+    """Returns what Google's clients find on this machine, tried out once."""
     import google.auth
     from google.auth.exceptions import GoogleAuthError
     from google.auth.transport.requests import Request

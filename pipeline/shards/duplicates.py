@@ -41,7 +41,7 @@ class Source(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What it is called in dataset.json."""
+        """Returns what it is called in dataset.json."""
         return f"{self.split}/{self.id}"
 
 

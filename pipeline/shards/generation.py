@@ -80,7 +80,13 @@ class Base:
         return list(self.value["source"].get("generations", []))
 
     def refuse_other(
-        self, listing: Listing, contract: ImageContract, *, seed: int
+        self,
+        listing: Listing,
+        contract: ImageContract,
+        *,
+        seed: int,
+        validation_fraction: float,
+        class_list: AnyPath | None,
     ) -> None:
         """Refuses images that would not be those of one run with the same flags.
 
@@ -88,20 +94,30 @@ class Base:
             listing: all of IMAGES.
             contract: of the images to be written.
             seed: of the hash that chooses what validates.
+            validation_fraction: of each class, where no splits are given.
+            class_list: --classes, which `listing.classes` are then.
 
         Raises:
-            RunError: image size, quality, layout, seed or decoders are others.
+            RunError: image size, quality, layout, seed, fraction or decoders are
+                others; test is labelled in one of both; labels are not those of the
+                class list.
         """
         source = self.value["source"]
-        there = {
-            "image": self.value["image"],
-            "source": {name: source[name] for name in ("layout", "seed")},
-            "versions": self.value["versions"],
-        }
         here = {
             "image": contract.to_json(),
-            "source": {"layout": listing.layout, "seed": seed},
+            "source": {
+                "layout": listing.layout,
+                "seed": seed,
+                "validation_fraction": float(validation_fraction)
+                if listing.carved
+                else None,
+            },
             "versions": conversion.versions(),
+        }
+        there = {
+            "image": self.value["image"],
+            "source": {name: source[name] for name in here["source"]},
+            "versions": self.value["versions"],
         }
         if different := difference(there, here):
             raise RunError(
@@ -109,6 +125,35 @@ class Base:
                 "with the flags and versions that it was made with, or make another "
                 "DATASET."
             )
+        if listing.layout == "splits":
+            self._refuse_other_test(listing)
+        if class_list:
+            self._refuse_other_labels(listing.classes, class_list)
+
+    def _refuse_other_test(self, listing: Listing) -> None:
+        """Refuses a split that would be labelled in part."""
+        ledger = self.value["ledger"]["splits"]
+        before = {bool(name) for name in ledger.get("test", {"classes": ()})["classes"]}
+        labelled = True in before  # "" is the class of what has none
+        for ref in listing.refs:
+            if before and ref.split == "test" and bool(ref.label) != labelled:
+                raise RunError(
+                    f"test has {'' if labelled else 'no '}labels in DATASET "
+                    f"{self.folder}, and {'none' if labelled else 'some'} here, as of "
+                    f"{names.shown(ref.id)}. Give --labelled_test if and only if "
+                    "DATASET was made with it."
+                )
+
+    def _refuse_other_labels(self, given: tuple[str, ...], class_list: AnyPath) -> None:
+        """Refuses a class list that gives other labels than DATASET will have."""
+        for label, name in enumerate(self.classes):
+            found = names.shown(given[label]) if label < len(given) else "nothing"
+            if found != names.shown(name):
+                raise RunError(
+                    f"label {label} is {names.shown(name)} in DATASET {self.folder}, "
+                    f"and {found} in --classes={class_list}. Labels do not move: give "
+                    f"a list that begins with {self.folder / CLASSES}, or none."
+                )
 
 
 class Selection(NamedTuple):
@@ -183,7 +228,7 @@ def begin(base: Base, key: Mapping[str, Any]) -> None:
     """
     folder = ResumableFolder(base.folder, manifest=MANIFEST)
     if not folder.complete() and (different := folder.other(key)):
-        print(
+        console.say(
             f"{len(folder.committed())} shards of an unfinished run are removed: it "
             f"added other images ({different})"
         )
@@ -350,8 +395,12 @@ def _records(path: AnyPath) -> Iterator[record.Record]:
 
 
 def _all_classes(base: Base, listing: Listing) -> tuple[str, ...]:
-    """Returns the classes of the dataset, and behind them the new ones, sorted."""
-    new = tuple(sorted(set(listing.classes) - set(base.classes)))
+    """Returns the classes of the dataset, and behind them the new ones.
+
+    These are in the order of the listing: sorted, or that of --classes.
+    """
+    known = set(base.classes)
+    new = tuple(name for name in listing.classes if name not in known)
     if same := names.alike({*base.classes, *new})[0]:
         pair = " and ".join(map(names.shown, same[0]))
         raise RunError(

@@ -27,7 +27,7 @@ class BucketFolder:
         self._keys = keys
 
     def level(self) -> FolderLevel:
-        """What is in it, one level down; an archive stands for a folder."""
+        """Lists what is in it, one level down; an archive stands for a folder."""
         level, packed = FolderLevel(self.where), []
         below: dict[str, list[tuple[str, int]]] = defaultdict(list)
         for key, size in self._keys:

@@ -19,7 +19,7 @@ class FolderTree(Protocol):
     where: str
 
     def level(self) -> "FolderLevel":
-        """What is in it, one level down."""
+        """Lists what is in it, one level down."""
 
     def files(self, ignored: Ignored) -> Iterator[Candidate]:
         """Yields every file below it, and adds litter to `ignored`."""
@@ -48,7 +48,7 @@ class FolderLevel:
     compressed: dict[str, str] = field(default_factory=dict)
 
     def names(self) -> set[str]:
-        """Of folders and archives, also of those that cannot be used."""
+        """Returns the names of folders and archives, usable or not."""
         return {*self.below, *self.compressed}
 
     def refuse(self, names: Iterable[str]) -> None:

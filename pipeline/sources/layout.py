@@ -1,7 +1,6 @@
 """What is there: the images below IMAGES, their ids, labels and splits."""
 
-import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NoReturn
 
@@ -27,6 +26,7 @@ from pipeline.sources.names import (
     spelling,
 )
 from pipeline.storage.object_paths import AnyPath, ObjectPath
+from pipeline.system import console
 from pipeline.system.errors import RunError, UnavailableError
 
 LAYOUTS = ("auto", "splits", "classes")
@@ -50,6 +50,7 @@ def list_images(
     layout: str = "auto",
     id_column: str = "id",
     label_column: str = "label",
+    any_classes: bool = False,
 ) -> Listing:
     """Lists roots of `train/ validation/ test/`, or of class folders.
 
@@ -67,6 +68,7 @@ def list_images(
         layout: one of LAYOUTS: whether folders called like splits are splits; `auto`
             refuses what may be meant otherwise.
         id_column, label_column: of the CSV.
+        any_classes: the classes are not looked at, and `Listing.classes` is empty.
 
     Raises:
         RunError: there is nothing to list, a class folder of a labelled split is
@@ -88,13 +90,15 @@ def list_images(
         )
     else:
         listing = _list_roots(places, labelled_test, layout)
+        listing.warnings += csv_manifest.left_out(roots)
     if len(roots) > 1:
         _refuse_repeated(listing.refs)
     if listing.carved:
         _carve_validation(listing, validation_fraction, seed)
     if not listing.refs:
         _refuse_nothing(named, listing)
-    listing.classes = class_names.classes_of(named, listing, given)
+    if not any_classes:
+        listing.classes = class_names.classes_of(named, listing, given)
     _refuse_twins(named, listing.refs)
     return listing
 
@@ -104,13 +108,19 @@ def in_words(images: AnyPath | Sequence[AnyPath]) -> str:
     return ", ".join(map(str, images)) if isinstance(images, Sequence) else str(images)
 
 
-def announce(listing: Listing) -> None:
-    """Prints the classes, what is ignored, and what may be other than it seems."""
-    print(classes_in_words(listing.classes))
+def announce(images: AnyPath | Sequence[AnyPath], listing: Listing) -> None:
+    """Says what IMAGES was understood as, and what may be other than it seems."""
+    counts = Counter(ref.split for ref in listing.refs)
+    counts.update(reject.split for reject in listing.rejects)
+    splits = ", ".join(f"{counts[split]:,} in {split}" for split in listing.splits())
+    console.say(
+        f"IMAGES {in_words(images)}: {len(listing):,} images ({splits}), "
+        f"{classes_in_words(listing.classes)}"
+    )
     if listing.ignored:
-        print(listing.ignored)
+        console.say(f"  {listing.ignored}")
     for warning in listing.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        console.warn(warning)
 
 
 def open_place(root: AnyPath) -> FolderTree:

@@ -28,7 +28,7 @@ class LocalFolder:
         self._above = above
 
     def level(self) -> FolderLevel:
-        """What is in it, one level down; an archive stands for a folder."""
+        """Lists what is in it, one level down; an archive stands for a folder."""
         level, packed = FolderLevel(self.where), []
         here = (_identity(self.where),)
         for entry in _entries(self.where):

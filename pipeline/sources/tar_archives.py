@@ -42,7 +42,7 @@ def stem(path: str) -> str:
 
 
 def compressed_stem(path: str) -> str:
-    """As `stem`, of a compressed archive."""
+    """Does as `stem` for a compressed archive."""
     match = _COMPRESSED.fullmatch(path)
     return match[1] if match else ""
 
@@ -58,7 +58,7 @@ class Packed:
         self.where = where
 
     def level(self) -> FolderLevel:
-        """What is in it, one level down."""
+        """Lists what is in it, one level down."""
         return self._tree().level()
 
     def files(self, ignored: Ignored) -> Iterator[Candidate]:
@@ -92,7 +92,7 @@ class Tree:
     escaping: list[Candidate] = field(default_factory=list)
 
     def level(self) -> FolderLevel:
-        """What is in it, one level down."""
+        """Lists what is in it, one level down."""
         below, beside, litter = self._sorted()
         level = FolderLevel(self.where, beside=beside)
         for path in litter:
@@ -161,7 +161,7 @@ def first_photo(path: str) -> str:
 
 
 def unwrap(place: FolderTree, splits: Iterable[str]) -> FolderTree:
-    """Of an archive that is IMAGES: without a folder that is around all others."""
+    """Leads into an archive that is IMAGES, and into a folder around all others."""
     while isinstance(place, Tree) and not place.level().names() & set(splits):
         only = place.only()
         if only is None or not only.level().below:

@@ -83,8 +83,17 @@ def read_json(path: AnyPath) -> dict[str, Any]:
     Raises:
         RunError: the file holds something else.
     """
+    return parse_json(path, io_errors.insist(path, path.read_bytes))
+
+
+def parse_json(path: AnyPath, content: bytes) -> dict[str, Any]:
+    """Parses the content of a file that holds a JSON object.
+
+    Raises:
+        RunError: it holds something else.
+    """
     try:
-        value = json.loads(io_errors.insist(path, path.read_bytes))
+        value = json.loads(content)
     except ValueError as error:  # no JSON, or not UTF-8
         raise RunError(
             f"{path} is damaged: {error}. Restore it, or make its folder anew."
@@ -98,7 +107,7 @@ def read_json(path: AnyPath) -> dict[str, Any]:
 
 
 def csv_line(values: Iterable[str]) -> str:
-    """One line of a CSV file, quoted as RFC 4180 asks, with `\\n` at its end.
+    """Makes one line of a CSV file, quoted as RFC 4180 asks, with `\\n` at its end.
 
     Until Python 3.13 csv.writer quotes a line break only where it is part of the
     line terminator; hence `\\r\\n`, which then goes.
@@ -130,7 +139,7 @@ def log_path(folder: AnyPath) -> Path:
 
 
 def temporary_name(folder: AnyPath, what: str) -> str:
-    """What temporary files for a folder of a store are called at first, per user."""
+    """Returns how temporary files for a folder of a store begin, per user."""
     owner = hashlib.sha256(f"{os.getuid()} {folder}".encode()).hexdigest()[:16]
     return f"vgg16-{what}-{owner}-"
 

@@ -113,11 +113,11 @@ class ObjectPath:
         return self
 
     def exists(self) -> bool:
-        """Whether it is an object, or a folder."""
+        """Says whether it is an object, or a folder."""
         return self.is_file() or self.is_dir()
 
     def is_file(self) -> bool:
-        """Whether it is an object."""
+        """Says whether it is an object."""
         try:
             self.stat()
         except FileNotFoundError:
@@ -125,7 +125,7 @@ class ObjectPath:
         return True
 
     def is_dir(self) -> bool:
-        """Whether keys begin with it.
+        """Says whether keys begin with it.
 
         Raises:
             StoreError: there is no such bucket.
@@ -268,7 +268,7 @@ def at(text: str) -> AnyPath:
 
 
 def is_remote(text: str) -> bool:
-    """Whether a path, as text, is one of an object."""
+    """Says whether a path, as text, is one of an object."""
     return text.startswith(_PREFIXES)
 
 

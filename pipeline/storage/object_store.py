@@ -171,6 +171,7 @@ class Bucket:
                 chunk_size=_PART,
                 max_concurrency=_PARTS_AT_ONCE,
             ),
+            patient=True,  # it may take minutes until it fails
         )
         return self.size(key)
 
@@ -265,13 +266,21 @@ class Bucket:
             shared |= {"base_url": emulator, "credential_provider": _anybody}
         return store.GCSStore(self._name, **shared)
 
-    def _ask(self, what: str, key: str, action: Callable[[], _T]) -> _T:
+    def _ask(
+        self,
+        what: str,
+        key: str,
+        action: Callable[[], _T],
+        *,
+        patient: bool = False,
+    ) -> _T:
         """Calls, and calls again after growing, random waits while it may still work.
 
         Args:
             what: for the message, such as "read".
             key: for the message.
             action: a request.
+            patient: it is tried as often however long it takes.
         """
         if os.getpid() != self._process:
             raise StoreError(
@@ -285,7 +294,8 @@ class Bucket:
                 return self._explained(what, key, action)
             except TransientError as error:
                 seconds = time.monotonic() - started
-                if number == _TRIES or (seconds > _PATIENCE and number > 1):
+                waited_enough = seconds > _PATIENCE and number > 1 and not patient
+                if number == _TRIES or waited_enough:
                     raise StoreError(
                         f"cannot {what} {self._uri(key)}: {error}. It was tried "
                         f"{number} times in {seconds:.0f} s. What was committed is "

@@ -76,7 +76,7 @@ class ResumableFolder(Generic[_Folder]):
         folder_lock.note_holder(self.folder)
 
     def complete(self) -> bool:
-        """Whether the manifest is there, and no run that adds to it goes on."""
+        """Says whether the manifest is there, and no run that adds to it goes on."""
         if not self.manifest.is_file():
             return False
         try:
@@ -87,7 +87,7 @@ class ResumableFolder(Generic[_Folder]):
         return noted.get("form") != _FORM or not self._differs(noted["key"])
 
     def _differs(self, key: Mapping[str, Any]) -> str | None:
-        """How the manifest differs from a key."""
+        """Says how the manifest differs from a key."""
         manifest = atomic.read_json(self.manifest)
         return difference({name: manifest.get(name) for name in key}, key)
 
@@ -97,7 +97,7 @@ class ResumableFolder(Generic[_Folder]):
             atomic.remove_tree(self.work)
 
     def other(self, key: Mapping[str, Any]) -> str | None:
-        """How the run that the folder holds differs from `key`; None: not at all.
+        """Says how the run that the folder holds differs from `key`; None: not at all.
 
         A folder without a run differs from none.
         """
@@ -122,11 +122,11 @@ class ResumableFolder(Generic[_Folder]):
         self._sidecar(part).unlink(missing_ok=True)
 
     def note(self, part: str) -> dict[str, Any] | None:
-        """What `done` noted of a part; None where the part is missing or cut short."""
+        """Returns what `done` noted; None where the part is missing or cut short."""
         return self._note(self.folder / part)
 
     def notes(self, parts: Collection[str]) -> dict[str, dict[str, Any] | None]:
-        """What `note` returns of each part; of a store, by two listings beforehand."""
+        """Returns what `note` says of each part; of a store, by two listings."""
         noted = self.committed()
         there: list[AnyPath] = [self.folder / part for part in parts if part in noted]
         if there and isinstance(self.folder, ObjectPath):

@@ -64,7 +64,7 @@ def in_step(
 
 
 def command_seconds(*words: object) -> float:
-    """How long `python WORDS` takes from its start to its end.
+    """Measures how long `python WORDS` takes from its start to its end.
 
     Raises:
         RunError: it failed.
@@ -85,7 +85,7 @@ def command_seconds(*words: object) -> float:
 
 
 def empty_job_seconds(workers: int, beam_arguments: Sequence[str]) -> float:
-    """How long a Beam job takes that does nothing, in the mode of the real one."""
+    """Measures a Beam job that does nothing, in the mode of the real one."""
     return command_seconds("-c", _EMPTY_JOB, workers, *beam_arguments)
 
 

@@ -93,7 +93,7 @@ class Evaluation:
 
     @cached_property
     def buckets(self) -> list[Bucket]:
-        """By training images, or where these are not known by evaluated ones."""
+        """Groups classes by training images; where not known, by evaluated ones."""
         counts = self.per_class["images"].to_numpy()
         return metrics.buckets(
             self.images, counts if self.frequency is None else self.frequency
@@ -130,7 +130,7 @@ class Evaluation:
 
     @cached_property
     def counts(self) -> dict[str, int | None]:
-        """Of images."""
+        """Returns the counts of images."""
         listed = self.images["_merge"] != "right_only"
         labelled = int(self.images["labelled"].sum())
         return {

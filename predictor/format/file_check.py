@@ -137,7 +137,7 @@ def _faults(task: Task, rows: RowBatch) -> Iterator[tuple[int, str]]:
 def _rank_faults(
     classes: Sequence[Sequence[str]], values: np.ndarray, known: frozenset[str] | None
 ) -> Iterator[tuple[int, str]]:
-    """Of rows of the best classes."""
+    """Finds the faults of rows of the best classes."""
     rises = np.any(np.diff(values, axis=1) > 0, axis=1)
     for row, names in enumerate(classes):
         if rises[row]:

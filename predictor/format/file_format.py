@@ -50,12 +50,12 @@ class Format:
 
     @property
     def extension(self) -> str:
-        """Of the files, with its dot."""
+        """Returns the extension of the files, with its dot."""
         return ".parquet" if self.parquet else EXTENSIONS[self.compression]
 
     @property
     def version(self) -> int:
-        """Of predictions.json."""
+        """Returns the version of predictions.json."""
         names = predictions_manifest
         return names.PARQUET_VERSION if self.parquet else names.VERSION
 
@@ -72,7 +72,7 @@ class Format:
             )
 
     def key(self) -> dict[str, Any]:
-        """What of it decides the bytes; the entries of predictions.json."""
+        """Returns what of it decides the bytes: the entries of predictions.json."""
         values = asdict(self)
         kind = values.pop("kind")
         return {
@@ -127,14 +127,14 @@ class Output:
         return len(data)
 
     def flush(self) -> None:
-        """For those who call it."""
+        """Does nothing; writers of libraries call it."""
 
     def close(self) -> None:
-        """For those who call it."""
+        """Does nothing; writers of libraries call it."""
 
     @property
     def crc32c(self) -> str:
-        """Of everything so far, hexadecimal."""
+        """Returns the checksum of everything so far, hexadecimal."""
         return self._checksum.digest().hex()
 
 

@@ -30,7 +30,7 @@ class RowBatch(NamedTuple):
 
 
 def at_once(width: int) -> int:
-    """How many rows of so many numbers may be in memory."""
+    """Returns how many rows of so many numbers may be in memory."""
     return max(1, min(_ROWS, _NUMBERS // width))
 
 
@@ -40,7 +40,7 @@ def is_probability(values: np.ndarray) -> np.ndarray:
 
 
 def in_words(fault: Exception) -> str:
-    """What one of FAULTS says, in a line."""
+    """Returns what one of FAULTS says, in a line."""
     if isinstance(fault, FileNotFoundError):
         return "is missing"
     if isinstance(fault, UnicodeDecodeError):

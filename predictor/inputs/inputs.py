@@ -1,7 +1,8 @@
 """What is predicted: a split of DATASET, or photos as they lie."""
 
+import math
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
@@ -13,12 +14,10 @@ from pipeline.dataset.ledger import Reject
 from pipeline.dataset.manifest import Dataset, ImageContract, Shard
 from pipeline.images.conversion import BadImage
 from pipeline.shards import plan
-from pipeline.storage.object_paths import AnyPath
 from pipeline.system import resources
 from pipeline.system.errors import RunError
-from predictor.inputs import photo_listing
-from predictor.inputs.photo_decoding import Decoders
-from predictor.inputs.photo_listing import Unlabelled
+from predictor.inputs.photo_decoding import PHOTOS_TOGETHER, Decoders
+from predictor.inputs.photo_listing import PhotoListing, Unlabelled
 
 
 class Batch(NamedTuple):
@@ -64,13 +63,16 @@ class Input(Protocol):
     def batches(
         self, shards: Sequence[int], *, batch_size: int, at_once: int
     ) -> Generator[Batch, None, None]:
-        """Every image of some shards once.
+        """Yields every image of some shards once.
 
         Args:
             shards: their positions.
             batch_size: rows of a batch, the last of each shard excepted.
             at_once: shards that are read side by side, a batch of each in turn.
         """
+
+    def end(self) -> None:
+        """Ends the processes that are kept from one call of `batches` to the next."""
 
 
 class FromDataset:
@@ -114,9 +116,8 @@ class FromDataset:
         self, shards: Sequence[int], *, batch_size: int, at_once: int
     ) -> Generator[Batch, None, None]:
         """See Input."""
-        from trainer.data import (
-            input_pipeline as data,  # here: TensorFlow takes seconds
-        )
+        # Here: TensorFlow takes seconds.
+        from trainer.data import input_pipeline, verified_shards
 
         image = self._dataset.image
         nothing = np.empty((0, image.height, image.width, 3), np.uint8)
@@ -124,19 +125,22 @@ class FromDataset:
             if not self.sizes[position]:  # it was all rejects
                 yield Batch(position, [], nothing, [], last=True)
         left = list(self.sizes)
-        batches = data.by_shard(
+        batches = input_pipeline.by_shard(
             self._dataset,
             [self._shards[position] for position in shards],
             batch_size=batch_size,
             at_once=at_once,
         )
-        with data.naming_damage(self._dataset):
+        with verified_shards.naming_damage(self._dataset):
             for index, (ids, images, labels) in batches.as_numpy_iterator():
                 position = shards[index]
                 left[position] -= len(ids)
                 names = [image_id.decode() for image_id in ids]
                 last = not left[position]
                 yield Batch(position, names, images, [], last, labels)
+
+    def end(self) -> None:
+        """See Input; there are none."""
 
 
 def records(dataset: Dataset, shard: Shard) -> Iterator[record.Record]:
@@ -153,21 +157,19 @@ def records(dataset: Dataset, shard: Shard) -> Iterator[record.Record]:
 
 
 class FromImages:
-    """Photos of a folder, a CSV list or a tar archive; see photo_listing.
+    """Photos of a folder, a CSV list or a tar archive.
 
     Args:
-        images: where they are.
+        listed: the photos.
         split: of those, where there are several.
         contract: the size and resize rule of the model.
-
-    Raises:
-        RunError: there are none.
     """
 
     has_rejects = True
 
-    def __init__(self, images: AnyPath, split: str, contract: ImageContract) -> None:
-        listed = photo_listing.list_photos(images, split=split)
+    def __init__(
+        self, listed: PhotoListing, split: str, contract: ImageContract
+    ) -> None:
         self.left_out = str(listed.ignored) if listed.ignored else ""
         count = plan.default_count(len(listed.images)) or 1
         cuts = [len(listed.images) * n // count for n in range(count + 1)]
@@ -178,29 +180,38 @@ class FromImages:
         }
         self.sizes: Sequence[int] = [end - start for start, end in pairwise(cuts)]
         self.rejects: Sequence[Reject] = listed.rejects
-        self._images, self._starts, self._split = listed.images, cuts, split
+        self.listed = listed
+        self._starts, self._split = cuts, split
         self._contract = contract
         self._shape = (contract.height, contract.width, 3)
+        self._decoders: Decoders | None = None
 
     def ids(self) -> Iterator[str]:
         """See Input."""
-        return (image.id for image in self._images)
+        return (image.id for image in self.listed.images)
 
     def batches(
         self, shards: Sequence[int], *, batch_size: int, at_once: int
     ) -> Generator[Batch, None, None]:
         """See Input; a batch has fewer rows where images of it are rejected."""
         turns = list(_turns(self.sizes, shards, batch_size, at_once))
-        decoders = Decoders(self._contract, count=resources.cores())
-        try:
-            uris = (one.uri for turn in turns for one in self._taken(turn))
-            yield from _ahead(self._batches(turns, decoders.decode(uris)))
-        finally:
-            decoders.end()
+        if self._decoders is None:
+            requests = math.ceil(len(self.listed.images) / PHOTOS_TOGETHER)
+            count = min(resources.cores(), requests)
+            self._decoders = Decoders(self._contract, count=count)
+        uris = (one.uri for turn in turns for one in self._taken(turn))
+        decoded = self._decoders.decode(uris)
+        yield from _ahead(self._batches(turns, decoded), abandon=self.end)
+
+    def end(self) -> None:
+        """See Input; children that nobody ends do so when they are idle."""
+        if self._decoders:
+            self._decoders.end()
+            self._decoders = None
 
     def _taken(self, turn: "_Turn") -> list[Unlabelled]:
         start = self._starts[turn.shard] + turn.first
-        return self._images[start : start + turn.images]
+        return self.listed.images[start : start + turn.images]
 
     def _batches(
         self, turns: Sequence["_Turn"], decoded: Iterator[np.ndarray | BadImage]
@@ -243,13 +254,25 @@ def _turns(
             begun.append((position, first + batch_size))
 
 
-def _ahead(batches: Iterator[Batch], count: int = 2) -> Iterator[Batch]:
-    """The same, a few of them made before they are asked for, by a thread."""
+def _ahead(
+    batches: Iterator[Batch], *, abandon: Callable[[], None], count: int = 2
+) -> Iterator[Batch]:
+    """Yields the same, a few of them made before they are asked for, by a thread.
+
+    Args:
+        batches: in order.
+        abandon: ends what a batch waits for, as a photo that hangs; called where not
+            all batches are taken.
+        count: of batches that are made ahead.
+    """
     thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
     try:
         made = deque(thread.submit(next, batches, None) for _ in range(count))
         while (batch := made.popleft().result()) is not None:
             made.append(thread.submit(next, batches, None))
             yield batch
+    except BaseException:
+        abandon()
+        raise
     finally:
         thread.shutdown(cancel_futures=True)

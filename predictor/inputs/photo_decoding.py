@@ -14,7 +14,7 @@ from pipeline.images.conversion import BadImage
 from pipeline.images.isolation import Why
 from pipeline.system import child_process, io_errors
 
-_PHOTOS = 8  # that go to a child at a time, and come back decoded
+PHOTOS_TOGETHER = 8  # that go to a child at a time, and come back decoded
 _AHEAD = 2  # such requests per child: one is waiting when it has answered
 
 Decoded = list[np.ndarray | BadImage]
@@ -50,7 +50,7 @@ class Decoders:
         """
         left = iter(uris)
         asked: deque[Future[Decoded]] = deque()
-        while photos := list(itertools.islice(left, _PHOTOS)):
+        while photos := list(itertools.islice(left, PHOTOS_TOGETHER)):
             if len(asked) == _AHEAD * self._pool.count:
                 yield from asked.popleft().result()
             asked.append(self._threads.submit(self._decode, photos))

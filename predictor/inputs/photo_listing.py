@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import json
 import os
 import stat
 from collections import Counter
@@ -15,6 +16,7 @@ from pipeline.sources import csv_manifest, layout, named_files, tar_archives
 from pipeline.sources.folder_tree import FolderTree
 from pipeline.sources.listing import Candidate, Ignored, Listing
 from pipeline.sources.named_files import NamedFiles
+from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath, ObjectPath
 from pipeline.system import io_errors
 from pipeline.system.errors import RunError
@@ -59,6 +61,21 @@ class PhotoListing:
         for reject in self.rejects:
             digest.update("\0".join((*reject, "")).encode())
         return digest.hexdigest()
+
+    def write(self, path: AnyPath, *, scratch: AnyPath) -> None:
+        """Keeps images and rejects for other processes; see `read`."""
+        # ASCII: names of files need not be UTF-8.
+        text = json.dumps({"images": self.images, "rejects": self.rejects})
+        atomic.write_text(path, text, scratch=scratch)
+
+
+def read(path: AnyPath) -> PhotoListing:
+    """Reads what `PhotoListing.write` has kept."""
+    value = atomic.read_json(path)
+    return PhotoListing(
+        [Unlabelled(*image) for image in value["images"]],
+        [Reject(*reject) for reject in value["rejects"]],
+    )
 
 
 def list_photos(images: AnyPath, *, split: str) -> PhotoListing:

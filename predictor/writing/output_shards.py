@@ -77,7 +77,7 @@ class OutputShards:
         return self.images - sum(self._sizes[position] for position in self.missing())
 
     def balance(self, rejects: Sequence[Reject]) -> tuple[list[Entry], list[Reject]]:
-        """What is to be known of all shards.
+        """Returns what is to be known of all shards.
 
         Args:
             rejects: images that are in no shard.

@@ -129,7 +129,7 @@ class Writers:
         folder_lock.remove_scratch(self._work)  # of files that were not committed
 
     def _writer(self, name: str) -> "_Writer":
-        """Of the file; for a new one, that with the fewest files."""
+        """Returns the writer of a file; for a new one, that with the fewest files."""
         if name not in self._of:
             busy = list(self._of.values())
             self._of[name] = min(self._writers, key=busy.count)

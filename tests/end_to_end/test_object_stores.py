@@ -405,13 +405,14 @@ def test_training_says_what_the_store_does(
     tf, made_dataset: Path, bucket: ObjectPath, cache: Path, proxy: Proxy
 ) -> None:
     from trainer.data import input_pipeline as data
+    from trainer.data.verified_shards import naming_damage
 
     remote = manifest.load(put_tree(made_dataset, bucket / "dataset"))
     batches = data.for_training(remote, batch_size=4, seed=1)
     with (
         proxy.failing("error"),
         pytest.raises(RunError, match=r"cannot look at .* tried 4 times"),
-        data.naming_damage(remote),
+        naming_damage(remote),
     ):
         next(iter(batches))
 

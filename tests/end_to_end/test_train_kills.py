@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -39,14 +39,27 @@ RECIPES_BY_CACHE = {
 }
 KILLS = 24
 
+
+class Case(NamedTuple):
+    """What a run is given.
+
+    Attributes:
+        dataset: DATASET.
+        cache: --cache, and the recipe for it.
+        extend: MODEL to start from.
+    """
+
+    dataset: Path
+    cache: str
+    extend: Path | None = None
+
+
 # Processes that have imported TensorFlow, but not started it.
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tensorflow", "trainer.train"])
 
 
-def train(
-    dataset: Path, folder: Path, cache: str, kill_before: int | None = None
-) -> None:
+def train(case: Case, folder: Path, kill_before: int | None = None) -> None:
     """In a process of its own; it ends with the program's exit code."""
     from trainer.options import TrainOptions
     from trainer.train import run
@@ -57,14 +70,15 @@ def train(
     if kill_before is not None:
         kill_before_step(kill_before)
     options = TrainOptions(
-        dataset=dataset,
+        dataset=case.dataset,
         model=folder,
-        recipe=RECIPES_BY_CACHE[cache],
-        weights="none",
+        recipe=RECIPES_BY_CACHE[case.cache],
+        weights=None if case.extend else "none",
+        extend=case.extend,
         seed=3,
         cpu=True,
         save_minutes=0,  # saved after every step
-        cache=cache,
+        cache=case.cache,
     )
     try:
         run(options)
@@ -95,17 +109,29 @@ def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
     assert untimed[0] == untimed[1]
 
 
-@pytest.fixture(scope="module", params=list(RECIPES_BY_CACHE))
-def cache(request: pytest.FixtureRequest) -> str:
-    return request.param
+@pytest.fixture(scope="module")
+def base(made_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MODEL of the classes of `made_dataset`; not to be changed."""
+    folder = tmp_path_factory.mktemp("base") / "model"
+    assert finish(Case(made_dataset, "auto"), folder) == 0
+    return folder
+
+
+@pytest.fixture(scope="module", params=[*RECIPES_BY_CACHE, "extended"])
+def case(
+    request: pytest.FixtureRequest, made_dataset: Path, grown_dataset: Path
+) -> Case:
+    if request.param == "extended":
+        return Case(grown_dataset, "auto", request.getfixturevalue("base"))
+    return Case(made_dataset, request.param)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(
-    tf, made_dataset: Path, cache: str, tmp_path_factory: pytest.TempPathFactory
+    tf, case: Case, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("undisturbed") / "model"
-    assert finish(made_dataset, folder, cache) == 0
+    assert finish(case, folder) == 0
     found = outcome(tf, folder)
     assert [row[0] for row in found["history"]] == [1, 2, 3]
     assert len(set(found["tensorboard"])) == len(found["tensorboard"])
@@ -115,8 +141,7 @@ def undisturbed(
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_random_moments(
     tf,
-    made_dataset: Path,
-    cache: str,
+    case: Case,
     undisturbed: dict[str, Any],
     tmp_path: Path,
     number: signal.Signals,
@@ -126,7 +151,7 @@ def test_random_moments(
     kills = finished = 0
     folder = tmp_path / "model"
     while kills < KILLS or not finished:
-        process = start(made_dataset, folder, cache)
+        process = start(case, folder)
         process.join(timeout=rng.uniform(0.5, 8) if kills < KILLS else 300)
         if process.is_alive():
             os.kill(process.pid, number)
@@ -143,8 +168,7 @@ def test_random_moments(
 
 def test_every_step_on_disk(
     tf,
-    made_dataset: Path,
-    cache: str,
+    case: Case,
     undisturbed: dict[str, Any],
     tmp_path: Path,
 ) -> None:
@@ -153,14 +177,42 @@ def test_every_step_on_disk(
     step, done = 0, False
     while not done:
         folder = tmp_path / f"step {step}"
-        done = finish(made_dataset, folder, cache, step) == 0
+        done = finish(case, folder, step) == 0
         if not done:
             killed = f"killed before step {step}"
-            assert finish(made_dataset, folder, cache) == 0, killed
+            assert finish(case, folder) == 0, killed
         assert_same(outcome(tf, folder), undisturbed)
         shutil.rmtree(folder)
         step += 3
     assert step > 40
+
+
+def test_a_dataset_that_grows_between_a_kill_and_the_next_run(
+    tf, made_dataset: Path, grown_dataset: Path, tmp_path: Path
+) -> None:
+    """Killed before every tenth step on disk. Once a state is saved, the run goes on
+    with the images of then; before that it begins with those of now."""
+    whole = {}
+    for dataset in (made_dataset, grown_dataset):
+        assert finish(Case(dataset, "auto"), tmp_path / "whole") == 0
+        whole[dataset] = outcome(tf, tmp_path / "whole")
+        shutil.rmtree(tmp_path / "whole")
+    step, done, with_state = 0, False, 0
+    while not done:
+        folder = tmp_path / f"step {step}"
+        done = finish(Case(made_dataset, "auto"), folder, step) == 0
+        begun = (folder / "checkpoint/state.npz").is_file()
+        if not done:
+            # A MODEL that was complete when DATASET grew is refused.
+            complete = (folder / "model.json").is_file()
+            assert finish(Case(grown_dataset, "auto"), folder) == complete
+        assert_same(
+            outcome(tf, folder), whole[made_dataset if begun else grown_dataset]
+        )
+        shutil.rmtree(folder)
+        with_state += begun
+        step += 10
+    assert with_state > 3
 
 
 def test_sigterm_says_how_to_go_on(made_dataset: Path, tmp_path: Path) -> None:

@@ -340,6 +340,15 @@ def test_retry_without_the_note_beside_it(root: Path, base: Path) -> None:
     assert {row[0] for row in rows(base)} == {"id", "page.jpg"}
 
 
+def test_retry_where_a_class_was_added(root: Path, base: Path) -> None:
+    """Which is for an append; also where that class is in one split alone."""
+    mend(root)
+    add(root / "validation/zinc/0.jpg", 2, 93)
+    retry(base)
+    assert {row[0] for row in rows(base)} == {"id", "page.jpg"}
+    assert manifest.load(base).classes == ("blue", "green", "red")
+
+
 def test_retry_of_a_csv(root: Path, tmp_path: Path) -> None:
     names = [f"train/red/{name}.jpg" for name in ("00", "01", "02", "cut")]
     lines = "".join(f"{name},red\n" for name in names)
@@ -374,6 +383,52 @@ def test_append_of_another_kind_is_refused(
     with pytest.raises(RunError, match=f"was made otherwise: {found}"):
         append(root, base, **more)
     assert tree(base) == before
+
+
+def test_append_with_another_validation_fraction_is_refused(tmp_path: Path) -> None:
+    """New photos would be split otherwise than the old ones, and nobody would know."""
+    root, folder = tmp_path / "images", tmp_path / "dataset"
+    class_folders(root, 4)
+    make(root, folder, validation_fraction=0.5)
+    before = tree(folder)
+    class_folders(root, 9)
+    found = r"source\.validation_fraction is 0\.5 there and 0\.1 here"
+    with pytest.raises(RunError, match=f"was made otherwise: {found}"):
+        append(root, folder)
+    assert tree(folder) == before
+    append(root, folder, validation_fraction=0.5)
+
+
+def test_append_of_labelled_photos_to_an_unlabelled_test_is_refused(
+    root: Path, base: Path, tmp_path: Path
+) -> None:
+    """And the other way round: a split would be labelled in part."""
+    shutil.rmtree(root / "test")
+    add(root / "test/red/00.jpg")
+    with pytest.raises(RunError, match=r"test has no labels in DATASET .*--labelled_t"):
+        append(root, base, labelled_test=True)
+    make(root, tmp_path / "labelled", labelled_test=True)
+    add(root / "test/red/01.jpg", 0, 1)
+    with pytest.raises(RunError, match=r"test has labels in DATASET .*--labelled_test"):
+        append(root, tmp_path / "labelled")
+    append(root, tmp_path / "labelled", labelled_test=True)
+
+
+def test_new_classes_are_those_of_a_list(root: Path, base: Path) -> None:
+    """--classes promises labels: those that it gives, or none."""
+    grow(root)
+    add(root / "validation/zinc/0.jpg", 2, 95)
+    listed = root.parent / "listed.txt"
+    listed.write_text("red\nblue\ngreen\nzinc\naqua\n")
+    before = tree(base)
+    with pytest.raises(
+        RunError, match=r"label 0 is 'blue' in DATASET .* and 'red' in --classes"
+    ):
+        append(root, base, classes=listed)
+    assert tree(base) == before
+    listed.write_text("blue\ngreen\nred\nzinc\naqua\n")
+    append(root, base, classes=listed)
+    assert (base / "classes.txt").read_text() == listed.read_text()
 
 
 def test_a_class_that_was_renamed_is_refused(root: Path, base: Path) -> None:

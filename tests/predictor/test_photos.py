@@ -266,3 +266,22 @@ def test_any_size_and_format_of_photo(
             frame.loc["upright.jpg", list(CLASSES)],
             atol=0.005,
         )
+
+
+def test_workers_take_the_photos_that_were_listed(
+    model: Path, photos: Path, tmp_path: Path
+) -> None:
+    """One that arrives meanwhile is no part of the run."""
+    from predictor.format.file_format import Format
+    from predictor.options import PredictionRequest
+    from predictor.request import StartedRun
+
+    order = PredictionRequest(
+        model=model, images=photos, folder=tmp_path / "predictions", format=Format()
+    )
+    begun = StartedRun(order)
+    begun.keep_listing()
+    (photos / "new.jpg").write_bytes(jpeg(photo(0, 0)))
+    worker = StartedRun(order, alone=False)
+    assert list(worker.source.ids()) == list(begun.source.ids())
+    assert worker.parts.missing() == begun.parts.missing()

@@ -12,9 +12,9 @@ def small_convolutions() -> Iterator[None]:
     The outputs of block4_pool and block5_pool keep their names and shapes, and so does
     all that the project adds before and behind them.
     """
-    from trainer import model
+    from trainer import starting_weights
 
-    with mock.patch.object(model, "_convolutions", _convolutions):
+    with mock.patch.object(starting_weights, "convolutions", _convolutions):
         yield
 
 

@@ -14,6 +14,7 @@ from tests.support.small_network import small_convolutions
 from trainer.recipe import NO_AUGMENTATION, RECIPES
 
 BATCH = 8
+SHORT = replace(RECIPES["demo"], epochs=3, batch_size=BATCH)
 PLAIN = replace(
     RECIPES["demo"], dropout=0.0, batch_size=BATCH, augmentation=NO_AUGMENTATION
 )

@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.files import REPOSITORY
 
+pytestmark = pytest.mark.integration
+
 SCRIPT = """
 import io, sys, time
 {before}
@@ -75,7 +77,7 @@ import google_crc32c
 import tensorflow as tf
 from pipeline.system import resources
 from trainer.data import input_pipeline
-from trainer.cache import on_disk, in_memory
+from trainer.cache import content, on_disk, stores
 
 seconds, stuck_at, *words = sys.argv[1:]
 read, extend, pieces = input_pipeline.in_shard_order, google_crc32c.extend, []
@@ -101,7 +103,8 @@ input_pipeline.in_shard_order = in_shard_order
 google_crc32c.extend = extend_after_a_while
 if "FREE_MEMORY" in os.environ:
     resources.free_memory = lambda: int(os.environ["FREE_MEMORY"])
-in_memory._FILL_BATCH, in_memory._PART_ROWS = 1, 4
+stores._FILL_BATCH = content._DECODED_TOGETHER = 1
+content._PART_ROWS = 4
 on_disk._CHECKED_TOGETHER = 4096
 sys.argv = ["trainer", *words]
 runpy.run_module("trainer", run_name="__main__", alter_sys=True)

@@ -1,5 +1,6 @@
 """The network, its weights, and MODEL."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ TRAINABLE = [
     *("flatten", "hidden", "normalization", "dropout", "probabilities"),
 ]
 
+RELEASE_01 = Path(__file__).parents[1] / "testdata/release-0.1/finished/model"
 FACTS = {"epochs": 1, "recipe": {"preprocessing": "scale"}}
 
 
@@ -112,6 +114,49 @@ def test_weights_from_a_file(tf, model, tmp_path: Path, name: str) -> None:
             np.testing.assert_array_equal(mine, wanted)
 
 
+@pytest.mark.parametrize("kind", ["MODEL", "model.keras", "notop.keras"])
+def test_convolutions_of_a_model(model, dataset: Path, kind: str) -> None:
+    """Of any classes and any image size; or of the file of such a network."""
+    import keras
+
+    folder = dataset.parent
+    theirs = network(model, height=64)
+    if kind == "notop.keras":
+        theirs = keras.applications.VGG16(include_top=False, weights=None)
+        theirs.save(folder / kind)
+    else:
+        model.save(theirs, folder, manifest.load(dataset), FACTS)
+    made = network(model, str(folder if kind == "MODEL" else folder / kind), classes=5)
+    convolutions = [layer for layer in theirs.layers if "conv" in layer.name]
+    assert len(convolutions) == 13
+    for layer in convolutions:
+        ours = made.get_layer(layer.name).get_weights()
+        for mine, wanted in zip(ours, layer.get_weights(), strict=True):
+            np.testing.assert_array_equal(mine, wanted)
+
+
+@pytest.mark.parametrize("kind", ["folder", "no VGG16", "damaged", "cut"])
+def test_what_has_no_convolutions_is_refused(
+    model, tmp_path: Path, dataset: Path, kind: str
+) -> None:
+    path, reason = tmp_path / kind, "is incomplete: it has no model.json"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "no VGG16":
+        path, reason = RELEASE_01, "it has no layer 'block1_conv1'; it has pixels"
+    else:
+        whole = Path(shutil.copytree(RELEASE_01, path)) / "model.keras"
+        if kind == "damaged":
+            whole.write_bytes(whole.read_bytes()[:-100])
+            reason = "model.keras is not the file"
+        else:
+            path = tmp_path / "cut.keras"
+            path.write_bytes(whole.read_bytes()[:-100])
+            reason = f"--weights={path} has not the convolutions of VGG16"
+    with pytest.raises(RunError, match=reason):
+        network(model, str(path))
+
+
 @pytest.mark.filterwarnings("ignore:Skipping nested container")
 @pytest.mark.parametrize("kind", ["missing", "damaged", "another"])
 def test_wrong_weights_are_refused(model, tmp_path: Path, kind: str) -> None:
@@ -167,6 +212,7 @@ def contract_of(model, dataset: manifest.Dataset, **changes: object):
         "image": dataset.image.pixels(),
         "classes": dataset.classes,
         "fingerprint": "",
+        "scaling": "",
     }
     return model.Contract(**(fields | changes))
 
@@ -189,7 +235,8 @@ def test_another_image_is_refused(model, made_dataset: Path, image, message) -> 
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        (("blue", "green"), "3 classes in DATASET and 2 in MODEL"),
+        (("blue", "green"), r"has 3 classes, .* the first 2 .*: 'red' is new \(1 in"),
+        (("blue", "green", "red", "x"), "3 classes in DATASET and 4 in MODEL"),
         (("blue", "grey", "red"), "label 1 is 'green' in DATASET and 'grey' in MODEL"),
     ],
 )

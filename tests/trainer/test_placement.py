@@ -53,7 +53,7 @@ def prepare(
     import tensorflow as tf
 
     from trainer import model
-    from trainer.cache import features
+    from trainer.cache import feature_extraction, features
     from trainer.training import optimizer
     from trainer.training.loop import Loop
 
@@ -76,7 +76,7 @@ def prepare(
             name: np.ones((BATCH, *shape), kind)
             for name, (kind, shape) in kept.columns.items()
         }
-        source = source or features.source(network, kept)
+        source = source or feature_extraction.source(network, kept)
     loop = Loop(
         network,
         updates,
@@ -180,27 +180,26 @@ def test_training_and_evaluation_stay_on_the_device(
 def test_feature_extraction_stays_on_the_device(
     tf,
     made_dataset: Path,
-    tmp_path: Path,
     dtype: str,
     fields: dict[str, Any],
     replicas: int,
 ) -> None:
-    from trainer.cache import feature_extraction, features
+    from trainer.cache import feature_extraction, features, in_memory
 
     dataset = manifest.load(made_dataset)
     recipe = replace(RECIPES["article"], batch_size=BATCH, **fields)
     network = prepare(replicas=replicas, **fields).network
 
     def extract() -> None:
-        feature_extraction.keep(
-            network,
-            strategy_of(replicas),
+        content = feature_extraction.content(
+            features.plan(recipe, dataset.image, dtype=dtype),
             dataset,
             "train",
-            tmp_path / "kept",
-            features=features.plan(recipe, dataset.image, dtype=dtype),
+            network=network,
+            strategy=strategy_of(replicas),
             recipe=recipe,
         )
+        in_memory.fill(content)
 
     assert findings(extract) == set()
 

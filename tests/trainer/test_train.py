@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,9 +18,11 @@ from pipeline.system.errors import RunError, UsageError
 from tests.support.files import REPOSITORY
 from tests.support.processes import Program
 from tests.support.small_network import small_convolutions
-from trainer.recipe import NO_AUGMENTATION, RECIPES
+from tests.support.training import SHORT
+from trainer.recipe import NO_AUGMENTATION
 
-RECIPE = replace(RECIPES["demo"], epochs=3, batch_size=8)
+RECIPE = SHORT
+TRAIN_STEPS = 24 // RECIPE.batch_size
 TIMED = ("seconds", "images_per_second", "input_wait")  # differ from run to run
 
 
@@ -28,21 +31,6 @@ def small_network(tf) -> Iterator[None]:
     """Has runs in this process train a small network; programs train VGG16."""
     with small_convolutions():
         yield
-
-
-@pytest.fixture
-def run(tf):
-    from trainer import train
-    from trainer.options import TrainOptions
-
-    def run(dataset: Path, folder: Path, epochs: int = 3, **options: object) -> None:
-        recipe = replace(options.pop("recipe", RECIPE), epochs=epochs)
-        settings = {"weights": "none", "seed": 3, "cpu": True, **options}
-        train.run(
-            TrainOptions(dataset=dataset, model=folder, recipe=recipe, **settings)
-        )
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -158,32 +146,80 @@ def test_a_run_in_two_parts_ends_with_the_same_weights(
         assert ours == theirs
 
 
-def test_a_run_with_other_masks_of_dropout_is_refused(
-    run, made_dataset: Path, tmp_path: Path
+def test_a_signal_in_validation_costs_no_step(
+    run,
+    trained: Path,
+    made_dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As it was before they had a version; without dropout it may go on."""
-    for dropout in (0.5, 0.0):
-        folder = tmp_path / f"model-{dropout}"
-        recipe = replace(RECIPE, dropout=dropout)
-        run(made_dataset, folder, epochs=1, recipe=recipe)
-        (folder / "model.json").unlink()
-        with np.load(folder / "checkpoint" / "state.npz") as file:
-            arrays = dict(file)
-        facts = json.loads(str(arrays.pop("facts")))
-        facts["key"].pop("dropout_masks", None)
-        state = folder / "checkpoint" / "state.npz"
-        np.savez(state, facts=np.array(json.dumps(facts)), **arrays)
-        if dropout:
-            saved = state.read_bytes()
-            with pytest.raises(
-                RunError,
-                match=r"was begun by release 0\.1, and is not finished: dropout_masks",
-            ):
-                run(made_dataset, folder, epochs=2, recipe=recipe)
-            assert state.read_bytes() == saved
-        else:
-            run(made_dataset, folder, epochs=2, recipe=recipe)
-            assert len(history(folder)) == 2
+    """As SLURM sends one before its limit; the epoch may have taken hours."""
+    from trainer.training import checkpoint
+    from trainer.training.loop import Loop
+
+    evaluate, folder, calls = Loop.evaluate, tmp_path / "model", []
+
+    def interrupted(loop: Loop, batches: object) -> object:
+        calls.append(batches)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return evaluate(loop, batches)
+
+    monkeypatch.setattr(Loop, "evaluate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(made_dataset, folder, epochs=3)
+    saved = checkpoint.read(folder / "checkpoint" / "state.npz")
+    assert (saved.epoch, saved.trained.steps) == (1, TRAIN_STEPS)
+    run(made_dataset, folder, epochs=3)
+    for ours, theirs in zip(weights(folder), weights(trained), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def begun_otherwise(folder: Path, facts: dict) -> bytes:
+    """Makes MODEL unfinished, with the state of another release; returns its bytes."""
+    (folder / "model.json").unlink(missing_ok=True)
+    state = folder / "checkpoint" / "state.npz"
+    with np.load(state) as file:
+        arrays = {f"model{i:04d}": file[n] for i, n in enumerate(file.files)}
+    np.savez(state, facts=np.array(json.dumps(facts)), **arrays)
+    return state.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("facts", "release"), [({}, r"release 0\.1"), ({"form": 3}, "another release")]
+)
+def test_a_run_that_another_release_began_is_refused(
+    run, trained: Path, made_dataset: Path, tmp_path: Path, facts: dict, release: str
+) -> None:
+    folder = Path(shutil.copytree(trained, tmp_path / "model"))
+    key = json.loads((folder / "model.json").read_text())["run"]
+    saved = begun_otherwise(folder, {"key": key, "progress": {}, **facts})
+    with pytest.raises(RunError, match=f"was begun by {release}, whose state"):
+        run(made_dataset, folder, epochs=4)
+    assert (folder / "checkpoint" / "state.npz").read_bytes() == saved
+
+
+def test_a_finished_run_of_another_form_of_state_is_finished(
+    run, trained: Path, made_dataset: Path, tmp_path: Path, capsys
+) -> None:
+    folder = Path(shutil.copytree(trained, tmp_path / "model"))
+    manifest_text = (folder / "model.json").read_text()
+    begun_otherwise(folder, {"key": json.loads(manifest_text)["run"], "progress": {}})
+    (folder / "model.json").write_text(manifest_text)
+    run(made_dataset, folder)
+    assert "is complete already" in capsys.readouterr().out
+
+
+def test_a_run_with_other_masks_of_dropout_is_refused(
+    run, trained: Path, made_dataset: Path, tmp_path: Path, monkeypatch
+) -> None:
+    from trainer import train
+
+    folder = Path(shutil.copytree(trained, tmp_path / "model"))
+    (folder / "model.json").unlink()
+    monkeypatch.setattr(train, "DROPOUT_MASKS", "version 2")
+    with pytest.raises(RunError, match="belongs to another run: dropout_masks is"):
+        run(made_dataset, folder, epochs=4)
 
 
 def test_half_precision_goes_on_and_loads_alone(
@@ -435,7 +471,7 @@ def test_without_validation_there_are_no_snapshots(
     del value["splits"]["validation"]
     (dataset / "dataset.json").write_text(json.dumps(value))
     run(dataset, tmp_path / "model", epochs=1)
-    assert "no validation split" in capsys.readouterr().out
+    assert "warning: DATASET has no validation split" in capsys.readouterr().err
     assert not (tmp_path / "model" / "snapshot").exists()
     (row,) = history(tmp_path / "model")
     assert row["val_loss"] is row["val_accuracy"] is None
@@ -555,7 +591,7 @@ def test_a_divergence_names_its_images_and_saves_nothing(
     assert not (folder / "history.csv").exists()
     with np.load(folder / "checkpoint" / "state.npz") as arrays:
         for name in arrays.files:
-            if name != "facts":
+            if name != "state":
                 assert np.isfinite(arrays[name]).all()
 
 
@@ -563,13 +599,15 @@ def test_a_divergence_names_its_images_and_saves_nothing(
 def test_ids_of_a_batch(tf, made_dataset: Path, permuted: bool) -> None:
     """The pictures that the stream has there, by their bytes."""
     from pipeline.dataset import record
-    from trainer.cache.in_memory import in_memory
+    from trainer.cache import content, in_memory
+    from trainer.cache.stores import Rows
     from trainer.data import input_pipeline as data
 
     dataset = manifest.load(made_dataset)
     how = {"batch_size": 5, "seed": 4}
     if permuted:
-        stream = data.from_store(in_memory(dataset, "train"), **how)
+        columns = in_memory.fill(content.pixels(dataset, "train"))
+        stream = data.from_store(Rows(columns), **how)
     else:
         stream = data.for_training(dataset, **how)
     pictures = {
@@ -668,4 +706,7 @@ def test_a_full_disk_leaves_the_old_state(
     assert "File too large" in result.stderr
     assert "run the same command again" in result.stderr
     assert (folder / "checkpoint" / "state.npz").read_bytes() == before
-    assert [path.name for path in (folder / "checkpoint").iterdir()] == ["state.npz"]
+    assert sorted(path.name for path in (folder / "checkpoint").iterdir()) == [
+        "dataset.json",
+        "state.npz",
+    ]

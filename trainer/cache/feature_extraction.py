@@ -1,10 +1,11 @@
-"""The features of a split: computed by all replicas, written part by part, resumed."""
+"""Computes features by all replicas; converts them to what is kept, and back."""
 
+import contextlib
 import hashlib
+import itertools
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -12,159 +13,145 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.dataset.manifest import Dataset
-from pipeline.system.console import progress
-from trainer import hang_detection, model
-from trainer.cache import on_disk
-from trainer.cache.features import Features, reduce
-from trainer.cache.in_memory import Rows
+from trainer import model
+from trainer.cache.content import LABELS, Batch, Content
+from trainer.cache.features import Features
 from trainer.data import input_pipeline as data
 from trainer.recipe import Recipe
 from trainer.training import device_feed
-from trainer.training.step import in_parts
+from trainer.training.interruptions import uninterrupted
+from trainer.training.step import InputSource, in_parts
 
 _PART_ROWS = 512  # that are committed to disk at once, or a few more: whole batches
+_SMALLEST = float(np.finfo(np.float32).tiny)  # of scales: a channel may be all zeros
+_LARGEST = float(np.finfo(np.float16).max)
 
 
-def keep(
-    network: keras.Model,
-    strategy: tf.distribute.Strategy,
+def content(
+    features: Features,
     dataset: Dataset,
     split: str,
-    folder: Path,
     *,
-    features: Features,
+    network: keras.Model,
+    strategy: tf.distribute.Strategy,
     recipe: Recipe,
-) -> Rows:
-    """Returns the features of a split; computes first what the folder lacks of them.
+) -> Content:
+    """Describes the features of a split, which are computed when they are asked for.
 
     Args:
+        features: what to keep.
+        dataset, split: of the images.
         network: with its final weights in the frozen layers.
         strategy: of the network; all its replicas compute.
-        dataset, split: of the images.
-        folder: on a local disk; see on_disk.on_disk.
-        features: what to keep.
         recipe: of the run.
-
-    Returns:
-        A row for every image, in the order of the shards.
-
-    Raises:
-        RunError: the disk is too small, or the folder is not ours.
     """
-    extraction = _Extraction(network, strategy, dataset, split, features, recipe)
-    columns = on_disk.on_disk(extraction.content(), folder)
-    labels = columns.pop("labels")
-    return Rows(columns, labels)
-
-
-class _Extraction:
-    """Computes the features of a split, part by part, in order."""
-
-    def __init__(
-        self,
-        network: keras.Model,
-        strategy: tf.distribute.Strategy,
-        dataset: Dataset,
-        split: str,
-        features: Features,
-        recipe: Recipe,
-    ) -> None:
-        self._strategy, self._dataset, self._split = strategy, dataset, split
-        self._features, self._recipe = features, recipe
-        self._size = recipe.batch_size
-        self._part_rows = self._size * math.ceil(_PART_ROWS / self._size)
-        self._prefix = model.prefix(network, features.layer)
-        self._frozen = self._prefix
-        if recipe.jit:
-            self._frozen = tf.function(self._prefix, jit_compile=True)
-        self._all_replicas = tf.function(self._eagerly)
-
-    def content(self) -> on_disk.Content:
-        """Describes the folder to trainer.cache.on_disk."""
-        return on_disk.Content(
-            what=f"features of {self._split}",
-            key=self._key(),
-            columns={**self._features.columns, "labels": (np.int64, ())},
-            parts=self._parts(),
-            make=self._make,
-        )
-
-    def _key(self) -> dict[str, Any]:
-        """Returns all that decides the features, but for the rounding of the device."""
-        weights = hashlib.sha256()
-        for variable in self._prefix.variables:
-            weights.update(variable.numpy().tobytes())
-        recipe = self._recipe
-        return {
-            "dataset": self._dataset.fingerprint,
-            "split": self._split,
-            "layer": self._features.layer,
+    size = recipe.batch_size
+    frozen = model.prefix(network, features.layer)
+    weights = hashlib.sha256()
+    for variable in frozen.variables:
+        weights.update(variable.numpy().tobytes())
+    return Content(
+        what=f"features of {split}",
+        # All that decides the features, but for the rounding of the device.
+        key={
+            "dataset": dataset.fingerprint,
+            "split": split,
+            "layer": features.layer,
             "weights": weights.hexdigest(),
             "preprocessing": recipe.preprocessing,
             "precision": recipe.precision,
             "tf32": recipe.tf32,
             "jit": recipe.jit,
-            "dtype": self._features.dtype,
+            "dtype": features.dtype,
             "tensorflow": tf.__version__,
-        }
+        },
+        columns={**features.columns, LABELS: (np.int64, ())},
+        rows=dataset.split(split).examples,
+        part_rows=size * math.ceil(_PART_ROWS / size),
+        batches=lambda first: _extract(
+            frozen, features, dataset, split, first, strategy=strategy, recipe=recipe
+        ),
+    )
 
-    def _parts(self) -> list[int]:
-        """Returns the rows of each part."""
-        return on_disk.in_parts(
-            self._dataset.split(self._split).examples, self._part_rows
-        )
 
-    def _make(self, first: int) -> Iterator[on_disk.Part]:
-        """Yields the parts from one on."""
-        parts = self._parts()
-        done = sum(parts[:first])
-        with progress(sum(parts), f"features of {self._split}", done=done) as bar:
-            batches = self._batches(done)
-            for rows in parts[first:]:
-                count = math.ceil(rows / self._size)
-                taken = [next(batches) for _ in range(count)]
-                yield {
-                    name: np.concatenate([batch[name] for batch in taken])[:rows]
-                    for name in taken[0]
-                }
-                bar.update(rows)
+def source(network: keras.Model, features: Features) -> InputSource:
+    """Returns the source of steps whose batches hold rows of features."""
+    dtype = network.get_layer(features.layer).compute_dtype
+    return InputSource(features.layer, lambda rows: restore(rows, dtype))
 
-    def _batches(self, first: int) -> Iterator[dict[str, np.ndarray]]:
-        """Yields full batches from an example on, each computed while the one before is
-        fetched. Where the last one is short, it has rows of zeros: training takes full
-        batches, and a kernel for another size could round otherwise.
-        """
-        images = data.for_inference(
-            self._dataset,
-            self._dataset.split(self._split).shards,
-            batch_size=self._size,
-            first=first,
-        ).map(lambda batch: (batch.images, batch.labels))
-        launched: deque[Any] = deque()
-        for pixels, labels in device_feed.to_replicas(
-            images, self._strategy, batch_size=self._size
-        ):
-            launched.append(self._all_replicas(pixels, labels))
-            if len(launched) > 1:
-                yield self._fetched(launched.popleft())
-        yield self._fetched(launched.popleft())
 
-    def _fetched(self, batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        fetched = {
-            name: np.concatenate(
-                [
-                    part.numpy()
-                    for part in self._strategy.experimental_local_results(each)
-                ]
-            )
-            for name, each in batch.items()
-        }
-        hang_detection.alive()
-        return fetched
+def reduce(values: tf.Tensor, dtype: str) -> dict[str, tf.Tensor]:
+    """Converts the features of a batch to what is kept of them.
 
-    def _eagerly(self, pixels: Any, labels: Any) -> Any:
-        return self._strategy.run(self._replica, (pixels, labels))
+    Args:
+        values: float[batch, height, width, channels], none below zero.
+        dtype: float32, float16 or uint8.
 
-    def _replica(self, pixels: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
-        values = in_parts(self._frozen, pixels, self._recipe.accumulate)
-        return {**reduce(values, self._features.dtype), "labels": labels}
+    Returns:
+        `features` of that shape, and for uint8 `scales`, float32[batch, channels]:
+        features x scales are the values, give or take half a scale.
+    """
+    values = tf.cast(values, tf.float32)
+    if dtype == "float16":  # its largest number, in place of infinity
+        return {"features": tf.cast(tf.minimum(values, _LARGEST), tf.float16)}
+    if dtype == "float32":
+        return {"features": values}
+    scales = tf.maximum(tf.reduce_max(values, axis=[1, 2]) / 255, _SMALLEST)
+    steps = tf.round(values / scales[:, None, None])
+    return {"features": tf.cast(steps, tf.uint8), "scales": scales}
+
+
+def restore(rows: Mapping[str, tf.Tensor], dtype: str) -> tf.Tensor:
+    """Returns the values that `reduce` was given, as far as it kept them."""
+    if "scales" not in rows:
+        return tf.cast(rows["features"], dtype)
+    steps = tf.cast(rows["features"], tf.float32)
+    return tf.cast(steps * rows["scales"][:, None, None], dtype)
+
+
+def _extract(
+    frozen: keras.Model,
+    features: Features,
+    dataset: Dataset,
+    split: str,
+    first: int,
+    *,
+    strategy: tf.distribute.Strategy,
+    recipe: Recipe,
+) -> Iterator[Batch]:
+    """Yields the features of a split from an example on, in batches.
+
+    Each batch is computed while the one before is fetched.
+    """
+    forward = tf.function(frozen, jit_compile=True) if recipe.jit else frozen
+
+    def replica(pixels: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
+        values = in_parts(forward, pixels, recipe.accumulate)
+        return {**reduce(values, features.dtype), LABELS: labels}
+
+    @tf.function
+    def all_replicas(pixels: Any, labels: Any) -> Any:
+        return strategy.run(replica, (pixels, labels))
+
+    size, found = recipe.batch_size, dataset.split(split)
+    images = data.for_inference(dataset, found.shards, batch_size=size, first=first)
+    # (uint8[size, height, width, 3], int64[size]). Where the last batch is short, the
+    # feed adds rows of zeros: training takes full batches, and a kernel for another
+    # size could round otherwise.
+    fed = device_feed.to_replicas(
+        images.map(lambda batch: (batch.images, batch.labels)),
+        strategy,
+        batch_size=size,
+    )
+    launched: deque[Any] = deque()
+    with contextlib.closing(fed) as batches:
+        for start in range(first, found.examples, size):
+            for batch in itertools.islice(batches, 2 - len(launched)):
+                with uninterrupted():
+                    launched.append(all_replicas(*batch))
+            yield {
+                name: np.concatenate(
+                    [one.numpy() for one in strategy.experimental_local_results(column)]
+                )[: found.examples - start]
+                for name, column in launched.popleft().items()
+            }

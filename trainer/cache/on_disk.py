@@ -10,77 +10,37 @@ complete folder; while one fills it, it is that run's.
 
 import contextlib
 import fcntl
-import functools
 import math
 import os
 import shutil
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import google_crc32c
 import numpy as np
-from tqdm import tqdm
 
 from pipeline.storage import atomic, folder_lock
 from pipeline.storage.resumable_folder import ResumableFolder
-from pipeline.system import io_errors
+from pipeline.system import console, io_errors
 from pipeline.system.console import in_bytes, progress
 from pipeline.system.errors import RunError
 from trainer import hang_detection
+from trainer.cache.content import LABELS, Batch, Content
 
 MANIFEST = "cache.json"
 
-_VERSION = 3
+_VERSION = 4
 _CHECKED_TOGETHER = 1 << 24  # bytes
 _SHOWN_AFTER = 5  # seconds, until a check has a progress bar
 
-# The rows of a part, by column.
-Part = Mapping[str, np.ndarray]
+Notes = list[dict[str, int]]  # the CRC-32C of each part, by column
 
 
-@dataclass(frozen=True, kw_only=True)
-class Content:
-    """What a folder is to hold.
-
-    Attributes:
-        what: in words.
-        key: everything that decides it, as JSON; of another key, a folder is stale.
-        columns: by name, dtype and shape of a row.
-        parts: the rows of each part.
-        make: yields the parts from a given one on.
-    """
-
-    what: str
-    key: Mapping[str, Any]
-    columns: Mapping[str, tuple[Any, tuple[int, ...]]]
-    parts: Sequence[int]
-    make: Callable[[int], Iterable[Part]]
-
-    @property
-    def rows(self) -> int:
-        """Returns the rows of all parts."""
-        return sum(self.parts)
-
-    @property
-    def row_bytes(self) -> int:
-        """Returns the bytes of a row of all columns."""
-        return sum(
-            np.dtype(dtype).itemsize * math.prod(shape)
-            for dtype, shape in self.columns.values()
-        )
-
-
-def in_parts(rows: int, each: int) -> list[int]:
-    """Returns the rows of each part, the last of which may be short."""
-    return [min(each, rows - start) for start in range(0, rows, each)]
-
-
-def on_disk(content: Content, folder: Path) -> dict[str, np.ndarray]:
-    """Maps the columns into memory, and makes first what is not there yet.
+def fill(content: Content, folder: Path) -> dict[str, np.ndarray]:
+    """Maps the columns of a content into memory, and makes first what is not there yet.
 
     Args:
         content: what the folder is to hold.
@@ -98,12 +58,37 @@ def on_disk(content: Content, folder: Path) -> dict[str, np.ndarray]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         _claim(descriptor, work, content)
-        columns = {name: _map(folder / _file(name)) for name in content.columns}
+        # Writable, as TensorFlow wants it, though nothing writes; shared, as a private
+        # mapping of this size would have to fit into memory and swap.
+        columns: dict[str, np.ndarray] = {
+            name: np.lib.format.open_memmap(path, mode="r+")
+            for name, path in _paths(folder, content).items()
+        }
     except BaseException:
         os.close(descriptor)
         raise
     weakref.finalize(next(iter(columns.values())), os.close, descriptor)
     return columns
+
+
+def find_damage(folder: Path) -> str | None:
+    """Compares a complete cache with the checksums of when it was made, all of it.
+
+    Returns:
+        Which file differs, and where; None if none does.
+    """
+    noted = atomic.read_json(folder / MANIFEST)
+    part_rows = noted["part_rows"]
+    for name in noted["seals"]:
+        path = folder / f"{name}.npy"
+        checksums = [note[name] for note in noted["crc32c"]]
+        if (sound := _sound_parts(path, part_rows, checksums)) < len(checksums):
+            return (
+                f"{path} is not as it was written: a byte from row "
+                f"{sound * part_rows} to {(sound + 1) * part_rows - 1} has changed, "
+                "or is missing"
+            )
+    return None
 
 
 def _claim(descriptor: int, work: ResumableFolder, content: Content) -> None:
@@ -122,7 +107,9 @@ def _claim(descriptor: int, work: ResumableFolder, content: Content) -> None:
             "another --cache_dir."
         )
     else:
-        print(f"the cache in {work.folder} is complete; another run reads it, too")
+        console.say(
+            f"the cache in {work.folder} is complete; another run reads it, too"
+        )
 
 
 def _key(content: Content) -> dict[str, Any]:
@@ -142,14 +129,16 @@ def _make_whole(work: ResumableFolder, content: Content) -> None:
     """Keeps what an earlier run made of the same, or fills the folder anew."""
     key = _key(content)
     if stale := work.other(key):
-        print(f"the cache in {work.folder} is of something else ({stale}): made anew")
-        work.clear(_file("*"))
+        console.say(
+            f"the cache in {work.folder} is of something else ({stale}): made anew"
+        )
+        work.clear("*.npy")
     if work.start(key):
-        if _is_whole(work, content):
-            print(f"the cache in {work.folder} is complete")
+        if _is_whole(work, _paths(work.folder, content)):
+            console.say(f"the cache in {work.folder} is complete")
             return
-        print(f"the cache in {work.folder} is damaged: made anew")
-        work.clear(_file("*"))
+        console.say(f"the cache in {work.folder} is damaged: made anew")
+        work.clear("*.npy")
         work.start(key)
     _fill(work, content)
 
@@ -157,75 +146,104 @@ def _make_whole(work: ResumableFolder, content: Content) -> None:
 def _fill(work: ResumableFolder, content: Content) -> None:
     """Makes the parts that are missing, each written while the next is made."""
     notes = _committed(work, content)
-    rows = sum(content.parts[: len(notes)])
+    rows = min(len(notes) * content.part_rows, content.rows)
     if notes:
-        print(f"the cache in {work.folder} goes on after {rows} of {content.rows} rows")
-    _look_at_disk(work.folder, content, rows)
+        console.say(
+            f"the cache in {work.folder} goes on after {rows} of {content.rows} rows"
+        )
+    _refuse_small_disk(work.folder, content, rows)
+    unfinished = _paths(work.work, content)
     pending: Future | None = None
     with contextlib.ExitStack() as stack:
         opened = {
-            name: stack.enter_context(_open(work, content, name, rows))
-            for name in content.columns
+            name: stack.enter_context(_open(path, content, name, rows))
+            for name, path in unfinished.items()
         }
         writer = stack.enter_context(ThreadPoolExecutor(1))
-        for part in content.make(len(notes)):
+        for part in _parts(content, rows):
             if pending:
                 notes.append(pending.result())
             pending = writer.submit(_commit, work, len(notes), opened, part)
         if pending:
             notes.append(pending.result())
-    for name in content.columns:
-        _unfinished(work, name).replace(work.folder / _file(name))
-    paths = {name: work.folder / _file(name) for name in content.columns}
-    work.finish({**_key(content), "crc32c": notes, "seals": _seals(paths)})
+    finished = _paths(work.folder, content)
+    for name, path in unfinished.items():
+        path.replace(finished[name])
+    work.finish(
+        {
+            **_key(content),
+            "part_rows": content.part_rows,
+            "crc32c": notes,
+            "seals": _seals(finished),
+        }
+    )
 
 
-def _committed(work: ResumableFolder, content: Content) -> list[dict[str, int]]:
-    """Returns the checksums of the parts up to the first that is missing."""
-    for name in content.columns:  # killed just before the end
-        if (whole := work.folder / _file(name)).is_file():
-            whole.replace(_unfinished(work, name))
-    notes: list[dict[str, int]] = []
-    while (path := _note(work, len(notes))).is_file():
-        notes.append(atomic.read_json(path)["crc32c"])
-    paths = {name: _unfinished(work, name) for name in content.columns}
-    sound = _sound_parts(paths, content, notes)
-    return notes[:sound]
+def _parts(content: Content, first: int) -> Iterator[list[Batch]]:
+    """Yields the batches of each part, from a row on."""
+    part: list[Batch] = []
+    for batch in content.make(first):
+        part.append(batch)
+        if sum(len(one[LABELS]) for one in part) == content.part_rows:
+            yield part
+            part = []  # another one: the last is still being written
+    if part:
+        yield part
 
 
 def _commit(
-    work: ResumableFolder, number: int, opened: Mapping[str, BinaryIO], part: Part
+    work: ResumableFolder,
+    number: int,
+    opened: Mapping[str, BinaryIO],
+    part: Sequence[Batch],
 ) -> dict[str, int]:
     """Brings a part to disk, and then its note."""
     checksums = {}
     for name, file in opened.items():
-        data = np.ascontiguousarray(part[name]).tobytes()
-        file.write(data)
+        checksums[name] = 0
+        for batch in part:
+            data = np.ascontiguousarray(batch[name]).tobytes()
+            checksums[name] = google_crc32c.extend(checksums[name], data)
+            file.write(data)
         file.flush()
         os.fsync(file.fileno())
         hang_detection.alive()
-        checksums[name] = google_crc32c.value(data)
     atomic.write_json(_note(work, number), {"crc32c": checksums}, scratch=work.work)
     hang_detection.alive()
     return checksums
 
 
-def _open(work: ResumableFolder, content: Content, name: str, rows: int) -> BinaryIO:
+def _committed(work: ResumableFolder, content: Content) -> Notes:
+    """Returns the checksums of the parts up to the first that is missing."""
+    unfinished = _paths(work.work, content)
+    for name, path in _paths(work.folder, content).items():
+        if path.is_file():  # killed just before the end
+            path.replace(unfinished[name])
+    notes: Notes = []
+    while (path := _note(work, len(notes))).is_file():
+        notes.append(atomic.read_json(path)["crc32c"])
+    for name, path in unfinished.items():
+        noted = [note[name] for note in notes]
+        notes = notes[: _sound_parts(path, content.part_rows, noted)]
+    return notes
+
+
+def _open(path: Path, content: Content, name: str, rows: int) -> BinaryIO:
     """Opens a column, to be written from a row on; cuts off what comes after."""
-    dtype, shape = content.columns[name]
-    path = _unfinished(work, name)
     if not rows:
+        dtype, shape = content.columns[name]
         with path.open("wb") as file:
             header = np.lib.format.header_data_from_array_1_0(np.empty(0, dtype))
             header["shape"] = (content.rows, *shape)
             np.lib.format.write_array_header_1_0(file, header)
-    start = _offset(path) + rows * np.dtype(dtype).itemsize * math.prod(shape)
-    os.truncate(path, start)
+    with path.open("rb") as file:
+        _, row_bytes = _read_header(file)
+        os.truncate(path, file.tell() + rows * row_bytes)
     return path.open("ab")
 
 
-def _look_at_disk(folder: Path, content: Content, rows: int) -> None:
-    needed = (content.rows - rows) * content.row_bytes
+def _refuse_small_disk(folder: Path, content: Content, rows: int) -> None:
+    needed = (content.rows - rows) * sum(content.row_bytes.values())
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise RunError(
@@ -235,19 +253,17 @@ def _look_at_disk(folder: Path, content: Content, rows: int) -> None:
         )
 
 
-def _is_whole(work: ResumableFolder, content: Content) -> bool:
+def _is_whole(work: ResumableFolder, paths: Mapping[str, Path]) -> bool:
     """Returns whether the files are those that were written.
 
     Files of the same size, time and inode as when their checksums were last right are
     not read again: 265 GB take 35 minutes from a disk of 125 MB/s.
     """
     noted = atomic.read_json(work.manifest)
-    paths = {name: work.folder / _file(name) for name in content.columns}
-    if noted.get("seals") == _seals(paths):
-        return True
-    if _sound_parts(paths, content, noted["crc32c"]) < len(content.parts):
-        return False
-    atomic.write_json(work.manifest, {**noted, "seals": _seals(paths)})
+    if noted["seals"] != _seals(paths):
+        if find_damage(work.folder):
+            return False
+        atomic.write_json(work.manifest, {**noted, "seals": _seals(paths)})
     return True
 
 
@@ -261,89 +277,53 @@ def _seals(paths: Mapping[str, Path]) -> dict[str, list[int]]:
     return seals
 
 
-def _sound_parts(
-    paths: Mapping[str, Path], content: Content, notes: Sequence[Mapping[str, int]]
-) -> int:
-    """Returns how many parts are as noted, up to the first that is not."""
-    sound = len(notes)
-    for name, path in paths.items():
-        dtype, shape = content.columns[name]
-        row = np.dtype(dtype).itemsize * math.prod(shape)
-        rows = content.parts[:sound]
-        read = functools.partial(_checksums, path, [count * row for count in rows])
-        what = f"checking the {content.what}, {name}"
-        with progress(sum(rows), what, delay=_SHOWN_AFTER) as bar:
-            try:
-                found = io_errors.insist(path, lambda: read(rows, bar))  # noqa: B023
-            except (OSError, ValueError):  # gone, or cut short
-                return 0
-        same = [a == note[name] for a, note in zip(found, notes, strict=False)]
-        sound = (*same, False).index(False)
-    return sound
-
-
-def _checksums(
-    path: Path, sizes: Sequence[int], rows: Sequence[int], bar: tqdm
-) -> list[int]:
-    """Returns the CRC-32C of each part of a column.
+def _sound_parts(path: Path, part_rows: int, noted: Sequence[int]) -> int:
+    """Returns how many parts of a column are as noted, up to the first that is not.
 
     Args:
-        path: a .npy file.
-        sizes: bytes of each part.
-        rows: rows of each part, for the bar.
-        bar: starts anew, since a read that failed is tried again.
+        path: a .npy file, or what is left of one.
+        part_rows: rows of each part; the last may have fewer.
+        noted: the CRC-32C of each.
     """
-    bar.reset()
-    found = []
-    with path.open("rb") as file:
-        file.seek(_offset(path))
-        for size, count in zip(sizes, rows, strict=True):
-            found.append(_checksum(file, size))
-            bar.update(count)
-    return found
+    what = f"checking {path.parent.name}/{path.name}"
+    with progress(len(noted), what, unit="part", delay=_SHOWN_AFTER) as bar:
+
+        def read() -> int:
+            bar.reset()  # a read that failed is tried again
+            with path.open("rb") as file:
+                rows, row_bytes = _read_header(file)
+                for number, checksum in enumerate(noted):
+                    left = max(0, min(part_rows, rows - number * part_rows)) * row_bytes
+                    found = 0
+                    while left and (data := file.read(min(left, _CHECKED_TOGETHER))):
+                        found = google_crc32c.extend(found, data)
+                        left -= len(data)
+                        hang_detection.alive()
+                    if found != checksum:
+                        return number
+                    bar.update()
+            return len(noted)
+
+        try:
+            return io_errors.insist(path, read)
+        except (OSError, ValueError):  # gone, or no .npy file any more
+            return 0
 
 
-def _checksum(file: BinaryIO, size: int) -> int:
-    """Returns the CRC-32C of the next `size` bytes."""
-    checksum = 0
-    for data in _chunks(file, size):
-        checksum = google_crc32c.extend(checksum, data)
-        hang_detection.alive()
-    return checksum
-
-
-def _chunks(file: BinaryIO, size: int) -> Iterator[bytes]:
-    while size and (data := file.read(min(size, _CHECKED_TOGETHER))):
-        size -= len(data)
-        yield data
-
-
-def _offset(path: Path) -> int:
-    """Returns where the data of a .npy file begins.
+def _read_header(file: BinaryIO) -> tuple[int, int]:
+    """Reads the header of a .npy file; returns its rows, and the bytes of a row.
 
     Raises:
         ValueError: it is no such file.
     """
-    with path.open("rb") as file:
-        np.lib.format.read_magic(file)
-        np.lib.format.read_array_header_1_0(file)
-        return file.tell()
+    np.lib.format.read_magic(file)
+    (rows, *shape), _, dtype = np.lib.format.read_array_header_1_0(file)
+    return rows, dtype.itemsize * math.prod(shape)
 
 
-def _map(path: Path) -> np.ndarray:
-    """Maps a file writable, as TensorFlow wants it, though nothing writes.
-
-    Shared: a private mapping of this size would have to fit into memory and swap.
-    """
-    return np.lib.format.open_memmap(path, mode="r+")
-
-
-def _file(name: str) -> str:
-    return f"{name}.npy"
-
-
-def _unfinished(work: ResumableFolder, name: str) -> Path:
-    return work.work / _file(name)
+def _paths(folder: Path, content: Content) -> dict[str, Path]:
+    """Returns the file of each column."""
+    return {name: folder / f"{name}.npy" for name in content.columns}
 
 
 def _note(work: ResumableFolder, number: int) -> Path:

@@ -40,13 +40,6 @@ def draws(seed: int, step: int | tf.Tensor, batch_size: int) -> tf.Tensor:
     return tf.random.stateless_uniform([batch_size, DRAWS], key, alg="philox")
 
 
-def draws_of_replica(
-    seed: int, step: int | tf.Tensor, batch_size: int, rows: int
-) -> tf.Tensor:
-    """Takes those of `draws` that belong to the rows of this replica."""
-    return of_replica(draws(seed, step, batch_size), rows)
-
-
 def of_replica(drawn: tf.Tensor, rows: int) -> tf.Tensor:
     """Takes the rows of this replica, in its context, out of those of a global batch.
 

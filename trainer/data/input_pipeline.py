@@ -1,27 +1,24 @@
-"""tf.data over the shards: chains for training and for inference.
+"""tf.data: each function is one chain, to be read from top to bottom.
 
-For training, either from the shards themselves, or from a store: a whole split in
-memory (trainer.cache.policy), whose epochs are full permutations.
+They read shards, or a store: a whole split at hand (trainer.cache.stores), whose epochs
+are full permutations. A comment behind a step has the type of its elements.
 """
 
 import atexit
-import contextlib
-import errno
 import gc
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from pipeline.dataset import manifest, record, shard_cache
+from pipeline.dataset import record
 from pipeline.dataset.manifest import Dataset, Shard
 from pipeline.storage.object_paths import ObjectPath
-from pipeline.system import io_errors, resources
+from pipeline.system import resources
 from pipeline.system.errors import RunError
-from trainer import hang_detection
 from trainer.data import permutation
+from trainer.data.verified_shards import verified_paths
 
 SHUFFLE_BYTES = 256 << 20  # of serialized records, whatever the machine has
 READERS = 16  # shards that are mixed; part of the order, so no function of the machine
@@ -33,10 +30,6 @@ AHEAD_BYTES = 64 << 20  # of serialized records: decoding goes on while a shuffl
 DECODED_TOGETHER = 64
 
 _FETCHES = 4  # at once
-
-# Why a shard could not be used, by the fingerprint of its dataset: out of a graph comes
-# an error of TensorFlow's.
-_PROBLEMS: dict[str, RunError] = {}
 
 
 class Store(Protocol):
@@ -99,56 +92,82 @@ def for_training(
     Raises:
         RunError: the split is smaller than a batch.
         tf.errors.OpError (when iterated): a shard is damaged, or has other records
-            than promised; see `naming_damage`.
+            than promised; see verified_shards.naming_damage.
     """
     steps_per_epoch(dataset, batch_size)
+    parse = _parser(dataset)
     together = min(batch_size, DECODED_TOGETHER)
     ahead = AHEAD_BYTES // (_record_bytes(dataset) * together)
-    decoded = (
-        records(dataset, seed=seed, first_example=first_batch * batch_size)
-        .batch(together, drop_remainder=True)
-        .prefetch(max(1, ahead))
-        .map(_examples(dataset), num_parallel_calls=resources.cores() + 1)
+    chain = (
+        records(dataset, seed=seed, first_example=first_batch * batch_size)  # string[]
+        .batch(together, drop_remainder=True)  # string[together]
+        .prefetch(max(1, ahead))  # decoding goes on while a shuffle fills
+        .map(
+            lambda serialized: parse(serialized)[1:],
+            num_parallel_calls=resources.cores() + 1,
+        )  # (uint8[together, height, width, 3], int64[together])
     )
     if together < batch_size:
-        decoded = decoded.rebatch(batch_size, drop_remainder=True)
-    return decoded.prefetch(2).with_options(options())
+        # (uint8[batch_size, height, width, 3], int64[batch_size])
+        chain = chain.rebatch(batch_size, drop_remainder=True)
+    return chain.prefetch(2).with_options(options())
 
 
-def from_store(
-    store: Store,
-    *,
-    batch_size: int,
-    seed: int,
-    first_batch: int = 0,
-) -> tf.data.Dataset:
-    """Does as `for_training`, from memory: an epoch is a permutation of the store.
+def records(dataset: Dataset, *, seed: int, first_example: int = 0) -> tf.data.Dataset:
+    """Streams permutations of the train split without end, serialized.
 
-    The stream is a function of seed and position; starting anywhere costs nothing.
+    Every epoch has its own order of shards and its own shuffle, both functions of seed
+    and epoch, so that a stream that starts late need not read the epochs before.
 
-    Args:
-        store: of images, or of their features.
-        batch_size, seed, first_batch: see `for_training`.
+    Returns:
+        Elements string[].
     """
+    split = dataset.split("train")
+    window = min(SHUFFLE_BYTES // _record_bytes(dataset), split.examples)
+    path_of = verified_paths(dataset, split.shards)
+    mixed = min(READERS, len(split.shards))
 
-    def positions(size: int) -> tf.data.Dataset:
-        first = first_batch * batch_size
-        return permutation.batches(store.examples, size, seed=seed, first_example=first)
+    def order_of_shards(epoch: np.int64) -> np.ndarray:
+        return permutation.permutation(seed, int(epoch), len(split.shards))
 
-    return store.serve(positions, batch_size).prefetch(2).with_options(options())
+    def of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        order = tf.numpy_function(order_of_shards, [epoch], tf.int64, stateful=False)
+        in_turn = (
+            tf.data.Dataset.from_tensor_slices(order)  # int64[], of a shard
+            .map(path_of, num_parallel_calls=_fetched_together(dataset))  # string[]
+            .interleave(
+                _read,
+                cycle_length=mixed,
+                num_parallel_calls=min(mixed, resources.cores()),
+                deterministic=True,
+            )  # string[], serialized: decoded ones take nine times the memory
+            # Before anything that could hide a short shard.
+            .apply(tf.data.experimental.assert_cardinality(split.examples))
+        )
+        return _shuffled(in_turn, window, seed, epoch)
+
+    first_epoch, skipped = divmod(first_example, split.examples)
+    return (
+        tf.data.Dataset.counter(first_epoch)  # int64[]
+        .flat_map(of_epoch)  # string[]
+        .skip(skipped)
+    )
 
 
-def in_order(store: Store, *, batch_size: int) -> tf.data.Dataset:
-    """Reads a store once, in the order of the shards; the last batch may be short.
+def for_validation(dataset: Dataset, *, batch_size: int) -> tf.data.Dataset:
+    """Reads the validation split once, in order; the last batch may be short.
 
     Returns:
         Elements (uint8[batch, height, width, 3], int64[batch]).
+
+    Raises:
+        RunError: there is no validation split.
+        tf.errors.OpError (when iterated): see `for_inference`.
     """
-
-    def positions(size: int) -> tf.data.Dataset:
-        return tf.data.Dataset.range(store.examples).batch(size)
-
-    return store.serve(positions, batch_size).prefetch(2).with_options(options())
+    shards = dataset.split("validation").shards
+    return for_inference(dataset, shards, batch_size=batch_size).map(  # record.Batch
+        lambda batch: (batch.images, batch.labels)
+    )
 
 
 def for_inference(
@@ -167,13 +186,14 @@ def for_inference(
 
     Raises:
         tf.errors.OpError (when iterated): a shard is damaged, or has other records
-            than promised; see `naming_damage`.
+            than promised; see verified_shards.naming_damage.
     """
     return (
-        in_shard_order(dataset, shards)
+        in_shard_order(dataset, shards)  # string[]
         .skip(first)
-        .batch(batch_size)
+        .batch(batch_size)  # string[batch]
         .map(_parser(dataset), num_parallel_calls=resources.cores() + 1)
+        # (string[batch], uint8[batch, height, width, 3], int64[batch])
         .prefetch(2)
         .with_options(options())
     )
@@ -196,69 +216,91 @@ def by_shard(
     Raises:
         as `for_inference`.
     """
-    verified, parse = _verified(dataset, shards), _parser(dataset)
+    path_of, parse = verified_paths(dataset, shards), _parser(dataset)
     examples = tf.constant([shard.examples for shard in shards], tf.int64)
 
     def batches(position: tf.Tensor) -> tf.data.Dataset:
-        whole = tf.data.experimental.assert_cardinality(examples[position])
-        batches = _read(verified(position)).apply(whole).batch(batch_size)
-        return batches.map(lambda serialized: (position, serialized))
+        return (
+            _read(path_of(position))  # string[]
+            .apply(tf.data.experimental.assert_cardinality(examples[position]))
+            .batch(batch_size)  # string[batch]
+            .map(lambda serialized: (position, serialized))
+        )
 
     return (
-        tf.data.Dataset.range(len(shards))
-        .interleave(batches, cycle_length=at_once)
+        tf.data.Dataset.range(len(shards))  # int64[]
+        .interleave(batches, cycle_length=at_once)  # (int64[], string[batch])
         .map(
             lambda position, serialized: (position, parse(serialized)),
             num_parallel_calls=resources.cores() + 1,
-        )
+        )  # (int64[], record.Batch)
         .prefetch(2)
         .with_options(options())
     )
 
 
 def in_shard_order(dataset: Dataset, shards: Sequence[Shard]) -> tf.data.Dataset:
-    """Reads some shards once, serialized: elements string[]."""
-    paths = tf.data.Dataset.range(len(shards)).map(
-        _verified(dataset, shards), num_parallel_calls=_fetched_together(dataset)
-    )
+    """Reads some shards once, in their order, serialized.
+
+    Returns:
+        Elements string[].
+    """
     examples = sum(shard.examples for shard in shards)
+    paths = (
+        tf.data.Dataset.range(len(shards)).map(  # int64[]
+            verified_paths(dataset, shards),
+            num_parallel_calls=_fetched_together(dataset),
+        )  # string[]
+    )
     return tf.data.TFRecordDataset(paths, buffer_size=READ_BYTES).apply(
         tf.data.experimental.assert_cardinality(examples)
+    )  # string[], serialized
+
+
+def from_store(
+    store: Store,
+    *,
+    batch_size: int,
+    seed: int,
+    first_batch: int = 0,
+) -> tf.data.Dataset:
+    """Does as `for_training`, from a store: an epoch is a permutation of its examples.
+
+    The stream is a function of seed and position; starting anywhere costs nothing.
+
+    Args:
+        store: of images, or of their features.
+        batch_size, seed, first_batch: see `for_training`.
+    """
+
+    def positions(size: int) -> tf.data.Dataset:
+        first = first_batch * batch_size
+        return permutation.batches(store.examples, size, seed=seed, first_example=first)
+
+    return (
+        store.serve(positions, batch_size)
+        # (uint8[batch_size, height, width, 3] or features, int64[batch_size])
+        .prefetch(2)
+        .with_options(options())
     )
 
 
-def records(dataset: Dataset, *, seed: int, first_example: int = 0) -> tf.data.Dataset:
-    """Endless permutations of the train split, serialized: elements string[].
+def in_order(store: Store, *, batch_size: int) -> tf.data.Dataset:
+    """Reads a store once, in the order of the shards; the last batch may be short.
 
-    Every epoch has its own order of shards and its own shuffle, both functions of seed
-    and epoch, so that a stream that starts late need not read the epochs before.
+    Returns:
+        Elements (uint8[batch, height, width, 3] or features, int64[batch]).
     """
-    split = dataset.split("train")
-    window = min(SHUFFLE_BYTES // _record_bytes(dataset), split.examples)
-    verified = _verified(dataset, split.shards)
 
-    def shards(epoch: np.int64) -> np.ndarray:
-        return permutation.permutation(seed, int(epoch), len(split.shards))
+    def positions(size: int) -> tf.data.Dataset:
+        return tf.data.Dataset.range(store.examples).batch(size)
 
-    def permuted(epoch: tf.Tensor) -> tf.data.Dataset:
-        positions = tf.numpy_function(shards, [epoch], tf.int64, stateful=False)
-        epoch_records = (
-            tf.data.Dataset.from_tensor_slices(positions)
-            .map(verified, num_parallel_calls=_fetched_together(dataset))
-            .interleave(
-                _read,
-                cycle_length=min(READERS, len(split.shards)),
-                num_parallel_calls=min(READERS, len(split.shards), resources.cores()),
-                deterministic=True,
-            )
-            # Before anything that could hide a short shard.
-            .apply(tf.data.experimental.assert_cardinality(split.examples))
-        )
-        # Serialized records: decoded ones take nine times the memory.
-        return _shuffled(epoch_records, window, seed, epoch)
-
-    first_epoch, skipped = divmod(first_example, split.examples)
-    return tf.data.Dataset.counter(first_epoch).flat_map(permuted).skip(skipped)
+    return (
+        store.serve(positions, batch_size)
+        # (uint8[batch, height, width, 3] or features, int64[batch])
+        .prefetch(2)
+        .with_options(options())
+    )
 
 
 def ids_of_batch(
@@ -306,95 +348,32 @@ def close_iterators() -> None:
             vars(one).clear()  # the resource among them, which ends the threads
 
 
-@contextlib.contextmanager
-def naming_damage(dataset: Dataset) -> Iterator[None]:
-    """Turns TensorFlow's error of a shard into one that names the shard.
-
-    Raises:
-        UnavailableError: a shard could not be read, which says nothing about it.
-        RunError: a shard is damaged.
-    """
-    try:
-        yield
-    except tf.errors.OpError as error:
-        if problem := _PROBLEMS.pop(dataset.fingerprint, None):
-            raise problem from error
-        damaged = manifest.find_damage(dataset)
-        reason = error.message.splitlines()[0]
-        if damaged:
-            raise RunError(f"{damaged} (TensorFlow: {reason})") from error
-        if found := _system_error(error.message, dataset):
-            raise io_errors.failure(found) from error
-        raise
-
-
-def _system_error(message: str, dataset: Dataset) -> OSError | None:
-    """Finds what the system said of a shard: `PATH.tfrecord; Input/output error`."""
-    for number in errno.errorcode:
-        if f".tfrecord; {os.strerror(number)}" in message:
-            paths = (path for name in dataset.splits for path in dataset.paths(name))
-            # Where none is named, it is a copy that was fetched from a store.
-            path = next((p for p in paths if f"{p}; " in message), dataset.folder)
-            return OSError(number, os.strerror(number), str(path))
-    return None
-
-
 def options() -> tf.data.Options:
     """Returns the options of every chain.
 
     As many threads as this process has cores, which TensorFlow does not know of in a
     container; buffers and parallel calls have their sizes, so nothing is tuned, and no
-    graph rewritten.
+    graph rewritten. Nor is it cut into parts for several machines, as a strategy would
+    have it: that takes out the check that a shard has all of its records.
     """
     options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.OFF
+    )
     options.threading.private_threadpool_size = resources.cores()
     options.autotune.enabled = False
     options.experimental_optimization.apply_default_optimizations = False
     return options
 
 
-def _verified(dataset: Dataset, shards: Sequence[Shard]) -> Callable:
-    """Makes a graph from the position of a shard, int64[], to its path, string[].
-
-    A shard is compared with its checksum when it is opened for the first time: 9 µs
-    per record, once in a run. Nothing less tells a shard of another dataset, with
-    other labels, from the one that was written. One of a store is fetched first.
-    """
-    whole: set[str] = set()
-
-    def verify(position: np.int64) -> bytes:
-        shard = shards[int(position)]
-        # A training that begins late in an epoch opens all shards before it.
-        hang_detection.alive()
-        with _keeping_problem(dataset), io_errors.explained(dataset.folder):
-            if isinstance(dataset.folder, ObjectPath):
-                return str(shard_cache.shard_file(dataset, shard)).encode()
-            if shard.file not in whole:
-                if damage := manifest.damage_of(dataset, shard):
-                    raise RunError(damage)
-                whole.add(shard.file)
-            return str(dataset.folder / shard.file).encode()
-
-    def graph(position: tf.Tensor) -> tf.Tensor:
-        path = tf.numpy_function(verify, [position], tf.string, stateful=False)
-        return tf.ensure_shape(path, [])
-
-    return graph
+def _parser(dataset: Dataset) -> Callable[[tf.Tensor], record.Batch]:
+    height, width = dataset.image.height, dataset.image.width
+    return lambda serialized: record.parse(serialized, height=height, width=width)
 
 
 def _fetched_together(dataset: Dataset) -> int | None:
     """Shards of a store that are fetched while others are read; their order stays."""
     return _FETCHES if isinstance(dataset.folder, ObjectPath) else None
-
-
-@contextlib.contextmanager
-def _keeping_problem(dataset: Dataset) -> Iterator[None]:
-    """Keeps why a shard cannot be used, for `naming_damage`."""
-    try:
-        yield
-    except RunError as error:
-        _PROBLEMS[dataset.fingerprint] = error
-        raise
 
 
 def _read(path: tf.Tensor) -> tf.data.Dataset:
@@ -425,14 +404,3 @@ def _record_bytes(dataset: Dataset) -> int:
     """Returns the mean length of a framed record of the train split."""
     split = dataset.split("train")
     return max(1, sum(shard.bytes for shard in split.shards) // split.examples)
-
-
-def _parser(dataset: Dataset) -> Callable[[tf.Tensor], record.Batch]:
-    height, width = dataset.image.height, dataset.image.width
-    return lambda serialized: record.parse(serialized, height=height, width=width)
-
-
-def _examples(dataset: Dataset) -> Callable:
-    """Makes a function from string[batch] to (images, labels)."""
-    parse = _parser(dataset)
-    return lambda serialized: parse(serialized)[1:]

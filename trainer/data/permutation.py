@@ -53,7 +53,7 @@ def batches(
 
 
 def _stateless(function: Callable[[np.int64], np.ndarray]) -> Callable:
-    """As a graph; stateless, or deterministic runs would not run it ahead."""
+    """Makes a graph of it; stateless, or deterministic runs would not run it ahead."""
 
     def graph(epoch: tf.Tensor) -> tf.Tensor:
         order = tf.numpy_function(function, [epoch], tf.int64, stateful=False)

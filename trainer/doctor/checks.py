@@ -1,5 +1,6 @@
 """Whether this node can train: what is there, whether it works, whether it suffices."""
 
+import functools
 import itertools
 import os
 import platform
@@ -15,15 +16,13 @@ import tensorflow as tf
 
 from pipeline.dataset import manifest, record
 from pipeline.dataset.manifest import Dataset
-from pipeline.storage.object_paths import AnyPath
-from pipeline.system import resources
+from pipeline.system import console, resources
 from pipeline.system.console import in_bytes
 from pipeline.system.errors import RunError, UsageError
-from trainer.cache import training_inputs
+from trainer.cache import on_disk, policy
 from trainer.doctor import decode_rate, replica_test
 from trainer.doctor.replica_test import ChildError
-from trainer.options import CacheOptions
-from trainer.recipe import Recipe
+from trainer.options import DoctorOptions
 from trainer.training import distribution
 from trainer.training.distribution import Gpu
 
@@ -31,6 +30,7 @@ OK, ADVICE, PROBLEM = "ok", "advice", "problem"
 
 _TIMEOUT = 120  # seconds, for two replicas to start and to agree
 _TOLERANCE = 1e-3  # of parity, in float32
+_ARTICLE = (150, 200)  # height and width of images, where no DATASET is named
 _FILES = 4096  # open at once: shards, caches, event files
 _SHARDS = 256 << 20  # bytes to read for a rate
 _SECONDS = 1.0  # that decoding is measured
@@ -55,47 +55,52 @@ class Finding:
         return f"{self.level:<8} {self.text}"
 
 
-def run(dataset: AnyPath | None, model: Path | None, recipe: Recipe) -> None:
+def run(options: DoctorOptions) -> None:
     """Prints a line for each finding.
-
-    Args:
-        dataset: DATASET that is to be trained on, if there is one.
-        model: MODEL that is to be made, or its folder's.
-        recipe: of the training.
 
     Raises:
         RunError: there are problems; how many.
     """
     problems = 0
-    for finding in findings(dataset, model, recipe):
-        print(finding, flush=True)
+    for finding in findings(options):
+        console.say(str(finding), matters=finding.level == PROBLEM)
         problems += finding.level == PROBLEM
     if problems:
         raise RunError(f"{problems} problems, see above; training may not work here.")
-    print("this node can train")
+    console.conclude(
+        "this node can train",
+        following=console.command(
+            "trainer", "train", dataset=options.dataset, model=options.model
+        ),
+    )
 
 
-def findings(
-    dataset: AnyPath | None, model: Path | None, recipe: Recipe
-) -> Iterator[Finding]:
+def findings(options: DoctorOptions) -> Iterator[Finding]:
     """Yields all findings, each as soon as it is known."""
     yield _versions()
     yield from gpus(
         distribution.gpus(),
         distribution.in_machine(),
-        precision=recipe.precision,
+        precision=options.recipe.precision,
         visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
     )
     yield all_reduce(replica_test.all_reduce)
     yield parity(replica_test.parity)
     yield placement(replica_test.placement)
-    loaded = manifest.load(dataset) if dataset else None
+    dataset = manifest.load(options.dataset) if options.dataset else None
+    if distribution.gpus():
+        size = (dataset.image.height, dataset.image.width) if dataset else _ARTICLE
+        yield copies(functools.partial(replica_test.copies, options.recipe, *size))
     yield _limits()
-    folder = model or Path.cwd()
-    if loaded:
-        yield _reading(loaded)
-        yield _decoding(loaded)
-        yield _memory(loaded, recipe, folder)
+    folder = options.model or Path.cwd()
+    caches = options.caches(folder)
+    if dataset:
+        yield _reading(dataset)
+        yield _decoding(dataset)
+        # What `make train` would keep from epoch to epoch.
+        choice = policy.choose(dataset, options.recipe, options, folder=caches)
+        yield Finding(ADVICE if choice.kind == "none" else OK, str(choice))
+    yield from complete_caches(caches)
     yield disk(folder, resources.free_disk(folder))
 
 
@@ -196,6 +201,39 @@ def placement(
     )
 
 
+def copies(
+    attempt: Callable[[], tuple[float, float]], *, timeout: float = _TIMEOUT
+) -> Finding:
+    """Compares the time of copying a batch to the devices with that of a step."""
+    try:
+        copy, step = replica_test.in_child(attempt, timeout=timeout)
+    except ChildError as error:
+        return Finding(PROBLEM, f"copies of a batch: {error}")
+    text = (
+        f"a batch of pixels is copied to the devices in {1e3 * copy:.1f} ms, "
+        f"{copy / step:.0%} of a step of {1e3 * step:.1f} ms"
+    )
+    if copy < step:
+        return Finding(OK, f"{text}, and meanwhile")
+    return Finding(ADVICE, f"{text}: training waits for copies")
+
+
+def complete_caches(folder: Path) -> Iterator[Finding]:
+    """Compares complete caches with their checksums, which a run does not do again.
+
+    Args:
+        folder: of the caches.
+    """
+    for manifest_path in sorted(folder.glob(f"*/{on_disk.MANIFEST}")):
+        cache = manifest_path.parent
+        if damage := on_disk.find_damage(cache):
+            yield Finding(
+                PROBLEM, f"{damage}. Remove {cache}: the next run makes it anew"
+            )
+        else:
+            yield Finding(OK, f"the cache in {cache} is as it was written")
+
+
 def disk(folder: Path, free: int) -> Finding:
     """Compares the free disk with a training state."""
     text = (
@@ -252,15 +290,6 @@ def _reading(dataset: Dataset) -> Finding:
     return Finding(
         OK, f"reading DATASET: {in_bytes(rate)}/s, or {rate / each:,.0f} images/s"
     )
-
-
-def _memory(dataset: Dataset, recipe: Recipe, folder: Path) -> Finding:
-    """Says what `make train` would keep from epoch to epoch."""
-    choice = training_inputs.choose(
-        dataset, recipe, CacheOptions(), earlier={}, folder=folder
-    )
-    level = ADVICE if choice.kind == "none" else OK
-    return Finding(level, str(choice))
 
 
 def _limits() -> Finding:

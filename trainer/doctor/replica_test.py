@@ -1,11 +1,13 @@
 """All replicas tried out, each time in a process of its own: it may hang."""
 
+import contextlib
 import faulthandler
+import itertools
 import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.system.child_process import end_with_the_parent
+from trainer.recipe import RECIPES, Recipe
 
 _BYTES = 64 << 20  # of what is summed
 _REPEATS = 5
@@ -68,43 +71,61 @@ def parity() -> float:
     import tensorflow as tf
 
     from pipeline.system.console import progress
-    from trainer import model
-    from trainer.recipe import RECIPES
-    from trainer.training.loop import Loop
 
     # TF32 would round to 10 bits, and differently for 8 rows and for 4.
     tf.config.experimental.enable_tensor_float_32_execution(False)
     devices = _devices()
     size = _ROWS * len(devices)
     recipe = replace(RECIPES["demo"], dropout=0.0, batch_size=size, hidden=16)
-    rng = np.random.default_rng(0)
-    count = size * _STEPS
-    images = rng.integers(0, 256, (count, _SIZE, _SIZE, 3), np.uint8)
-    labels = rng.integers(0, _CLASSES, count)
+    images, labels = _examples(size * _STEPS, _SIZE, _SIZE)
     batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(size)
     ends = []
     for used in (devices[:1], devices):
-        strategy = tf.distribute.MirroredStrategy(used)
-        tf.keras.utils.set_random_seed(1)
-        with strategy.scope():
-            network = model.build(
-                height=_SIZE,
-                width=_SIZE,
-                classes=_CLASSES,
-                weights="none",
-                recipe=recipe,
-            )
-            model.train_only(network, "block5")
-            # RMSprop's first steps are signs: rounding would decide them.
-            updates = tf.keras.optimizers.SGD(1e-3)
-            updates.build(network.trainable_variables)
+        loop, network = _loop(used, recipe, _SIZE, _SIZE)
         start = _flat(network)
-        loop = Loop(network, updates, strategy, recipe)
-        with progress(count, "parity") as bar:
+        with progress(len(labels), "parity") as bar:
             loop.train(loop.feed(batches), _STEPS, bar=bar)
         ends.append(_flat(network))
     one, two = ends
     return float(np.linalg.norm(two - one) / np.linalg.norm(one - start))
+
+
+def copies(recipe: Recipe, height: int, width: int) -> tuple[float, float]:
+    """Measures how long a batch of pixels is copied to the devices, and a step on it.
+
+    Args:
+        recipe: of the training.
+        height, width: of its images.
+
+    Returns:
+        Seconds of a copy, and of a step whose batch is on the devices already.
+    """
+    import tensorflow as tf
+    from tqdm import tqdm
+
+    size = recipe.batch_size
+    loop, _ = _loop(_devices(least=1), recipe, height, width)
+    batch = tf.data.Dataset.from_tensors(_examples(size, height, width))
+    fed = loop.feed(batch.repeat())
+    here = next(fed)
+
+    def copy(count: int) -> None:
+        for _ in range(count):
+            next(fed)
+
+    def step(count: int) -> None:
+        with tqdm(disable=True) as bar:
+            loop.train(itertools.repeat(here), count, bar=bar)
+
+    def seconds(work: Callable[[int], None]) -> float:
+        work(2 * recipe.steps_per_execution)  # makes the graph, empties the buffers
+        started, count = time.perf_counter(), _REPEATS * recipe.steps_per_execution
+        work(count)
+        tf.test.experimental.sync_devices()
+        return (time.perf_counter() - started) / count
+
+    with contextlib.closing(fed):
+        return seconds(copy), seconds(step)
 
 
 def placement() -> list[str]:
@@ -117,7 +138,7 @@ def placement() -> list[str]:
 
     from trainer.training import device_feed
 
-    strategy = tf.distribute.MirroredStrategy(_devices())
+    strategy = tf.distribute.MirroredStrategy(_devices(least=1))
     with strategy.scope():
         weights = tf.Variable(tf.zeros([_SIZE, _CLASSES]))
     size = _ROWS * strategy.num_replicas_in_sync
@@ -188,16 +209,45 @@ def _run(function: Callable[[], Any], answer: Connection, timeout: float) -> Non
         answer.send((None, " ".join(f"{type(error).__name__}: {error}".split())[:300]))
 
 
-def _devices() -> list[str]:
-    """Returns all GPUs; with fewer than two of them, two logical CPUs."""
+def _devices(*, least: int = 2) -> list[str]:
+    """Returns all GPUs; with fewer than `least` of them, two logical CPUs."""
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:  # else the first to ask takes all of its memory
         tf.config.experimental.set_memory_growth(gpu, True)
-    if len(gpus) > 1:
+    if len(gpus) >= least:
         return [f"GPU:{number}" for number in range(len(gpus))]
     return ["CPU:0", "CPU:1"]
+
+
+def _examples(count: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns random images, and their labels."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, height, width, 3), np.uint8)
+    return images, rng.integers(0, _CLASSES, count)
+
+
+def _loop(
+    devices: Sequence[str], recipe: Recipe, height: int, width: int
+) -> tuple[Any, Any]:
+    """Returns a loop on some devices, and its network, always with the same weights."""
+    import tensorflow as tf
+
+    from trainer import model
+    from trainer.training.loop import Loop
+
+    strategy = tf.distribute.MirroredStrategy(devices)
+    tf.keras.utils.set_random_seed(1)
+    with strategy.scope():
+        network = model.build(
+            height=height, width=width, classes=_CLASSES, weights="none", recipe=recipe
+        )
+        model.train_only(network, recipe.phases()[-1].trainable)
+        # RMSprop's first steps are signs: rounding would decide them.
+        updates = tf.keras.optimizers.SGD(1e-3)
+        updates.build(network.trainable_variables)
+    return Loop(network, updates, strategy, recipe), network
 
 
 def _flat(network: Any) -> np.ndarray:

@@ -231,7 +231,7 @@ def _is_whole(
     components: tf.Tensor,
     pixels: tf.Tensor,
 ) -> tf.Tensor:
-    """Whether every scan of a JPEG has all of its bits.
+    """Says whether every scan of a JPEG has all of its bits.
 
     Decodes it once more, with bits without meaning behind every scan. They change
     the picture only where a scan has too few of its own.
@@ -458,7 +458,7 @@ def _exif_orientation(exif: tf.Tensor) -> tf.Tensor:
 
 
 def _is_upright_in_xmp(data: tf.Tensor) -> tf.Tensor:
-    """Whether no XMP text names another orientation than 1."""
+    """Says whether no XMP text names another orientation than 1."""
     others = r'tiff:Orientation(?:[^=>]|=[^"]|="[^1]|>[^1]|>1[^<])'
     without = tf.strings.regex_replace(data, others, "", replace_global=False)
     return tf.strings.length(without) == tf.strings.length(data)
@@ -486,7 +486,7 @@ def _require(
 
 
 def _is_small(size: tf.Tensor) -> tf.Tensor:
-    """Whether `conversion` takes so many pixels: small files may hold gigabytes."""
+    """Says whether `conversion` takes so many pixels; small files may hold too many."""
     return tf.reduce_prod(tf.cast(size, tf.int64)) <= MAX_PIXELS
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 from pipeline.storage import atomic
 from pipeline.system.errors import RunError
 from trainer import contract
-from trainer.recipe import RECIPES, Augmentation, Recipe
+from trainer.recipe import Augmentation, Recipe
 from trainer.training import history, starts
 from trainer.training.history import Row
 
@@ -87,13 +87,16 @@ class RunFacts:
     @property
     def replaced(self) -> list[Replaced]:
         """The fields of the recipe that flags have replaced."""
-        usual = RECIPES.get(self.recipe.name, self.recipe)
         return [
-            Replaced(field.name, _in_words(before), _in_words(now))
-            for field in dataclasses.fields(self.recipe)
-            if (before := getattr(usual, field.name))
-            != (now := getattr(self.recipe, field.name))
+            Replaced(name, _in_words(usual), _in_words(chosen))
+            for name, (usual, chosen) in self.recipe.replaced().items()
         ]
+
+    @property
+    def recipe_in_words(self) -> list[str]:
+        """What the run does; what flags have replaced has a table of its own."""
+        lines = [line.strip() for line in self.recipe.in_words()]
+        return lines[:-1] if self.replaced else lines
 
     @property
     def snapshots(self) -> list[Snapshot]:

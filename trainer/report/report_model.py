@@ -13,11 +13,14 @@ from pipeline.page import charts, rendering
 from pipeline.page.charts import Chart
 from pipeline.storage import object_paths
 from pipeline.storage.object_paths import AnyPath
+from pipeline.system import console, startup_log
 from pipeline.system.errors import RunError
 from trainer import curves
 from trainer.options import ReportOptions
+from trainer.recipe import LAYERS
 from trainer.report import evaluated
 from trainer.report.facts import RunFacts
+from trainer.training import history
 from trainer.training.history import Row
 
 FILE = "report.html"
@@ -43,25 +46,28 @@ def run(options: ReportOptions) -> None:
     dataset = _dataset(facts, options.dataset)
     pictures = []
     if dataset and facts.recipe.augmentation.changes:
-        from trainer.report import augmented  # here: it takes TensorFlow
-
         try:
-            pictures = augmented.read(
-                dataset, facts.recipe, seed=facts.run.get("seed") or 0
-            )
+            with startup_log.kept():
+                from trainer.report import augmented  # here: it takes TensorFlow
+
+                pictures = augmented.read(
+                    dataset, facts.recipe, seed=facts.run.get("seed") or 0
+                )
         except BadRecordError as error:
             raise RunError(
                 f"DATASET {dataset.folder} is damaged: {error}. `make verify` says all "
                 "that is wrong."
             ) from error
     rows = facts.rows
+    stands = history.in_words(rows) if rows else "no epoch is done yet"
     page = rendering.render(
         _TEMPLATE,
         made_by=_MADE_BY,
         title=f"MODEL {folder.resolve().name}",
         facts=facts,
-        in_words=curves.in_words(rows) if rows else "no epoch is done yet",
-        best=curves.best(rows),
+        stands=stands,
+        best=history.best(rows),
+        layers=LAYERS,
         mean_rate=_mean(rows, "images_per_second"),
         mean_wait=_mean(rows, "input_wait"),
         charts=_charts(rows),
@@ -72,7 +78,7 @@ def run(options: ReportOptions) -> None:
         rows_shown=_ROWS,
     )
     rendering.write(folder / FILE, page)
-    print(f"{folder / FILE}: {curves.in_words(rows) if rows else 'no epoch yet'}")
+    console.conclude(f"{folder / FILE}: {stands}")
 
 
 def _dataset(facts: RunFacts, given: AnyPath | None) -> Dataset | None:

@@ -1,5 +1,10 @@
-"""checkpoint/: everything that decides what happens next, in one file."""
+"""checkpoint/: everything that decides what happens next.
 
+state.npz       weights, optimizer, progress, and the key of the run
+dataset.json    DATASET's, as it was when the run began: images may be added to it
+"""
+
+import hashlib
 import json
 import zipfile
 from collections.abc import Mapping
@@ -10,101 +15,137 @@ from typing import Any
 import keras
 import numpy as np
 
+from pipeline.dataset import manifest
+from pipeline.dataset.manifest import Dataset
 from pipeline.storage import atomic
 from pipeline.storage.resumable_folder import difference
 from pipeline.system import io_errors
 from pipeline.system.errors import RunError
 from trainer.training.loop import Trained
 
+_FORM = 2  # of the file; release 0.1 numbered the variables and named no form
 _NOTHING = Trained()
 _DAMAGE = (OSError, ValueError, KeyError, zipfile.BadZipFile)
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where a run is.
+@dataclass(frozen=True, kw_only=True)
+class RunState:
+    """Where a run is: with the variables, all that decides what happens next.
 
     Attributes:
+        key: what a run must have in common with this one to go on with it.
+        stream: seed of the order of the images, and of their augmentations.
         epoch: how many are done, validation and all.
         trained: of the epoch after these.
         best_val_loss: of all epochs so far; infinite before the first.
-        stream: seed of the order of the images, and of their augmentations.
+        form: of the file; nothing but `key` is read of another.
     """
 
+    key: Mapping[str, Any]
     stream: int
     epoch: int = 0
     trained: Trained = _NOTHING
     best_val_loss: float = float("inf")
+    form: int | None = _FORM
 
 
 def save(
-    path: Path,
-    model: keras.Model,
-    optimizer: keras.Optimizer,
-    progress: Progress,
-    key: Mapping[str, Any],
+    path: Path, state: RunState, model: keras.Model, optimizer: keras.Optimizer
 ) -> None:
     """Commits the state of a run as one NumPy archive.
 
     Raises:
         RunError: a weight is not finite; the state that is there stays.
     """
-    arrays: dict[str, Any] = _arrays("model", model) | _arrays("optimizer", optimizer)
+    arrays: dict[str, Any] = {
+        name: variable.numpy() for name, variable in _named(model, optimizer).items()
+    }
     _refuse_broken(arrays)
-    facts = json.dumps({"key": key, "progress": asdict(progress)})
     with atomic.commit(path) as file:
-        np.savez(file, facts=np.array(facts), **arrays)
+        np.savez(file, state=np.array(json.dumps(asdict(state))), **arrays)
 
 
-def read(path: Path) -> tuple[dict[str, Any], Progress | None]:
-    """Returns the key of a saved state, and its progress; nothing without one.
+def read(path: Path) -> RunState | None:
+    """Returns a saved state, without its variables; None where there is none.
 
     Raises:
         RunError: the file is damaged.
     """
     if not path.is_file():
-        return {}, None
+        return None
 
-    def load() -> Any:
+    def load() -> dict[str, Any]:
         with np.load(path) as arrays:
-            return json.loads(str(arrays["facts"]))
+            named = "state" if "state" in arrays else "facts"  # of release 0.1
+            return json.loads(str(arrays[named]))
 
     try:
-        facts = io_errors.insist(path, load)
+        values = io_errors.insist(path, load)
+        if values.get("form") != _FORM:
+            return RunState(key=values["key"], stream=0, form=values.get("form"))
+        steps, sums, *seconds = values.pop("trained")
+        return RunState(trained=Trained(steps, tuple(sums), *seconds), **values)
     except _DAMAGE as error:
         raise RunError(_damaged(path, error)) from error
-    values = facts["progress"]
-    trained = values.pop("trained")
-    sums = tuple(trained[1])
-    return facts["key"], Progress(
-        trained=Trained(trained[0], sums, *trained[2:]), **values
-    )
 
 
-def check(path: Path, key: Mapping[str, Any]) -> None:
-    """Refuses the state of a run that `key` does not describe.
+def keep_dataset(path: Path, dataset: Dataset) -> None:
+    """Keeps what DATASET is now; to be called before the first `save`.
+
+    Args:
+        path: of the state.
+        dataset: of the run.
+    """
+    with atomic.commit(path.parent / manifest.MANIFEST) as file:
+        file.write(dataset.text)
+
+
+def dataset_as_begun(path: Path, earlier: RunState | None, dataset: Dataset) -> Dataset:
+    """Returns DATASET as it was when the run of a saved state began.
+
+    Where nothing was added since, or where it is another DATASET, which the key of the
+    run refuses, it is returned as it is.
+
+    Args:
+        path: of the state.
+        earlier: the state; None where no run has begun.
+        dataset: as it is now.
+    """
+    kept = path.parent / manifest.MANIFEST
+    if not earlier or earlier.key["dataset"] == dataset.fingerprint:
+        return dataset
+    text = io_errors.insist(kept, kept.read_bytes) if kept.is_file() else b""
+    if hashlib.sha256(text).hexdigest() != earlier.key["dataset"]:
+        return dataset
+    return manifest.before_growth(dataset, text) or dataset
+
+
+def check(earlier: RunState, key: Mapping[str, Any], folder: Path) -> None:
+    """Refuses to go on with a run that `key` does not describe.
+
+    Args:
+        earlier: the state of that run.
+        key: of this run.
+        folder: MODEL.
 
     Raises:
         RunError: with the first difference.
     """
-    earlier, progress = read(path)
-    if progress and (different := difference(earlier, key)):
-        if "dropout_masks" not in earlier:  # without dropout it may go on
-            raise RunError(
-                f"{path.parent.parent} was begun by release 0.1, and is not finished: "
-                f"{different}. Finish it with that release, or name another MODEL "
-                "folder."
-            )
+    if earlier.form != _FORM:
+        release = "release 0.1" if earlier.form is None else "another release"
         raise RunError(
-            f"{path.parent.parent} belongs to another run: {different}. Use the "
-            "values of that run, or another MODEL folder."
+            f"{folder} was begun by {release}, whose state cannot be gone on with. "
+            "Finish it with that release, or name another MODEL folder."
+        )
+    if different := difference(earlier.key, key):
+        raise RunError(
+            f"{folder} belongs to another run: {different}. Use the values of that "
+            "run, or another MODEL folder."
         )
 
 
-def restore(
-    path: Path, model: keras.Model, optimizer: keras.Optimizer | None = None
-) -> None:
-    """Puts saved weights back, and with an optimizer its state, too.
+def restore(path: Path, model: keras.Model, optimizer: keras.Optimizer) -> None:
+    """Puts the saved variables back.
 
     Raises:
         RunError: the file is damaged.
@@ -112,9 +153,8 @@ def restore(
 
     def load() -> None:
         with np.load(path) as arrays:
-            _assign("model", model, arrays)
-            if optimizer:
-                _assign("optimizer", optimizer, arrays)
+            for name, variable in _named(model, optimizer).items():
+                variable.assign(arrays[name])
 
     try:
         io_errors.insist(path, load)
@@ -122,21 +162,24 @@ def restore(
         raise RunError(_damaged(path, error)) from error
 
 
-def _arrays(name: str, owner: Any) -> dict[str, np.ndarray]:
-    """Returns weights, moving statistics and seeds; or slots and counts."""
-    return {f"{name}{i:04d}": v.numpy() for i, v in enumerate(owner.variables)}
+def _named(model: keras.Model, optimizer: keras.Optimizer) -> dict[str, keras.Variable]:
+    """Returns all variables by paths that are the same in every process.
 
-
-def _assign(name: str, owner: Any, arrays: Mapping[str, np.ndarray]) -> None:
-    for i, variable in enumerate(owner.variables):
-        variable.assign(arrays[f"{name}{i:04d}"])
+    They are those of Keras, but for the seed of Dropout, whose path counts the seeds
+    that a process has made.
+    """
+    return {
+        f"{layer.name}/{variable.name}": variable
+        for layer in model.layers
+        for variable in layer.variables
+    } | {variable.path: variable for variable in optimizer.variables}
 
 
 def _refuse_broken(arrays: Mapping[str, np.ndarray]) -> None:
-    for value in arrays.values():
+    for name, value in arrays.items():
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             raise RunError(
-                "training diverged: a weight is no finite number any more. What was "
+                f"training diverged: {name} is no finite number any more. What was "
                 "saved before is kept. Lower --learning_rate."
             )
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from trainer.recipe import Recipe
 from trainer.training import device_feed
+from trainer.training.interruptions import uninterrupted
 from trainer.training.step import InputSource, Step
 
 _LOOK_EVERY = 10  # steps between two looks at the sums
@@ -191,7 +192,8 @@ class Loop:
         )
         sums = tf.zeros([4], tf.float64)
         for batch in self.feed(weighted):
-            sums += self._test_step(*batch)
+            with uninterrupted():
+                sums += self._test_step(*batch)
             self._alive()
         return _means(sums.numpy())
 

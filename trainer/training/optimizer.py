@@ -48,6 +48,9 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
 def build(recipe: Recipe, phase: Phase, steps_per_epoch: int) -> keras.Optimizer:
     """Builds the optimizer of a phase; its rate changes with every update.
 
+    It has a name, by which a checkpoint knows its variables: Keras would number it, by
+    the optimizers that this process has built.
+
     Args:
         recipe: which optimizer, and its numbers.
         phase: of the recipe.
@@ -56,12 +59,14 @@ def build(recipe: Recipe, phase: Phase, steps_per_epoch: int) -> keras.Optimizer
     schedule = _schedule(recipe, phase, steps_per_epoch)
     made: keras.Optimizer
     if recipe.optimizer == "rmsprop":
-        made = ClassicRMSprop(schedule, rho=0.9, epsilon=1e-7)
+        made = ClassicRMSprop(schedule, rho=0.9, epsilon=1e-7, name="rmsprop")
     else:
-        made = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
+        made = keras.optimizers.AdamW(
+            schedule, weight_decay=recipe.weight_decay, name="adamw"
+        )
         made.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     if recipe.precision == "mixed_float16":
-        return LossScaleOptimizer(made)
+        return LossScaleOptimizer(made, name="loss_scale")
     return made
 
 

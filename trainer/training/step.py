@@ -66,8 +66,10 @@ class Step:
 
     def train(self, rows: Any, labels: tf.Tensor) -> tf.Tensor:
         """Updates once. Returns the sums of this replica's rows; see `_sums`."""
+        # uint8 or float32[rows, height, width, 3], or the features of these rows.
         inputs = self._source.restore(rows) if self._source else self._augmented(rows)
-        frozen = self._in_parts(self._frozen, inputs)
+        # Outside the tape: nothing before the first trainable layer has a gradient.
+        frozen = in_parts(self._frozen, inputs, self._recipe.accumulate)
         if self._recipe.accumulate == 1:
             with tf.GradientTape() as tape:
                 probabilities = self._head(self._convolutions(frozen), training=True)
@@ -81,8 +83,8 @@ class Step:
     def test(self, rows: Any, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         """Returns the sums of the rows that count, by inference."""
         inputs = self._source.restore(rows) if self._source else rows
-        frozen = self._in_parts(self._frozen, inputs)
-        features = self._in_parts(self._convolutions, frozen)
+        frozen = in_parts(self._frozen, inputs, self._recipe.accumulate)
+        features = in_parts(self._convolutions, frozen, self._recipe.accumulate)
         return _sums(labels, self._head(features, training=False), weights)
 
     def _part_by_part(
@@ -93,7 +95,7 @@ class Step:
         The convolutions go forward twice: what they keep for the way back is the
         memory that is to be spared (GradCache, arXiv:2101.06983).
         """
-        features = self._in_parts(self._convolutions, frozen)
+        features = in_parts(self._convolutions, frozen, self._recipe.accumulate)
         with tf.GradientTape() as tape:
             tape.watch(features)
             probabilities = self._head(features, training=True)
@@ -110,7 +112,8 @@ class Step:
             return probabilities, of_head
         variables = self._parts.convolutions.trainable_variables
         sums = [tf.zeros(variable.shape, variable.dtype) for variable in variables]
-        for part, above in zip(self._cut(frozen), self._cut(of_features), strict=True):
+        cuts = [_slices(one, self._recipe.accumulate) for one in (frozen, of_features)]
+        for part, above in zip(*cuts, strict=True):
             with tf.control_dependencies(sums), tf.GradientTape() as tape:
                 features = self._convolutions(tf.identity(part))
             found = tape.gradient(features, variables, output_gradients=above)
@@ -153,21 +156,13 @@ class Step:
         loss = tf.reduce_sum(losses) / self._recipe.batch_size
         return self._optimizer.scale_loss(loss)  # for float16 alone
 
-    def _in_parts(self, function: Callable, rows: tf.Tensor) -> tf.Tensor:
-        return in_parts(function, rows, self._recipe.accumulate)
-
-    def _cut(self, rows: tf.Tensor) -> list[tf.Tensor]:
-        return _slices(rows, self._recipe.accumulate)
-
     def _augmented(self, images: tf.Tensor) -> tf.Tensor:
         """Augments the images of this replica as one replica for all would."""
         if not self._recipe.augmentation.changes:
             return images
-        batch_size = self._recipe.batch_size
-        drawn = augmentation.draws_of_replica(
-            self._seed, self._number(), batch_size, len(images)
-        )
-        return augmentation.apply(images, drawn, self._recipe.augmentation)
+        drawn = augmentation.draws(self._seed, self._number(), self._recipe.batch_size)
+        mine = augmentation.of_replica(drawn, len(images))
+        return augmentation.apply(images, mine, self._recipe.augmentation)
 
 
 def in_parts(function: Callable, rows: tf.Tensor, parts: int) -> tf.Tensor:

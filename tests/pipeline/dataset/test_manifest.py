@@ -275,3 +275,36 @@ def test_the_usual_max_pixels_leaves_no_trace() -> None:
 )
 def test_classes_in_words(classes: tuple[str, ...], words: str) -> None:
     assert manifest.classes_in_words(classes) == words
+
+
+def test_counts_are_those_of_what_was_read(dataset: Path) -> None:
+    """Images may be added while a dataset is read: its description is replaced."""
+    before = manifest.load(dataset)
+    counts = manifest.class_counts(before, "train")
+
+    def add(value: dict[str, Any]) -> None:
+        value["ledger"]["splits"]["train"]["classes"]["red"]["written"] += 5
+
+    edit(dataset, add)
+    assert manifest.class_counts(before, "train") == counts
+    assert manifest.class_counts(manifest.load(dataset), "train") != counts
+
+
+def test_an_append_that_ends_while_a_dataset_is_read(
+    made_dataset: Path,
+    grown_dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between dataset.json and the lists: what is read is the dataset of then or now,
+    and nothing is said to be damaged."""
+    folder = Path(shutil.copytree(made_dataset, tmp_path / "dataset"))
+    real = manifest.read_classes
+
+    def grow_first(*arguments: Any) -> Any:
+        if manifest.read(folder)["version"] == 1:
+            shutil.copytree(grown_dataset, folder, dirs_exist_ok=True)
+        return real(*arguments)
+
+    monkeypatch.setattr(manifest, "read_classes", grow_first)
+    assert manifest.load(folder).classes == manifest.load(grown_dataset).classes

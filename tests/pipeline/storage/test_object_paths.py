@@ -287,6 +287,17 @@ def test_an_upload_that_fails_for_ever(
     assert list(bucket.iterdir()) == []
 
 
+def test_a_long_upload_is_tried_as_often_as_a_short_one(
+    bucket: ObjectPath, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of its tries may take longer than a reader has patience."""
+    monkeypatch.setattr(object_store, "_PATIENCE", 0.0)
+    with proxy.failing("cut_up", times=3, method="P") as fault:
+        write(bucket / "a", DATA)
+    assert fault.seen == 3
+    assert (bucket / "a").read_bytes() == DATA
+
+
 def test_an_upload_that_is_cut_leaves_what_was_there(
     bucket: ObjectPath, proxy: Proxy
 ) -> None:

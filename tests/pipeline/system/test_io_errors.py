@@ -274,12 +274,13 @@ from pipeline.system import io_errors
 from pipeline.dataset import manifest
 from pipeline.system.console import RunError
 from trainer.data import input_pipeline as data
+from trainer.data import verified_shards
 
 io_errors._FIRST_WAIT = 0.01
 
 dataset = manifest.load(Path(sys.argv[1]))
 try:
-    with data.naming_damage(dataset):
+    with verified_shards.naming_damage(dataset):
         for batch in data.for_training(dataset, batch_size=4, seed=1).take(8):
             pass
 except RunError as error:
@@ -324,8 +325,7 @@ def test_a_state_that_cannot_be_read_is_not_called_damaged(
     import numpy as np
 
     path = tmp_path / "state.npz"
-    facts = {"key": {}, "progress": {"stream": 1, "trained": [0, [], 0, 0]}}
-    np.savez(path, facts=np.array(json.dumps(facts)))
+    np.savez(path, state=np.array(json.dumps({"key": {}})))
     failing(path)
     result = subprocess.run(
         [sys.executable, "-c", READ_STATE, str(path)],
@@ -346,17 +346,20 @@ import numpy as np
 from pipeline.system import io_errors
 from pipeline.system.console import RunError
 from trainer.cache import on_disk
+from trainer.cache.content import Content
 
 io_errors._FIRST_WAIT = 0.01
 
-def make(first):
+def batches(first):
     print("made", flush=True)
-    yield from [{"rows": np.arange(12)}][first:]
+    yield from [{"labels": np.arange(12)}][first:]
 
-columns = {"rows": (np.int64, ())}
-content = on_disk.Content(what="rows", key={}, columns=columns, parts=[12], make=make)
+columns = {"labels": (np.int64, ())}
+content = Content(
+    what="labels", key={}, columns=columns, rows=12, part_rows=12, batches=batches
+)
 try:
-    print(on_disk.on_disk(content, Path(sys.argv[1]))["rows"].sum())
+    print(on_disk.fill(content, Path(sys.argv[1]))["labels"].sum())
 except RunError as error:
     print(f"{type(error).__name__}: {error}")
 """
@@ -373,9 +376,9 @@ def test_a_cache_that_cannot_be_read_is_not_made_anew(
         ).stdout
 
     assert use() == "made\n66\n"
-    os.utime(tmp_path / "cache" / "rows.npy")  # it may be another file: it is read
-    failing(tmp_path / "cache" / "rows.npy", call="read")
-    message = f"UnavailableError: {SAID}: {tmp_path}/cache/rows.npy (tried 6"
+    os.utime(tmp_path / "cache" / "labels.npy")  # it may be another file: it is read
+    failing(tmp_path / "cache" / "labels.npy", call="read")
+    message = f"UnavailableError: {SAID}: {tmp_path}/cache/labels.npy (tried 6"
     assert use().startswith(message)
 
 

@@ -22,10 +22,13 @@ TRAIN = len(CLASSES) * PER_CLASS["train"]  # 24
 
 
 @pytest.fixture
-def stores(tf):
-    from trainer.cache import in_memory
+def fill(tf):
+    from trainer.cache import content, on_disk
 
-    return in_memory
+    def fill(dataset: manifest.Dataset, split: str, folder: Path):
+        return on_disk.fill(content.pixels(dataset, split), folder)
+
+    return fill
 
 
 @pytest.fixture
@@ -33,66 +36,59 @@ def dataset(made_dataset: Path) -> manifest.Dataset:
     return manifest.load(made_dataset)
 
 
-def contents(store) -> bytes:
-    return store.columns.tobytes()
-
-
 @pytest.fixture
-def filled(stores, dataset: manifest.Dataset, tmp_path: Path) -> Path:
+def filled(fill, dataset: manifest.Dataset, tmp_path: Path) -> Path:
     """A complete cache that nobody uses."""
-    stores.on_disk(dataset, "train", tmp_path / "cache")
+    fill(dataset, "train", tmp_path / "cache")
     return tmp_path / "cache"
 
 
-def test_it_holds_what_memory_would(stores, dataset, tmp_path: Path) -> None:
-    from trainer.data import input_pipeline as data
+def test_it_holds_what_memory_would(fill, dataset, tmp_path: Path) -> None:
+    from trainer.cache import content, in_memory
 
-    store = stores.on_disk(dataset, "train", tmp_path / "cache")
-    expected = stores.in_memory(dataset, "train")
-    assert contents(store) == contents(expected)
-    labels, those = (
-        next(iter(data.in_order(one, batch_size=TRAIN)))[1] for one in (store, expected)
-    )
-    np.testing.assert_array_equal(labels, those)
+    columns = fill(dataset, "train", tmp_path / "cache")
+    expected = in_memory.fill(content.pixels(dataset, "train"))
+    for name in ("pixels", "labels"):
+        np.testing.assert_array_equal(columns[name], expected[name])
     names = {path.name for path in (tmp_path / "cache").iterdir()}
     assert names == {"cache.json", "labels.npy", "pixels.npy"}
     pixels = np.load(tmp_path / "cache" / "pixels.npy", mmap_mode="r")
     assert pixels.shape == (TRAIN, HEIGHT, WIDTH, 3)
 
 
-def test_it_is_reused(stores, dataset, filled: Path, capsys) -> None:
+def test_it_is_reused(fill, dataset, filled: Path, capsys) -> None:
     before = (filled / "pixels.npy").stat()
-    store = stores.on_disk(dataset, "train", filled)
+    columns = fill(dataset, "train", filled)
     assert "is complete" in capsys.readouterr().out
     assert (filled / "pixels.npy").stat().st_mtime_ns == before.st_mtime_ns
-    assert len(store.columns) == TRAIN
+    assert len(columns["pixels"]) == TRAIN
 
 
 def test_an_untouched_one_is_not_read_again(
-    stores, dataset, filled: Path, monkeypatch, capsys
+    fill, dataset, filled: Path, monkeypatch, capsys
 ) -> None:
     """265 GB took 35 minutes at every start; a copy is read once."""
     from trainer.cache import on_disk
 
-    read, real = [], on_disk._checksums
+    read, real = [], on_disk._sound_parts
 
-    def noting(path: Path, *arguments: object) -> list[int]:
+    def noting(path: Path, *arguments: object) -> int:
         read.append(path.name)
         return real(path, *arguments)
 
-    monkeypatch.setattr(on_disk, "_checksums", noting)
-    stores.on_disk(dataset, "train", filled)
+    monkeypatch.setattr(on_disk, "_sound_parts", noting)
+    fill(dataset, "train", filled)
     assert read == []
     os.utime(filled / "pixels.npy", ns=(1, 1))
     for _ in range(2):
-        stores.on_disk(dataset, "train", filled)
+        fill(dataset, "train", filled)
     assert sorted(read) == ["labels.npy", "pixels.npy"]
     assert capsys.readouterr().out.count("is complete") == 3
 
 
 @pytest.mark.parametrize("name", ["dataset", "split", "tensorflow", "version"])
 def test_a_stale_one_is_made_anew(
-    stores, dataset, filled: Path, capsys, name: str
+    fill, dataset, filled: Path, capsys, name: str
 ) -> None:
     value = json.loads((filled / "cache.json").read_text())
     (filled / "cache.json").write_text(json.dumps({**value, name: "other"}))
@@ -100,10 +96,10 @@ def test_a_stale_one_is_made_anew(
     expected = pixels.tobytes()
     pixels[:] = 0
     pixels.flush()
-    store = stores.on_disk(dataset, "train", filled)
+    columns = fill(dataset, "train", filled)
     said = capsys.readouterr().out
     assert f"is of something else ({name} is other there" in said
-    assert contents(store) == expected
+    assert columns["pixels"].tobytes() == expected
     made = json.loads((filled / "cache.json").read_text())
     assert made.pop("seals") != value.pop("seals")  # of other files
     assert made == value
@@ -125,20 +121,20 @@ def lose(folder: Path) -> None:
 
 @pytest.mark.parametrize("damage", [flip, cut, lose])
 def test_a_damaged_one_is_made_anew(
-    stores, dataset, filled: Path, capsys, damage
+    fill, dataset, filled: Path, capsys, damage
 ) -> None:
     expected = (filled / "pixels.npy").read_bytes()
     damage(filled)
-    stores.on_disk(dataset, "train", filled)
+    fill(dataset, "train", filled)
     assert "is damaged: made anew" in capsys.readouterr().out
     assert (filled / "pixels.npy").read_bytes() == expected
 
 
-def test_a_folder_of_something_else_is_refused(stores, dataset, tmp_path: Path) -> None:
+def test_a_folder_of_something_else_is_refused(fill, dataset, tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "thesis.txt").write_text("the only copy")
     with pytest.raises(RunError, match="is not empty"):
-        stores.on_disk(dataset, "train", tmp_path / "cache")
+        fill(dataset, "train", tmp_path / "cache")
     assert (tmp_path / "cache" / "thesis.txt").read_text() == "the only copy"
 
 
@@ -146,19 +142,20 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 from pipeline.dataset import manifest
-from trainer.cache import in_memory
+from trainer.cache import content, on_disk
 
-original = in_memory._decoded
+original = content.Content.make
 
-def slow(dataset, split, *, first=0):
-    for element in original(dataset, split, first=first):
+def slow(self, first):
+    for batch in original(self, first):
         print(f"filling from {first}", flush=True)
-        yield element
+        yield batch
         time.sleep(float(sys.argv[3]))
 
-in_memory._decoded = slow
-in_memory._FILL_BATCH, in_memory._PART_ROWS = 4, 8
-store = in_memory.on_disk(manifest.load(Path(sys.argv[1])), "train", Path(sys.argv[2]))
+content.Content.make = slow
+content._DECODED_TOGETHER, content._PART_ROWS = 4, 8
+pixels = content.pixels(manifest.load(Path(sys.argv[1])), "train")
+columns = on_disk.fill(pixels, Path(sys.argv[2]))
 print("filled", flush=True)
 time.sleep(60)
 """
@@ -183,15 +180,16 @@ def hear(process: subprocess.Popen, line: str) -> None:
         assert said, "it ended without a word"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kept", [0, 1, 2])
 def test_one_left_by_a_killed_run_is_finished(
-    stores, dataset, made_dataset: Path, filled: Path, tmp_path: Path, kept: int
+    fill, dataset, made_dataset: Path, filled: Path, tmp_path: Path, kept: int
 ) -> None:
     """Killed while it fills the part after `kept`; the last row of it is broken off."""
     folder = tmp_path / "killed"
     process = start(made_dataset, folder, 0.2, "filling")
     with pytest.raises(RunError, match=r"another run uses the cache in .*killed"):
-        stores.on_disk(dataset, "train", folder)
+        fill(dataset, "train", folder)
     work = folder / "_work"
     while len(list(work.glob("part-*.json"))) < kept:
         assert process.poll() is None
@@ -214,24 +212,24 @@ def test_one_left_by_a_killed_run_is_finished(
 
 
 def test_runs_read_one_cache_together(
-    stores, dataset, made_dataset: Path, filled: Path, capsys
+    fill, dataset, made_dataset: Path, filled: Path, capsys
 ) -> None:
     process = start(made_dataset, filled, 0, "filled")
-    store = stores.on_disk(dataset, "train", filled)
-    assert len(store.columns) == TRAIN
+    columns = fill(dataset, "train", filled)
+    assert len(columns["pixels"]) == TRAIN
     assert "is complete; another run reads it, too" in capsys.readouterr().out
     process.kill()
     process.wait()
 
 
 def test_without_locks_it_is_made_all_the_same(
-    stores, dataset, filled: Path, tmp_path: Path, monkeypatch, capsys
+    fill, dataset, filled: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     def flock(*_: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    stores.on_disk(dataset, "train", tmp_path / "other")
+    fill(dataset, "train", tmp_path / "other")
     said = capsys.readouterr().out
     assert said.count("it cannot be told whether another run writes there") == 1
     expected = (filled / "pixels.npy").read_bytes()
@@ -239,19 +237,19 @@ def test_without_locks_it_is_made_all_the_same(
 
 
 def test_a_stale_one_that_another_run_uses_is_left_alone(
-    stores, dataset, made_dataset: Path, filled: Path
+    fill, dataset, made_dataset: Path, filled: Path
 ) -> None:
     process = start(made_dataset, filled, 0, "filled")
     before = (filled / "pixels.npy").read_bytes()
     with pytest.raises(RunError, match="another run uses the cache"):
-        stores.on_disk(dataset, "validation", filled)
+        fill(dataset, "validation", filled)
     process.kill()
     process.wait()
     assert (filled / "pixels.npy").read_bytes() == before
 
 
 def test_what_was_damaged_meanwhile_is_made_again(
-    stores, dataset, made_dataset: Path, filled: Path, tmp_path: Path, capsys
+    fill, dataset, made_dataset: Path, filled: Path, tmp_path: Path, capsys
 ) -> None:
     folder = tmp_path / "killed"
     process = start(made_dataset, folder, 0.3, "filling")
@@ -282,17 +280,19 @@ def small_disk(tmp_path: Path):
     subprocess.run(["umount", str(mount)], check=True)
 
 
-def test_a_small_disk_is_refused(stores, dataset, small_disk: Path) -> None:
+def test_a_small_disk_is_refused(fill, dataset, small_disk: Path) -> None:
     with pytest.raises(RunError, match=r"has [\d.]+ KB free, and .* need 92.4 KB"):
-        stores.on_disk(dataset, "train", small_disk / "cache")
+        fill(dataset, "train", small_disk / "cache")
 
 
 def test_a_disk_that_fills_up_leaves_nothing(
-    stores, dataset, small_disk: Path, monkeypatch
+    fill, dataset, small_disk: Path, monkeypatch
 ) -> None:
     """Others write, too: the space that was there has gone meanwhile."""
-    monkeypatch.setattr(stores.spill, "_look_at_disk", lambda *_: None)
+    from trainer.cache import on_disk
+
+    monkeypatch.setattr(on_disk, "_refuse_small_disk", lambda *_: None)
     with pytest.raises(OSError, match="No space left"):
-        stores.on_disk(dataset, "train", small_disk / "cache")
+        fill(dataset, "train", small_disk / "cache")
     assert not list((small_disk / "cache").glob("*.npy"))
     assert not (small_disk / "cache" / "cache.json").exists()

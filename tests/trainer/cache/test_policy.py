@@ -9,6 +9,7 @@ from pipeline.dataset import manifest
 from pipeline.system import resources
 from pipeline.system.errors import RunError, UsageError
 from trainer.cache import policy
+from trainer.options import CacheOptions
 from trainer.recipe import RECIPES
 
 GB = 10**9
@@ -27,8 +28,33 @@ def million(made_dataset: Path) -> manifest.Dataset:
     )
 
 
+@pytest.fixture
+def free(monkeypatch: pytest.MonkeyPatch):
+    """Sets the gigabytes of memory and of disk that are free."""
+
+    def free(memory: int, disk: int = 0) -> None:
+        monkeypatch.setattr(resources, "free_memory", lambda: memory * GB)
+        monkeypatch.setattr(resources, "free_disk", lambda _: disk * GB)
+
+    return free
+
+
+ARTICLE, AUGMENTED = RECIPES["article"], RECIPES["demo"]
+
+
+@pytest.fixture
+def choose(million, tmp_path: Path):
+    """Chooses for 1.2 million pictures; for features the recipe must be ARTICLE."""
+
+    def choose(wanted: str, recipe=AUGMENTED, dtype: str = "float32", **given):
+        options = CacheOptions(cache=wanted, feature_dtype=dtype)
+        return policy.choose(million, recipe, options, folder=tmp_path, **given)
+
+    return choose
+
+
 @pytest.mark.parametrize(
-    ("wanted", "free", "order", "kind", "on_disk", "why"),
+    ("wanted", "memory", "order", "kind", "on_disk", "why"),
     [
         ("auto", 200, None, "decoded", False, "pixels take 108 GB, JPEGs 12 GB"),
         ("auto", 200, None, "decoded", False, "140 GB of memory may be used"),
@@ -43,31 +69,19 @@ def million(made_dataset: Path) -> manifest.Dataset:
         ("decoded", 100, None, "decoded", True, "70 GB of memory may be used"),
     ],
 )
-def test_choices(million, monkeypatch, wanted, free, order, kind, on_disk, why) -> None:
-    monkeypatch.setattr(resources, "free_memory", lambda: free * GB)
-    choice = policy.choose(wanted, million, earlier=order and {"order": order})
+def test_choices(free, choose, wanted, memory, order, kind, on_disk, why) -> None:
+    free(memory)
+    choice = choose(wanted, earlier=order and {"order": order})
     assert (choice.kind, choice.on_disk) == (kind, on_disk)
     assert why in choice.why
     assert "\n" not in str(choice)
-
-
-@pytest.fixture
-def of_million(tf, million):
-    """What 1.2 million images make: 265 GB as float32, half of it as float16."""
-    from trainer.cache import features
-
-    def plan(dtype: str = "float32", **changes):
-        recipe = dataclasses.replace(RECIPES["article"], **changes)
-        return features.plan(recipe, million.image, dtype=dtype)
-
-    return plan
 
 
 BEGUN = {"features": {"layer": "block4_pool"}, "order": "permutation"}
 
 
 @pytest.mark.parametrize(
-    ("wanted", "dtype", "free", "disk", "earlier", "kind", "why"),
+    ("wanted", "dtype", "memory", "disk", "earlier", "kind", "why"),
     [
         ("auto", "float32", 400, 300, {}, "features", "265 GB; ahead from epoch 2 on"),
         ("auto", "float32", 370, 300, {}, "decoded", "pixels take 108 GB"),
@@ -81,76 +95,88 @@ BEGUN = {"features": {"layer": "block4_pool"}, "order": "permutation"}
     ],
 )
 def test_features_where_they_fit(
-    million, of_million, monkeypatch, wanted, dtype, free, disk, earlier, kind, why
+    free, choose, wanted, dtype, memory, disk, earlier, kind, why
 ) -> None:
-    monkeypatch.setattr(resources, "free_memory", lambda: free * GB)
-    choice = policy.choose(
-        wanted, million, earlier=earlier, features=of_million(dtype), disk=disk * GB
-    )
+    free(memory, disk)
+    choice = choose(wanted, ARTICLE, dtype, earlier=earlier)
     assert choice.kind == kind
     assert why in choice.why
     assert (choice.key()["features"] is not None) == (kind == "features")
 
 
-def test_under_a_seed_memory_does_not_choose_the_order(million, monkeypatch) -> None:
+def test_under_a_seed_memory_does_not_choose_the_order(free, choose) -> None:
     """What does not fit is refused; what changes no number is taken all the same."""
-    monkeypatch.setattr(resources, "free_memory", lambda: 10 * GB)
+    free(10)
     with pytest.raises(UsageError, match=r"--cache=decoded, .* or --cache=none"):
-        policy.choose("auto", million, seeded=True)
-    assert policy.choose("none", million, seeded=True).kind == "none"
+        choose("auto", seeded=True)
+    assert choose("none", seeded=True).kind == "none"
     for order, kind in (("window", "none"), ("permutation", "decoded")):
         earlier = {"order": order, "features": None}
-        found = policy.choose("auto", million, earlier=earlier, seeded=True)
+        found = choose("auto", earlier=earlier, seeded=True)
         assert (found.kind, found.order) == (kind, order)
-    monkeypatch.setattr(resources, "free_memory", lambda: 20 * GB)
-    assert policy.choose("auto", million, seeded=True).kind == "encoded"
+    free(20)
+    assert choose("auto", seeded=True).kind == "encoded"
 
 
-@pytest.mark.parametrize("free", [10, 500])
-def test_under_a_seed_memory_does_not_choose_rounding(
-    million, of_million, monkeypatch, free: int
-) -> None:
-    monkeypatch.setattr(resources, "free_memory", lambda: free * GB)
-    room = {"disk": free * GB, "seeded": True}
+@pytest.mark.parametrize("room", [10, 500])
+def test_under_a_seed_memory_does_not_choose_rounding(free, choose, room: int) -> None:
+    free(room, room)
     for dtype in ("float16", "uint8"):
         with pytest.raises(UsageError, match=f"--feature_dtype={dtype} are rounded"):
-            policy.choose("auto", million, features=of_million(dtype), **room)
-        chosen = policy.choose("features", million, features=of_million(dtype), **room)
+            choose("auto", ARTICLE, dtype, seeded=True)
+        chosen = choose("features", ARTICLE, dtype, seeded=True)
         assert chosen.kind == "features"
 
 
-def test_pixels_of_a_later_phase_need_room_at_the_start(
-    million, of_million, monkeypatch
-) -> None:
-    monkeypatch.setattr(resources, "free_memory", lambda: 10 * GB)
-    kept = of_million(trainable="all", head_epochs=2, head_learning_rate=1e-3)
-    first = policy.choose("features", million, features=kept)
-    later = policy.after_features(first, million)
+def test_pixels_of_a_later_phase_need_room_at_the_start(free, choose, million) -> None:
+    """59 GB of features come first."""
+    recipe = dataclasses.replace(
+        ARTICLE, trainable="all", head_epochs=2, head_learning_rate=1e-3
+    )
+    free(10, 59 + 109)
+    chosen = choose("features", recipe)
+    head, everything = recipe.phases()
+    assert policy.for_phase(chosen, head, million) == chosen
+    later = policy.for_phase(chosen, everything, million)
     assert (later.kind, later.on_disk) == ("decoded", True)
-    policy.refuse_short_disk(later, million, 109 * GB)
+    free(10, 59 + 90)
     with pytest.raises(RunError, match="take 108 GB, and 90 GB will be free"):
-        policy.refuse_short_disk(later, million, 90 * GB)
+        choose("features", recipe)
+    free(200, 59)
+    assert choose("features", recipe).kind == "features"  # pixels fit into memory
 
 
-def test_a_single_epoch_is_not_worth_features(million, of_million, monkeypatch) -> None:
-    monkeypatch.setattr(resources, "free_memory", lambda: 500 * GB)
+def test_a_single_epoch_is_not_worth_features(free, choose) -> None:
+    free(500, 500)
     for epochs, kind in ((1, "decoded"), (2, "features")):
-        plan = of_million(epochs=epochs)
-        choice = policy.choose("auto", million, features=plan, disk=500 * GB)
-        assert choice.kind == kind
+        recipe = dataclasses.replace(ARTICLE, epochs=epochs)
+        assert choose("auto", recipe).kind == kind
 
 
-def test_features_that_cannot_be(million) -> None:
-    why = "trainable is 'all'"
-    with pytest.raises(UsageError, match=f"--cache=features: {why}"):
-        policy.choose("features", million, features=why)
-    assert policy.choose("auto", million, features=why).kind != "features"
+def test_features_that_cannot_be(free, choose) -> None:
+    free(500, 500)
+    with pytest.raises(UsageError, match="--cache=features: recipe demo augments"):
+        choose("features")
+    assert choose("auto").kind == "decoded"
 
 
-def test_jpegs_that_do_not_fit_are_refused(million, monkeypatch) -> None:
-    monkeypatch.setattr(resources, "free_memory", lambda: 10 * GB)
+def test_jpegs_that_do_not_fit_are_refused(free, choose) -> None:
+    free(10)
     with pytest.raises(RunError, match=r"needs 12 GB of memory, and 7 GB may be used"):
-        policy.choose("encoded", million)
+        choose("encoded")
+
+
+def test_the_space_of_an_earlier_cache_counts_as_free(
+    million, monkeypatch, tmp_path: Path
+) -> None:
+    """Of sparse files, whose size is that of the features."""
+    monkeypatch.setattr(resources, "free_memory", lambda: 400 * GB)
+    monkeypatch.setattr(resources, "free_disk", lambda _: 0)
+    (tmp_path / "train-features").mkdir()
+    with (tmp_path / "train-features" / "features.npy").open("wb") as file:
+        file.truncate(266 * GB)
+    chosen = policy.choose(million, ARTICLE, CacheOptions(), folder=tmp_path)
+    assert chosen.kind == "features"
 
 
 @pytest.mark.parametrize(
@@ -168,21 +194,11 @@ def test_one_line_says_what_and_why(choice: policy.CacheChoice, words: str) -> N
     assert str(choice) == words
 
 
-@pytest.mark.parametrize("kind", ["none", "encoded", "decoded"])
-@pytest.mark.parametrize("on_disk", [True, False])
-def test_stores(tf, made_dataset: Path, tmp_path: Path, kind: str, on_disk) -> None:
-    dataset = manifest.load(made_dataset)
-    choice = policy.CacheChoice(kind, "", on_disk=on_disk and kind == "decoded")
-    stores = policy.stores(choice, dataset, tmp_path)
-    counts = {split: store.examples for split, store in stores.items()}
-    assert counts == ({} if kind == "none" else {"train": 24, "validation": 9})
-    assert (tmp_path / "train" / "pixels.npy").exists() == choice.on_disk
-
-
-def test_a_dataset_without_validation(tf, million, made_dataset: Path) -> None:
+def test_splits_that_every_epoch_reads(made_dataset: Path) -> None:
     """There is nothing to keep of a split that is empty or not there."""
     made = manifest.load(made_dataset)
+    assert policy.splits(made) == ["train", "validation"]
     splits = {"train": made.split("train"), "validation": manifest.Split(0, 0, ())}
-    dataset = dataclasses.replace(made, splits=splits)
-    stores = policy.stores(policy.CacheChoice("encoded", ""), dataset, Path("unused"))
-    assert set(stores) == {"train"}
+    assert policy.splits(dataclasses.replace(made, splits=splits)) == ["train"]
+    del splits["validation"]
+    assert policy.splits(dataclasses.replace(made, splits=splits)) == ["train"]

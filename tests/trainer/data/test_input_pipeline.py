@@ -27,6 +27,13 @@ def data(tf):
     return input_pipeline
 
 
+@pytest.fixture
+def naming_damage(tf):
+    from trainer.data.verified_shards import naming_damage
+
+    return naming_damage
+
+
 def digests(images: np.ndarray) -> list[bytes]:
     """Each picture as a key: the photos all differ."""
     return [picture.tobytes() for picture in images]
@@ -116,6 +123,7 @@ for images, labels in islice(chain.as_numpy_iterator(), 9):
 """
 
 
+@pytest.mark.integration
 def test_the_stream_does_not_depend_on_the_cores(made_dataset: Path) -> None:
     one, all_of_them = (
         subprocess.run(
@@ -249,7 +257,7 @@ DAMAGES = [
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGES)
 def test_damage_stops_training_and_is_named(
-    data, dataset: Path, damage, message: str
+    data, naming_damage, dataset: Path, damage, message: str
 ) -> None:
     """Of a file that was whole when the run began, and is not when it is opened."""
     path = dataset / manifest.shard_name("train", 1, 2)
@@ -258,7 +266,7 @@ def test_damage_stops_training_and_is_named(
     chain = data.for_training(loaded, batch_size=4, seed=1)
     with (
         pytest.raises(RunError, match=f"{path.name} {message}"),
-        data.naming_damage(loaded),
+        naming_damage(loaded),
     ):
         for _ in islice(chain, 20):
             pass
@@ -266,7 +274,7 @@ def test_damage_stops_training_and_is_named(
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGES)
 def test_damage_stops_inference_and_is_named(
-    data, dataset: Path, damage, message: str
+    data, naming_damage, dataset: Path, damage, message: str
 ) -> None:
     path = dataset / manifest.shard_name("train", 1, 2)
     loaded = manifest.load(dataset)
@@ -275,12 +283,14 @@ def test_damage_stops_inference_and_is_named(
     batches = data.for_inference(loaded, shards, batch_size=2)
     with (
         pytest.raises(RunError, match=f"{path.name} {message}"),
-        data.naming_damage(loaded),
+        naming_damage(loaded),
     ):
         list(batches)
 
 
-def test_damage_after_the_first_epoch_is_found(data, dataset: Path) -> None:
+def test_damage_after_the_first_epoch_is_found(
+    data, naming_damage, dataset: Path
+) -> None:
     """The checksum is compared once; later the CRC of each record is."""
     loaded = manifest.load(dataset)
     path = dataset / manifest.shard_name("train", 1, 2)
@@ -289,13 +299,15 @@ def test_damage_after_the_first_epoch_is_found(data, dataset: Path) -> None:
     flip(path)
     with (
         pytest.raises(RunError, match=rf"{path.name} is damaged \(record \d+"),
-        data.naming_damage(loaded),
+        naming_damage(loaded),
     ):
         for _ in islice(chain, 10_000):
             pass
 
 
-def test_fewer_records_than_promised_are_an_error(tf, data, dataset: Path) -> None:
+def test_fewer_records_than_promised_are_an_error(
+    tf, data, naming_damage, dataset: Path
+) -> None:
     """A shard that is whole in itself, but holds a record less."""
     loaded = manifest.load(dataset)
     path = dataset / manifest.shard_name("test", 0, 2)
@@ -304,5 +316,5 @@ def test_fewer_records_than_promised_are_an_error(tf, data, dataset: Path) -> No
         for payload in records[1:]:
             writer.write(payload)
     shards = loaded.split("test").shards
-    with pytest.raises(RunError, match=path.name), data.naming_damage(loaded):
+    with pytest.raises(RunError, match=path.name), naming_damage(loaded):
         list(data.for_inference(loaded, shards, batch_size=2))

@@ -8,13 +8,15 @@ import pytest
 
 from tests.support.files import REPOSITORY
 
+pytestmark = pytest.mark.integration
+
 STARTS = 2
 
 SCRIPT = """
 import pathlib, sys
 from pipeline.dataset import manifest
 from trainer.data import input_pipeline, permutation
-from trainer.cache import in_memory
+from trainer.cache import stores
 
 source, end, folder = sys.argv[1:]
 
@@ -24,7 +26,7 @@ def batches():
     loaded = manifest.load(pathlib.Path(folder))
     if source == "shards":
         return input_pipeline.for_training(loaded, batch_size=8, seed=1)
-    store = in_memory.Encoded(loaded, "train")
+    store = stores.Encoded(loaded, "train")
     return input_pipeline.from_store(store, batch_size=8, seed=1)
 
 def leave():

@@ -210,6 +210,7 @@ def test_what_an_export_holds(tf, made_model) -> None:
             }
 
 
+@pytest.mark.integration
 def test_a_process_without_this_project(made_model, saved: Path) -> None:
     """Pixels of the right size, as PNG: what Keras makes of them, to 1e-5."""
     script = """

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from trainer.training.interruptions import StopSignal
+from trainer.training.interruptions import StopSignal, uninterrupted
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -45,3 +45,28 @@ def test_turned_into_another_error() -> None:
 def test_another_error_before_any_signal() -> None:
     with pytest.raises(RuntimeError), StopSignal():
         raise RuntimeError
+
+
+def test_an_uninterrupted_call_raises_behind_itself() -> None:
+    done = []
+
+    def call() -> None:
+        with uninterrupted():
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append("the call")
+
+    with StopSignal(), pytest.raises(KeyboardInterrupt):
+        call()
+    assert done == ["the call"]
+
+
+def test_an_uninterrupted_call_inside_of_what_is_put_off() -> None:
+    with StopSignal() as stop, stop.put_off():
+        with uninterrupted():
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested
+
+
+def test_an_uninterrupted_call_where_nobody_listens() -> None:
+    with pytest.raises(KeyboardInterrupt), uninterrupted():
+        os.kill(os.getpid(), signal.SIGINT)

@@ -19,9 +19,9 @@ TRAIN = len(CLASSES) * PER_CLASS["train"]  # 24
 
 @pytest.fixture
 def stores(tf):
-    from trainer.cache import in_memory
+    from trainer.cache import stores
 
-    return in_memory
+    return stores
 
 
 @pytest.fixture
@@ -31,9 +31,21 @@ def data(tf):
     return input_pipeline
 
 
-@pytest.fixture(params=["Encoded", "in_memory"])
-def store(request: pytest.FixtureRequest, stores, made_dataset: Path):
-    return getattr(stores, request.param)(manifest.load(made_dataset), "train")
+def encoded(dataset: manifest.Dataset):
+    from trainer.cache import stores
+
+    return stores.Encoded(dataset, "train")
+
+
+def decoded(dataset: manifest.Dataset):
+    from trainer.cache import content, in_memory, stores
+
+    return stores.Rows(in_memory.fill(content.pixels(dataset, "train")))
+
+
+@pytest.fixture(params=[encoded, decoded])
+def store(tf, request: pytest.FixtureRequest, made_dataset: Path):
+    return request.param(manifest.load(made_dataset))
 
 
 def from_shards(data, folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -87,12 +99,12 @@ def test_every_epoch_is_a_full_permutation(data, store, batch_size: int) -> None
     assert len({tuple(epoch) for epoch in epochs}) == len(epochs)
 
 
-def test_both_stores_serve_the_same_stream(data, stores, made_dataset: Path) -> None:
+def test_both_stores_serve_the_same_stream(data, made_dataset: Path) -> None:
     """A run may go on with the other one; and they are those of permutation."""
     dataset = manifest.load(made_dataset)
     options = {"batch_size": 7, "seed": 3}
-    first = keys(data, stores.Encoded(dataset, "train"), 11, **options)
-    assert first == keys(data, stores.in_memory(dataset, "train"), 11, **options)
+    first = keys(data, encoded(dataset), 11, **options)
+    assert first == keys(data, decoded(dataset), 11, **options)
 
 
 def test_the_order_is_that_of_the_permutation(data, store, made_dataset: Path) -> None:
@@ -119,8 +131,11 @@ def test_another_seed_is_another_stream(data, store) -> None:
 
 def test_pictures_are_not_copied(tf, data, stores) -> None:
     """What the array becomes, the batches of a stream made before become."""
-    memory = stores.allocate((3, HEIGHT, WIDTH, 3))
-    stream = data.in_order(stores.Rows(memory, np.arange(3)), batch_size=3)
+    from trainer.cache import in_memory
+
+    memory = in_memory.allocate((3, HEIGHT, WIDTH, 3), np.uint8)
+    store = stores.Rows({"pixels": memory, "labels": np.arange(3)})
+    stream = data.in_order(store, batch_size=3)
     ((before, _),) = stream
     memory[:] = 77
     ((after, _),) = stream
@@ -132,16 +147,18 @@ SCRIPT = """
 import resource
 import numpy as np, tensorflow as tf
 from trainer.data import input_pipeline
-from trainer.cache import in_memory
+from trainer.cache import in_memory, stores
 if {deterministic}:
     tf.config.experimental.enable_op_determinism()
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-small = in_memory.Rows(in_memory.allocate((100, 100, 100, 3)), np.zeros(100, np.int64))
+def store_of(pixels):
+    return stores.Rows({{"pixels": pixels, "labels": np.zeros(len(pixels), np.int64)}})
+small = store_of(in_memory.allocate((100, 100, 100, 3), np.uint8))
 next(iter(input_pipeline.from_store(small, batch_size=8, seed=1)))
-images = in_memory.allocate((20_000, 100, 100, 3))
+images = in_memory.allocate((20_000, 100, 100, 3), np.uint8)
 images[:] = 1
-store = in_memory.Rows(images, np.zeros(20_000, np.int64))
+store = store_of(images)
 before = peak()
 batches = iter(input_pipeline.from_store(store, batch_size=8, seed=1))
 for _ in range(20):
@@ -164,19 +181,22 @@ def test_a_stream_takes_no_memory_of_the_size_of_its_store(deterministic: bool) 
 
 
 def test_pictures_must_be_aligned(stores) -> None:
-    memory = stores.allocate((4, HEIGHT, WIDTH, 3)).reshape(-1)[
-        1 : 1 + HEIGHT * WIDTH * 3
-    ]
+    from trainer.cache import in_memory
+
+    memory = in_memory.allocate((HEIGHT * WIDTH * 3 + 1,), np.uint8)[1:]
+    pixels = memory.reshape(1, HEIGHT, WIDTH, 3)
     with pytest.raises(ValueError, match="multiple of 64 bytes"):
-        stores.Rows(memory.reshape(1, HEIGHT, WIDTH, 3), np.arange(1))
+        stores.Rows({"pixels": pixels, "labels": np.arange(1)})
 
 
-@pytest.mark.parametrize("kind", ["Encoded", "in_memory"])
-def test_damage_stops_the_filling(data, stores, dataset: Path, kind: str) -> None:
+@pytest.mark.parametrize("filled", [encoded, decoded])
+def test_damage_stops_the_filling(tf, dataset: Path, filled) -> None:
+    from trainer.data.verified_shards import naming_damage
+
     loaded = manifest.load(dataset)
     path = dataset / manifest.shard_name("train", 1, 2)
     content = bytearray(path.read_bytes())
     content[1000] ^= 1
     path.write_bytes(content)
-    with pytest.raises(RunError, match=path.name), data.naming_damage(loaded):
-        getattr(stores, kind)(loaded, "train")
+    with pytest.raises(RunError, match=path.name), naming_damage(loaded):
+        filled(loaded)
