@@ -16,7 +16,7 @@ from pipeline.system.errors import RunError
 def lines(facts: Facts, originals: Originals, image_id: str) -> Iterator[str]:
     """Yields what is known of an image: `key  value`, a paragraph for each split.
 
-    Reads the shards until it has it: some 30,000 images a second.
+    Reads the shards until it has it: tens of thousands of images a second.
 
     Raises:
         RunError: no split has written or rejected it, or a shard is damaged.
