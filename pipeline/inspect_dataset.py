@@ -47,7 +47,9 @@ def run(options: InspectOptions) -> None:
         return
     output = options.page or atomic.beside(dataset, ".inspect.html")
     _refuse_inside(output, dataset)
-    rendering.refuse_other_file(output, made_by=page.MADE_BY, flag="--inspect")
+    rendering.refuse_other_file(
+        output, made_by=page.MADE_BY, advice="remove it, or name another (--inspect)"
+    )
     facts = Facts.read(dataset)
     found = Originals.of(dataset, facts.value, options.images)
     frequency = facts.frequency.tolist()

@@ -184,3 +184,10 @@ class InspectOptions(WorkersOption):
         "stored. By default DATASET.source.json says where they are.",
         None,
     )
+
+    def __post_init__(self) -> None:
+        if self.id and (self.page or self.near_copies):
+            raise ValueError(
+                "--id prints what there is of one image and writes no page: leave out "
+                "--inspect and --near_copies"
+            )

@@ -45,8 +45,13 @@ def render(template: Path, *, made_by: str, **values: Any) -> str:
     return page.render(mark=_MARK.format(made_by), **values)
 
 
-def refuse_other_file(path: Path, *, made_by: str, flag: str) -> None:
+def refuse_other_file(path: Path, *, made_by: str, advice: str) -> None:
     """Refuses to replace a file that the same command has not made.
+
+    Args:
+        path: of the page.
+        made_by: as `render` takes it.
+        advice: what to do about such a file.
 
     Raises:
         RunError: there is such a file, or a folder.
@@ -59,7 +64,7 @@ def refuse_other_file(path: Path, *, made_by: str, flag: str) -> None:
                 return
     raise RunError(
         f"{path.absolute()} is there already, and `{made_by}` did not write it. It "
-        f"would be replaced: name another file ({flag}), or remove it."
+        f"would be replaced: {advice}."
     )
 
 

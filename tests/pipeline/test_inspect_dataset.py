@@ -293,6 +293,8 @@ def test_one_image_as_text(
     with pytest.raises(RunError, match=r"has no image 'red/nowhere\.jpg', neither"):
         said("red/nowhere.jpg")
     assert not list(dataset.parent.glob("*.html"))
+    with pytest.raises(ValueError, match="leave out --inspect and --near_copies"):
+        InspectOptions(dataset=dataset, id="x", near_copies=True)
 
 
 def test_without_the_libraries_of_pages(

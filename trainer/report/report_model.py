@@ -39,7 +39,9 @@ def run(options: ReportOptions) -> None:
     """
     folder = options.model
     facts = RunFacts.read(folder)
-    rendering.refuse_other_file(folder / FILE, made_by=_MADE_BY, flag="--model")
+    rendering.refuse_other_file(
+        folder / FILE, made_by=_MADE_BY, advice="move it elsewhere, or remove it"
+    )
     evaluation = None
     if options.evaluation:
         evaluation = evaluated.read(options.evaluation, folder, facts.result)

@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.storage import atomic
 from pipeline.system import resources
+from pipeline.system.errors import RunError
 
 FILE = "starts.json"
 _CPUS = Path("/proc/cpuinfo")
@@ -55,7 +56,10 @@ def add(
         "versions": dict(versions),
         **facts,
     }
-    earlier = read(folder).get("starts", [])
+    try:
+        earlier = read(folder).get("starts", [])
+    except RunError:  # it is damaged, which stops no run
+        earlier = []
     value = {"run": run, "recipe": recipe, "starts": [*earlier, start]}
     atomic.write_json(folder / FILE, value)
 
