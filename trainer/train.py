@@ -39,6 +39,7 @@ from trainer.training import (
     history,
     optimizer,
     snapshots,
+    starts,
     tensorboard_log,
 )
 from trainer.training.checkpoint import RunState
@@ -172,6 +173,17 @@ class _Run:
         after it is made by the next start out of history.csv.
         """
         self._start_or_go_on()
+        starts.add(
+            self._folder,
+            run=self._progress.key,
+            recipe=dataclasses.asdict(self._recipe),
+            devices=distribution.devices_in_words(self._strategy),
+            versions=_versions(),
+            epoch=self._progress.epoch,
+            step=self._progress.trained.steps,
+            dataset=str(self._dataset.folder.absolute()),
+            cache=str(choice),
+        )
         with self._watchdog, self._saying_where():
             while self._progress.epoch < self._recipe.epochs:
                 phase = self._recipe.phase(self._progress.epoch)
@@ -409,11 +421,7 @@ class _Run:
             "epochs": len(rows),
             "last": rows[-1],
             "best": best,
-            "versions": {
-                "python": platform.python_version(),
-                "tensorflow": tf.__version__,
-                "keras": keras.__version__,
-            },
+            "versions": _versions(),
         }
         model.save(self._model, self._folder, self._dataset, facts)
         console.conclude(
@@ -444,6 +452,14 @@ def _following(dataset: Dataset, folder: Path) -> str:
     if "validation" in policy.splits(dataset):
         return console.command("predictor", "evaluate", **given, split="validation")
     return console.command("predictor", "predict", **given, predictions=None)
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+    }
 
 
 def _checkpoint(folder: Path) -> Path:

@@ -75,7 +75,7 @@ def history(folder: Path) -> list[dict]:
 def test_what_a_run_leaves(trained: Path) -> None:
     assert {path.name for path in trained.iterdir()} == {
         *("checkpoint", "classes.txt", "history.csv", "model.json"),
-        *("model.keras", "snapshot", "tensorboard"),
+        *("model.keras", "snapshot", "starts.json", "tensorboard"),
     }
     rows = history(trained)
     assert [row["epoch"] for row in rows] == [1, 2, 3]
