@@ -30,9 +30,6 @@ AZURITE ?= 3.37.0
 ARGS ?=
 BEAM ?=
 
-# Warnings and errors of TensorFlow, not its notes.
-export TF_CPP_MIN_LOG_LEVEL ?= 2
-
 # Variables that a target needs: looked at here, before anything is installed for it.
 needs_shards := IMAGES DATASET
 needs_retry := DATASET

@@ -63,7 +63,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["pipeline*", "trainer*", "predictor*"]),
-    package_data={"predictor.evaluation": ["*.j2"]},
+    package_data={
+        **{name: ["py.typed"] for name in ("pipeline", "trainer", "predictor")},
+        "predictor.evaluation": ["*.j2"],
+    },
     install_requires=SHARDS,
     extras_require={
         "train": TRAIN,

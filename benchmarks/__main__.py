@@ -8,7 +8,7 @@ from benchmarks.options import (
     PredictionsOptions,
     ShardsOptions,
 )
-from pipeline.system import command_line
+from pipeline.system import command_line, startup_log
 from pipeline.system.command_line import Verb
 
 # Benchmarks are imported by the verbs: --help need not wait for TensorFlow.
@@ -16,14 +16,18 @@ from pipeline.system.command_line import Verb
 
 def input_pipeline(options: InputOptions) -> None:
     """Measures how fast this node feeds a model, and says what helps most."""
-    from benchmarks import input_pipeline
+    startup_log.keep_in(None)
+    with startup_log.kept():
+        from benchmarks import input_pipeline
 
     input_pipeline.run(options)
 
 
 def features(options: FeaturesOptions) -> None:
     """Measures training from features beside training from pixels."""
-    from benchmarks import features
+    startup_log.keep_in(None)
+    with startup_log.kept():
+        from benchmarks import features
 
     features.run(options)
 

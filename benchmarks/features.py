@@ -23,7 +23,7 @@ from benchmarks.options import FeaturesOptions
 from benchmarks.training import UnsavedTraining
 from pipeline.dataset import manifest
 from pipeline.dataset.manifest import Dataset
-from pipeline.system import resources
+from pipeline.system import console, resources
 from pipeline.system.errors import UsageError
 from trainer import model
 from trainer.cache import feature_extraction, features, on_disk, policy
@@ -119,13 +119,11 @@ def run(options: FeaturesOptions) -> None:
     ):
         setup = _Setup(dataset, recipe, strategy, plans, Path(scratch))
         counts = ", ".join(f"{count} {name}" for name, count in setup.counts.items())
-        print(
-            harness.in_words(here),
+        console.say(
+            f"{harness.in_words(here)}\n"
             f"images of {image.height}x{image.width} (height x width): {counts}; "
             f"batches of {recipe.batch_size}; {recipe.precision}; features of "
-            f"{plan.layer}, {'x'.join(map(str, plan.shape))}",
-            sep="\n",
-            flush=True,
+            f"{plan.layer}, {'x'.join(map(str, plan.shape))}"
         )
         samples = _extract(setup, options.repeats, options.seconds)
         _train(setup, options.repeats, options.epochs, samples)

@@ -263,11 +263,11 @@ def report(
         more: what else goes into the JSON.
     """
     found = figures(samples, targets, units)
-    print(table(found))
+    console.say(table(found))
     path.parent.mkdir(parents=True, exist_ok=True)
     value = {"machine": here, **more, "figures": [one.to_json() for one in found]}
     atomic.write_json(path, value)
-    print(path, flush=True)
+    console.conclude(str(path))
 
 
 def table(found: Sequence[Figure]) -> str:

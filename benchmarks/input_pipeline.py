@@ -22,7 +22,7 @@ from benchmarks.harness import Rate, Samples, Target, stream
 from benchmarks.options import InputOptions
 from pipeline.dataset import manifest, record, shard_cache
 from pipeline.dataset.manifest import Dataset, Split
-from pipeline.system import parallel_timing, resources
+from pipeline.system import console, parallel_timing, resources
 from trainer.cache import content, feature_extraction, in_memory, on_disk, policy
 from trainer.cache.features import Features
 from trainer.cache.stores import Encoded, Rows
@@ -110,13 +110,11 @@ def run(options: InputOptions) -> None:
     train = part.split("train")
     jpeg = sum(shard.bytes for shard in train.shards) / train.examples
     image = part.image
-    print(
-        harness.in_words(here),
+    console.say(
+        f"{harness.in_words(here)}\n"
         f"{train.examples} images of {image.height}x{image.width} (height x width), "
         f"q{image.quality} {':'.join(image.chroma)}, {jpeg / 1e3:.1f} KB each; batches "
-        f"of {size}",
-        sep="\n",
-        flush=True,
+        f"of {size}"
     )
     with verified_shards.naming_damage(part), tempfile.TemporaryDirectory() as scratch:
         rates = {
@@ -161,7 +159,7 @@ def run(options: InputOptions) -> None:
     harness.chart(
         options.output / "bench.png", bars, ours=ours, line=MODEL, title=title
     )
-    print(options.output / "bench.png", *judged, sep="\n")
+    console.conclude("\n".join([str(options.output / "bench.png"), *judged]))
 
 
 def _part(dataset: Dataset, examples: int) -> Dataset:

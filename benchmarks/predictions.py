@@ -23,7 +23,7 @@ from pipeline.dataset import manifest
 from pipeline.dataset.manifest import Dataset
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import ResumableFolder
-from pipeline.system import resources
+from pipeline.system import console, resources
 from predictor.format.file_format import Format
 from predictor.format.predictions_manifest import MANIFEST
 from predictor.forward_pass import ForwardPass
@@ -74,7 +74,7 @@ def run(options: PredictionsOptions) -> None:
     resources.limit_arenas()
     dataset = manifest.load(options.dataset)
     here = harness.machine()
-    print(harness.in_words(here), flush=True)
+    console.say(harness.in_words(here))
     fast = _IN_MEMORY if _IN_MEMORY.is_dir() else None
     with tempfile.TemporaryDirectory(dir=fast) as scratch:
         samples = harness.alternate(

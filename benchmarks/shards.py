@@ -28,7 +28,7 @@ from benchmarks.harness import Samples, Target
 from benchmarks.options import ShardsOptions
 from pipeline.dataset.manifest import ImageContract
 from pipeline.images import conversion
-from pipeline.system import parallel_timing
+from pipeline.system import console, parallel_timing
 
 _SHARDS = 8  # per worker, in the large job; the small one has one of the same size
 _MAX_PSNR = 100.0  # dB; said of equal pixels, for which it is infinite
@@ -70,15 +70,13 @@ def run(options: ShardsOptions) -> None:
     photos = fixtures.jpegs(options.images, contract, seed=options.seed)
     here = harness.machine()
     data = [photo.read_bytes() for photo in photos]
-    print(
-        harness.in_words(here),
+    console.say(
+        f"{harness.in_words(here)}\n"
         f"{options.bench_images} images from {len(photos)} photos of "
         f"{statistics.mean(map(len, data)) / 1e3:.0f} KB to {contract.height}x"
         f"{contract.width} (height x width), {contract.resize}, "
         f"{_named(contract.quality, contract.chroma)}; slope from {options.small}; "
-        f"{options.repeats} alternating repeats, {options.workers} processes",
-        sep="\n",
-        flush=True,
+        f"{options.repeats} alternating repeats, {options.workers} processes"
     )
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         ways = _ways(options, photos, Path(scratch))
@@ -88,7 +86,8 @@ def run(options: ShardsOptions) -> None:
     samples[f"{PSNR}, mean"] = [statistics.mean(decibels)]
     samples[f"{PSNR}, worst"] = [min(decibels)]
     stored = encodings(data, contract, repeats=options.repeats, seconds=options.seconds)
-    print(pd.DataFrame(stored).drop(columns="rates").round(1).to_string(index=False))
+    sizes = pd.DataFrame(stored).drop(columns="rates").round(1)
+    console.say(sizes.to_string(index=False))
     harness.report(
         options.output / "shards.json",
         here,

@@ -25,6 +25,7 @@ from pipeline.storage import folder_lock, object_paths, side_files
 from pipeline.storage.noted_error import raising_noted_error
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WORK, ResumableFolder
+from pipeline.system import console
 from pipeline.system.errors import RunError
 
 
@@ -42,7 +43,7 @@ def append(options: ShardsOptions) -> None:
         base = generation.open_base(dataset, "append")
         runner = preprocess.new_runner(options, roots, dataset)
         listing = preprocess.list_images(options)
-        layout.announce(listing)
+        layout.announce(options.images, listing)
         base.refuse_other(
             listing,
             options.contract,
@@ -53,11 +54,14 @@ def append(options: ShardsOptions) -> None:
         if fault := listing.beyond(options.max_reject_fraction):
             raise RunError(fault)
         selected = generation.unlisted(base, listing)
-        print("\n".join(selected.lines))
+        console.say("\n".join(selected.lines))
         side_files.write_source(dataset, preprocess.source_of(options, roots))
         if not len(selected.listing):
             generation.withdraw(base)  # what an earlier run has begun
-            print(f"DATASET {dataset} has all images of IMAGES; nothing to do.")
+            console.conclude(
+                f"DATASET {dataset} has all images of IMAGES; nothing to do.",
+                following=closing_summary.following(dataset, base.value),
+            )
             return
         slices = plan.cut_slices(
             selected.listing, count=options.shards, seed=options.seed
@@ -85,12 +89,15 @@ def retry(options: RetryOptions) -> None:
     with folder_lock.held(dataset, notes=WORK):
         base = generation.open_base(dataset, "retry")
         if not base.rejects:
-            print(f"DATASET {dataset} has no rejects; nothing to do.")
+            console.conclude(
+                f"DATASET {dataset} has no rejects; nothing to do.",
+                following=closing_summary.following(dataset, base.value),
+            )
             return
         roots, listing = _list_again(options, base)
         runner = preprocess.new_runner(options, roots, dataset)
         selected = generation.rejected_again(base, listing)
-        print("\n".join(selected.lines))
+        console.say("\n".join(selected.lines))
         if not selected.listing.refs:
             raise RunError(
                 f"none of the {len(base.rejects):,} rejected images of DATASET "
@@ -161,13 +168,12 @@ def _report(base: Base, tried: int, seconds: float) -> None:
         for one in (base.value, value)
     )
     lines = [
-        f"{now - before:,} of {tried:,} images were added in {seconds:.1f} s",
+        f"{now - before:,} of {tried:,} images were added to DATASET {base.folder}, "
+        f"{seconds:.1f} s",
         *closing_summary.content(base.folder, value),
     ]
-    if now == before:
-        lines.insert(1, f"{base.folder / manifest.REJECTS} says why the others are not")
     text = "\n".join(lines)
-    print(text)
+    console.conclude(text, following=closing_summary.following(base.folder, value))
     side_files.append_to_log(
         base.folder, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}"
     )

@@ -20,7 +20,7 @@ from pipeline.sources.hashing import order_key
 from pipeline.sources.listing import ImageRef, Listing
 from pipeline.storage.object_paths import AnyPath, ObjectPath
 from pipeline.storage.resumable_folder import ResumableFolder
-from pipeline.system import parallel_timing
+from pipeline.system import command_line, console, parallel_timing
 from pipeline.system.console import in_bytes, in_time
 from pipeline.system.errors import RunError
 
@@ -106,7 +106,7 @@ def run(options: PlanOptions) -> None:
         id_column=options.id_column,
         label_column=options.label_column,
     )
-    layout.announce(listing)
+    layout.announce(options.images, listing)
     if options.append:
         assert options.dataset is not None  # PlanOptions sees to it
         base = generation.read_base(options.dataset)
@@ -118,8 +118,9 @@ def run(options: PlanOptions) -> None:
             class_list=options.classes,
         )
         selected = generation.unlisted(base, listing)
-        print("\n".join(selected.lines))
+        console.say("\n".join(selected.lines))
         if not len(selected.listing):
+            console.conclude("make shards would add nothing.")
             return
         listing = selected.listing
     slices = plan.cut_slices(listing, count=options.shards, seed=options.seed)
@@ -128,18 +129,25 @@ def run(options: PlanOptions) -> None:
     chunks = _chunks(listing, options.contract, seed=options.seed, workers=workers)
     empty = parallel_timing.empty_job_seconds(workers, options.beam_arguments)
     prediction = predict(chunks, slices, startup=listed + empty, workers=workers)
-    images = layout.in_words(options.images)
-    print("\n".join(_report(images, listing, prediction, workers)))
-    if fault := listing.beyond(options.max_reject_fraction):
-        raise RunError(f"make shards would fail: {fault}")
+    report = _report(listing, prediction, workers)
+    fault = listing.beyond(options.max_reject_fraction)
+    room, shortage = _look_at_disk(
+        options.dataset or Path.cwd(), prediction.bytes, added=options.append
+    )
+    if fault or shortage:
+        console.say("\n".join(report))
+        raise RunError(f"make shards would fail: {fault}" if fault else shortage)
     rejected = (len(listing.rejects) + prediction.rejected) / len(listing)
     if rejected > options.max_reject_fraction:
-        print(
-            f"  verdict    make shards would likely fail at its end: about "
-            f"{rejected:.2%} of the images are rejected, and --max_reject_fraction "
-            f"allows {options.max_reject_fraction:.2%}"
+        console.warn(
+            f"make shards would likely fail at its end: about {rejected:.2%} of the "
+            f"images are rejected, and --max_reject_fraction allows "
+            f"{options.max_reject_fraction:.2%}"
         )
-    _look_at_disk(options.dataset or Path.cwd(), prediction.bytes, added=options.append)
+    console.conclude(
+        "\n".join([*report, *room]),
+        following=command_line.repeated("pipeline", "shards"),
+    )
 
 
 def predict(
@@ -238,15 +246,14 @@ def _chunk(folder: Path, name: str, images: int, seconds: float) -> Chunk:
     return Chunk(images, seconds, note.shard.bytes, reasons)
 
 
-def _report(
-    images: str, listing: Listing, prediction: Estimate, workers: int
-) -> list[str]:
+def _report(listing: Listing, prediction: Estimate, workers: int) -> list[str]:
     seconds, size = prediction.seconds, prediction.bytes
     each = size.expected / len(listing.refs) / 1e3
     rate = len(listing.refs) / max(1e-9, seconds.expected - prediction.startup)
     shards = ", ".join(f"{n} {split}" for split, n in prediction.shards.items())
     return [
-        f"IMAGES {images}: {len(listing):,} images, {len(listing.classes):,} classes",
+        f"make shards would take about {in_time(seconds.expected)} and write "
+        f"{in_bytes(size.expected)}",
         f"  sample     {prediction.sampled} images, {workers} workers, "
         f"{rate:,.0f} images/s",
         f"  wall time  {in_time(seconds.expected)} ({in_time(seconds.low)} to "
@@ -277,24 +284,30 @@ def _rejects(listing: Listing, prediction: Estimate) -> str:
     return "; ".join(words)
 
 
-def _look_at_disk(dataset: AnyPath, size: Range, *, added: bool) -> None:
-    """Prints what is free; refuses when the dataset does not fit. A store has room."""
+def _look_at_disk(
+    dataset: AnyPath, size: Range, *, added: bool
+) -> tuple[list[str], str]:
+    """Returns a line on what is free, and why the dataset does not fit, or "".
+
+    A store has room, of which there is nothing to say.
+    """
     if isinstance(dataset, ObjectPath):
-        return
+        return [], ""
     folder = next(path for path in (dataset, *_parents(dataset)) if path.is_dir())
     free = shutil.disk_usage(folder).free
     # An append leaves the shards that are there; any other run is what made them.
     shards = () if added else dataset.glob(SHARD_PATTERN)
     there = sum(path.stat().st_size for path in shards)
     needed = max(0, round(size.expected * _SPARE) - there)
-    print(f"  disk       {in_bytes(free)} free at {folder}, {in_bytes(needed)} needed")
-    if needed > free:
-        raise RunError(
-            f"the disk of {folder} has {free:,} bytes free, and DATASET {dataset} "
-            f"needs {needed:,}: {size.expected:,.0f} predicted and 5 % to spare, less "
-            f"{there:,} that are there. Free {needed - free:,} bytes, name a DATASET "
-            "on another disk, or store less with a lower --quality, --height, --width."
-        )
+    room = f"  disk       {in_bytes(free)} free at {folder}, {in_bytes(needed)} needed"
+    if needed <= free:
+        return [room], ""
+    return [room], (
+        f"the disk of {folder} has {free:,} bytes free, and DATASET {dataset} needs "
+        f"{needed:,}: {size.expected:,.0f} predicted and 5 % to spare, less {there:,} "
+        f"that are there. Free {needed - free:,} bytes, name a DATASET on another "
+        "disk, or store less with a lower --quality, --height, --width."
+    )
 
 
 def _parents(path: Path) -> Sequence[Path]:

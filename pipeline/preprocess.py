@@ -23,6 +23,7 @@ from pipeline.storage import folder_lock, side_files
 from pipeline.storage.noted_error import raising_noted_error
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WORK, ResumableFolder
+from pipeline.system import console
 from pipeline.system.errors import RunError
 
 
@@ -42,7 +43,7 @@ def run(options: ShardsOptions) -> None:
         if not options.overwrite:
             _refuse_grown(dataset)
         listing = list_images(options)
-        layout.announce(listing)
+        layout.announce(options.images, listing)
         slices = plan.cut_slices(listing, count=options.shards, seed=options.seed)
         key = _key(listing, slices, options)
         folder = ResumableFolder(dataset, manifest=manifest.MANIFEST)
@@ -51,7 +52,7 @@ def run(options: ShardsOptions) -> None:
             raise RunError(fault)
         if options.overwrite:
             if unfinished := len(folder.committed()):
-                print(
+                console.say(
                     f"--overwrite: {unfinished} shards of an unfinished run are "
                     "removed; without it a run goes on"
                 )
@@ -65,9 +66,17 @@ def run(options: ShardsOptions) -> None:
         side_files.write_source(dataset, source_of(options, roots))
         if complete:
             manifest.load(dataset)  # or names the shard that is gone since
-            print(f"DATASET {dataset} is complete already; nothing to do.")
+            value = manifest.read(dataset)
+            console.conclude(
+                f"DATASET {dataset} is complete already; nothing to do.",
+                following=closing_summary.following(dataset, value),
+            )
             return
         planned = plan.write_plan(dataset, slices, listing.classes)
+        console.say(
+            f"DATASET {dataset}: {len(planned):,} shards of images of "
+            f"{manifest.size_in_words(options.contract)}, made by {_makers(options)}"
+        )
         before = resume.committed(dataset, plan.by_shard(slices))
         finalize.prepare(
             dataset,
@@ -220,6 +229,12 @@ def _sha256_json(values: Iterable[Sequence[str]]) -> str:
     return digest.hexdigest()
 
 
+def _makers(options: ShardsOptions) -> str:
+    if options.runner != "local":
+        return f"the workers of {options.runner}"
+    return f"{options.workers} process{'es' * (options.workers > 1)}"
+
+
 def _report(dataset: AnyPath, before: Sequence[ShardResult], seconds: float) -> None:
     """Prints the closing summary, and logs it beside the dataset.
 
@@ -230,5 +245,5 @@ def _report(dataset: AnyPath, before: Sequence[ShardResult], seconds: float) -> 
     """
     value = manifest.read(dataset)
     text = "\n".join(closing_summary.lines(dataset, value, before, seconds))
-    print(text)
+    console.conclude(text, following=closing_summary.following(dataset, value))
     side_files.append_to_log(dataset, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.dataset import ledger, manifest, record, shard_check
+from pipeline.dataset import closing_summary, ledger, manifest, record, shard_check
 from pipeline.dataset.ledger import Counts, Ledger, Reject
 from pipeline.dataset.manifest import (
     CLASSES,
@@ -128,7 +128,10 @@ def run(dataset: AnyPath, *, workers: int) -> None:
         findings.add(_imbalances(promise, findings, rejects))
     if findings.problems.count:
         raise RunError(findings.problems.told(f"DATASET {dataset} is", _ADVICE))
-    print(_summary(promise, time.monotonic() - started))
+    console.conclude(
+        _summary(promise, time.monotonic() - started),
+        following=closing_summary.following(dataset, promise.value),
+    )
 
 
 def _read_promise(folder: AnyPath) -> Promise:
@@ -341,12 +344,12 @@ def _summary(promise: Promise, seconds: float) -> str:
         sum(split[what] for split in counts)
         for what in ("listed", "written", "rejected")
     )
-    size = sum(shard.bytes for shard in promise.shards) / 1e6
+    size = console.in_bytes(sum(shard.bytes for shard in promise.shards))
     return (
         f"DATASET {promise.folder} is whole: {listed} images listed = {written} "
-        f"written + {rejected} rejected. All {len(promise.shards)} shards of "
-        f"{', '.join(promise.splits)} ({size:.1f} MB) have the promised bytes, "
-        "every id is there once, and every image decodes to "
-        f"{promise.image.height}x{promise.image.width} (height x width). "
-        f"{seconds:.1f} s, {written / seconds:.0f} images/s"
+        f"written + {rejected} rejected\n"
+        f"  all {len(promise.shards)} shards of {', '.join(promise.splits)} ({size}) "
+        "have the promised bytes, every id is there once, and every image decodes to "
+        f"{manifest.size_in_words(promise.image)}\n"
+        f"  {seconds:.1f} s, {written / seconds:,.0f} images/s"
     )

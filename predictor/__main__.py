@@ -3,8 +3,8 @@
 import sys
 
 from pipeline.dataset import shard_cache
-from pipeline.storage import folder_lock
-from pipeline.system import command_line
+from pipeline.storage import atomic, folder_lock
+from pipeline.system import command_line, startup_log
 from pipeline.system.command_line import Verb
 from predictor.options import EvaluateOptions, PredictOptions, VerifyOptions
 
@@ -14,6 +14,7 @@ from predictor.options import EvaluateOptions, PredictOptions, VerifyOptions
 def predict(options: PredictOptions) -> None:
     """Writes PREDICTIONS of MODEL on a split of DATASET, or on photos."""
     shard_cache.cache_at(options.shard_cache, options.shard_cache_bytes)
+    startup_log.keep_in(atomic.log_path(options.request.folder))
     if options.runner == "local":
         from predictor import predict
 
@@ -27,6 +28,7 @@ def predict(options: PredictOptions) -> None:
 def evaluate(options: EvaluateOptions) -> None:
     """Says how good MODEL is on a labelled split, or PREDICTIONS that were made."""
     shard_cache.cache_at(options.shard_cache, options.shard_cache_bytes)
+    startup_log.keep_in(atomic.log_path(options.evaluation))
     with folder_lock.held(options.evaluation):
         from predictor import evaluate
 

@@ -19,6 +19,7 @@ _FILES = (
     *(results.CLASSES, results.CONFUSIONS, results.MISTAKES),
     *(page.FILE, results.FILE),
 )
+_FIRST = 2  # totals in the first line: top 1 and top 5
 _ODD = ("distractors", "without_prediction", "without_label", "unknown_class")
 
 
@@ -65,6 +66,7 @@ def run(
             predictions=predictions,
             labelled=bool(labels),
         )
+        console.say(f"EVALUATION {output}: {given.images:,} images. {given.title}")
         known = given.classes()
         classes = ClassIndex(known)
         table = _collect(
@@ -88,7 +90,7 @@ def run(
         )
         _refuse_other_classes(found)
         _write(output, found, page.html(found, table.pictures))
-        print(_in_words(found, output))
+        console.conclude(_in_words(found, output), following=_following(given))
 
 
 def _collect(
@@ -167,17 +169,28 @@ def _write(output: Path, found: Evaluation, text: str) -> None:
 
 def _in_words(found: Evaluation, output: Path) -> str:
     """The totals, and what is odd."""
-    totals = (
+    totals = [
         f"{name.replace('_', ' ')} {'not known' if value is None else f'{value:.4f}'}"
         for name, value in found.totals.items()
-    )
+    ]
     odd = (
         f", {found.counts[name]} {name.replace('_', ' ')}"
         for name in _ODD
         if found.counts[name]
     )
     return (
-        f"{', '.join(totals)}\n"
-        f"EVALUATION {output}: {found.counts['labelled']} labelled images"
-        f"{''.join(odd)}; look at {output / page.FILE}"
+        f"EVALUATION {output} is complete: {found.counts['labelled']} labelled images"
+        f"{''.join(odd)}; {', '.join(totals[:_FIRST])}\n"
+        f"  {', '.join(totals[_FIRST:])}\n"
+        f"  look at {output / page.FILE}"
+    )
+
+
+def _following(given: EvaluationSource) -> str:
+    """Returns the command that comes after MODEL was judged."""
+    if given.predictions:
+        return ""
+    model, dataset = given.given
+    return console.command(
+        "predictor", "predict", model=model, dataset=dataset.folder, predictions=None
     )

@@ -58,6 +58,13 @@ class PredictionRequest:
         if self.sample_submission and self.format.kind != "submission":
             raise UsageError("--sample_submission goes with --format=submission")
 
+    def source_in_words(self) -> str:
+        """Returns what is predicted, and with what."""
+        of = f"IMAGES {self.images}"
+        if self.dataset:
+            of = f"{self.split} of DATASET {self.dataset}"
+        return f"{of}, by MODEL {self.model}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class BatchOption:

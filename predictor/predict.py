@@ -11,8 +11,7 @@ import numpy as np
 from pipeline.dataset.ledger import Reject
 from pipeline.storage import folder_lock
 from pipeline.storage.resumable_folder import WORK
-from pipeline.system import console, resources
-from predictor import request
+from pipeline.system import console, resources, startup_log
 from predictor.inputs.inputs import Batch
 from predictor.options import PredictOptions
 from predictor.request import StartedRun
@@ -45,19 +44,21 @@ def run(options: PredictOptions) -> None:
     with folder_lock.held(wanted.folder, notes=WORK):
         begun = StartedRun(wanted)
         if begun.complete:
-            print(f"PREDICTIONS {wanted.folder} is complete already; nothing to do.")
+            begun.conclude()
             return
         if missing := begun.parts.missing():
+            begun.announce(missing)
             # Here: what StartedRun refuses need not wait for TensorFlow.
-            from predictor.forward_pass import ForwardPass, naming_shortage
-            from trainer import model
-            from trainer.training import distribution
+            with startup_log.kept():
+                from predictor.forward_pass import ForwardPass, naming_shortage
+                from trainer import model
+                from trainer.training import distribution
 
             strategy = distribution.strategy(
                 virtual_devices=options.virtual_devices, cpu=options.cpu
             )
             writers = min(options.writers or _default_writers(strategy), len(missing))
-            begun.announce(missing, writers=writers)
+            begun.announce_size(missing, writers=writers)
             # TensorFlow would make errors of its own of what interrupts it.
             with StopSignal() as stop, stop.put_off():
                 with strategy.scope():
@@ -80,7 +81,7 @@ def run(options: PredictOptions) -> None:
                     _write(forward.stream(batches), writing, begun.parts, stop)
                 begun.source.end()
         begun.finish()
-        print(request.in_words(wanted.folder, time.monotonic() - started))
+        begun.conclude(time.monotonic() - started)
 
 
 def _default_writers(strategy: "tf.distribute.Strategy") -> int:

@@ -21,7 +21,6 @@ from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WORK, ResumableFolder
 from pipeline.storage.worker_signs import announce_worker
 from pipeline.system import io_errors, resources
-from predictor import request
 from predictor.device_turn import device_turn
 from predictor.format.predictions_manifest import MANIFEST
 from predictor.options import PredictionRequest, PredictOptions
@@ -61,9 +60,11 @@ def run(options: PredictOptions) -> None:
         )
         begun = StartedRun(wanted)
         if begun.complete:
-            print(f"PREDICTIONS {wanted.folder} is complete already; nothing to do.")
+            begun.conclude()
             return
-        begun.announce(begun.parts.missing(), writers=options.workers)
+        missing = begun.parts.missing()
+        begun.announce(missing)
+        begun.announce_size(missing, writers=options.workers)
         begun.keep_listing()
         planned = dict(zip(begun.parts.names, begun.source.sizes, strict=True))
         make = functools.partial(
@@ -85,7 +86,7 @@ def run(options: PredictOptions) -> None:
                 begun.finish()
             elif not engine.run(job, watch, wanted.folder):
                 return
-        print(request.in_words(wanted.folder, time.monotonic() - started))
+        begun.conclude(time.monotonic() - started)
 
 
 class _Worker:

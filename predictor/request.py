@@ -10,6 +10,7 @@ from pipeline.dataset.manifest import ImageContract
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import ResumableFolder
+from pipeline.system import console
 from pipeline.system.console import in_bytes
 from pipeline.system.errors import RunError
 from predictor.format import predictions_manifest, submission
@@ -46,6 +47,7 @@ class StartedRun:
     """
 
     def __init__(self, order: PredictionRequest, *, alone: bool = True) -> None:
+        self._order = order
         self.contract = read_contract(order.model)
         _refuse_repeated(self.contract.classes, order.format)
         order.format.check(self.contract.classes)
@@ -62,7 +64,7 @@ class StartedRun:
         _refuse_other_version(self.output, order.format)
         finished = self.output.manifest.is_file()
         if alone and self.source.left_out:
-            print(self.source.left_out)
+            console.say(self.source.left_out)
         if alone and not finished:
             self._refuse_early()
         # A run that is not finished may go on with what only its last step needs.
@@ -75,8 +77,23 @@ class StartedRun:
                 self.output, key, order.format, self.source.sizes, alone=alone
             )
 
-    def announce(self, missing: Sequence[int], *, writers: int) -> None:
-        """Says how much will be written; see size_estimate.announce.
+    def announce(self, missing: Sequence[int]) -> None:
+        """Says what will be predicted.
+
+        Args:
+            missing: positions of shards.
+        """
+        rows = self._rows(missing)
+        there = sum(self.source.sizes) - rows
+        console.say(
+            f"PREDICTIONS {self.output.folder}: {self.parts.format.kind} of "
+            f"{len(self.contract.classes):,} classes for {rows:,} images of "
+            f"{self._order.source_in_words()}"
+            f"{f'; {there:,} are predicted already' if there else ''}"
+        )
+
+    def announce_size(self, missing: Sequence[int], *, writers: int) -> None:
+        """Says how much will be written, if that is much.
 
         Args:
             missing: positions of shards.
@@ -91,7 +108,7 @@ class StartedRun:
                 self.output.folder,
                 self.parts.format,
                 self.contract.classes,
-                rows=sum(self.source.sizes[position] for position in missing),
+                rows=self._rows(missing),
                 writers=writers,
             )
         except RunError:
@@ -147,6 +164,26 @@ class StartedRun:
         value = {**self._key, "files": described, "rows": rows, "ledger": account}
         self.output.finish(value)
 
+    def _rows(self, missing: Sequence[int]) -> int:
+        return sum(self.source.sizes[position] for position in missing)
+
+    def conclude(self, seconds: float | None = None) -> None:
+        """Says what PREDICTIONS are, and what comes next.
+
+        Args:
+            seconds: that the run took; None where there was nothing to do.
+        """
+        folder = self.output.folder
+        given = {"predictions": folder}
+        if self._order.dataset:
+            given["dataset"] = self._order.dataset
+        console.conclude(
+            f"PREDICTIONS {folder} is complete already; nothing to do."
+            if seconds is None
+            else in_words(folder, seconds),
+            following=console.command("predictor", "verify", **given),
+        )
+
     def _refuse_early(self) -> None:
         """Refuses before anything is predicted what would be refused at the end."""
         if self._key["format"] == "submission":
@@ -178,7 +215,7 @@ class StartedRun:
 
 
 def in_words(folder: AnyPath, seconds: float) -> str:
-    """Says what finished PREDICTIONS are, in a line.
+    """Returns what finished PREDICTIONS are, in two lines.
 
     Args:
         folder: PREDICTIONS.
@@ -191,10 +228,11 @@ def in_words(folder: AnyPath, seconds: float) -> str:
     reasons = Counter(reject.reason for reject in rows)
     why = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
     return (
-        f"PREDICTIONS {folder}: {account['examples']} images = "
+        f"PREDICTIONS {folder} is complete: {account['examples']} images = "
         f"{account['predicted']} predicted + {account['rejected']} rejected"
-        f"{f' ({why})' if why else ''}; {value['rows']} rows in {len(entries)} files, "
-        f"{in_bytes(sum(entry['bytes'] for entry in entries))}, {seconds:.1f} s"
+        f"{f' ({why})' if why else ''}\n"
+        f"  {value['rows']} rows in {len(entries)} files, "
+        f"{in_bytes(sum(entry['bytes'] for entry in entries))}; {seconds:.1f} s"
     )
 
 

@@ -70,7 +70,19 @@ def run(
         problems.add(line)
     if problems.count:
         raise RunError(problems.told(f"PREDICTIONS {folder} are", _ADVICE))
-    print(_summary(made, loaded, model, time.monotonic() - started))
+    console.conclude(
+        _summary(made, loaded, model, time.monotonic() - started),
+        following=_following(made, loaded),
+    )
+
+
+def _following(made: Predictions, dataset: Dataset | None) -> str:
+    """Returns the command that judges them, where DATASET has labels of their split."""
+    split = made.value["split"]
+    if not dataset or not any(manifest.class_counts(dataset, split)):
+        return ""
+    given = {"predictions": made.folder, "dataset": dataset.folder, "split": split}
+    return console.command("predictor", "evaluate", **given)
 
 
 def _names(made: Predictions) -> Iterator[str]:
@@ -229,9 +241,9 @@ def _summary(
     size = console.in_bytes(sum(entry.bytes for entry in made.files))
     return (
         f"PREDICTIONS {made.folder} are whole: {account['examples']} images = "
-        f"{account['predicted']} predicted + {account['rejected']} rejected. All "
-        f"{rows} rows in {len(made.files)} files ({size}) have the promised bytes, "
-        "every id is there once, and every row is one of probabilities"
-        f"{f'; held to {against}' if against else ''}. "
-        f"{seconds:.1f} s, {rows / max(seconds, 1e-9):.0f} rows/s"
+        f"{account['predicted']} predicted + {account['rejected']} rejected\n"
+        f"  all {rows} rows in {len(made.files)} files ({size}) have the promised "
+        "bytes, every id is there once, and every row is one of probabilities"
+        f"{f'; held to {against}' if against else ''}\n"
+        f"  {seconds:.1f} s, {rows / max(seconds, 1e-9):,.0f} rows/s"
     )

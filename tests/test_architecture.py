@@ -22,6 +22,22 @@ def test_one_module_defines_flags() -> None:
     assert defining == {REPOSITORY / "pipeline" / "system" / "command_line.py"}
 
 
+def test_one_module_prints() -> None:
+    """All of what a program says goes by its flags --quiet and --debug."""
+    printing = {
+        str(path.relative_to(REPOSITORY))
+        for path in MODULES
+        if re.search(r"^\s*print\(", path.read_text(), re.MULTILINE)
+    }
+    assert printing == {
+        "pipeline/system/console.py",
+        "pipeline/system/command_line.py",  # --help
+        "pipeline/storage/side_files.py",  # into a log
+        "pipeline/worker_pool.py",  # has no verbs
+        "trainer/hang_detection.py",  # as it ends the process
+    }
+
+
 def test_no_folder_has_more_modules_than_a_reader_can_survey() -> None:
     folders = {path.parent for path in MODULES}
     assert len(folders) > 20

@@ -54,6 +54,7 @@ def test_it_holds_every_module_and_no_tests(wheel: Path) -> None:
     }
     assert {name for name in names if name.endswith(".py")} == expected
     assert "predictor/evaluation/page.html.j2" in names
+    assert {f"{package}/py.typed" for package in PACKAGES} <= {*names}
 
 
 def test_every_module_can_be_imported_where_only_the_wheel_is(

@@ -3,8 +3,8 @@
 import sys
 
 from pipeline.dataset import shard_cache
-from pipeline.storage import folder_lock
-from pipeline.system import command_line
+from pipeline.storage import atomic, folder_lock
+from pipeline.system import command_line, startup_log
 from pipeline.system.command_line import Verb
 from trainer.options import CHECKPOINT, DoctorOptions, ModelOptions, TrainOptions
 
@@ -16,7 +16,9 @@ def train(options: TrainOptions) -> None:
     shard_cache.cache_at(options.shard_cache, options.shard_cache_bytes)
     # Locked before TensorFlow is imported: a second run is told so at once.
     with folder_lock.held(options.model, notes=CHECKPOINT):
-        from trainer import train
+        startup_log.keep_in(atomic.log_path(options.model))
+        with startup_log.kept():
+            from trainer import train
 
         train.run(options)
 
@@ -24,7 +26,9 @@ def train(options: TrainOptions) -> None:
 def doctor(options: DoctorOptions) -> None:
     """Tries out whether this node can train."""
     shard_cache.cache_at(options.shard_cache, options.shard_cache_bytes)
-    from trainer.doctor import checks
+    startup_log.keep_in(atomic.log_path(options.model) if options.model else None)
+    with startup_log.kept():
+        from trainer.doctor import checks
 
     checks.run(options)
 
@@ -38,7 +42,9 @@ def curves(options: ModelOptions) -> None:
 
 def export(options: ModelOptions) -> None:
     """Writes MODEL for TensorFlow Serving and for LiteRT."""
-    from trainer.export import export_model
+    startup_log.keep_in(atomic.log_path(options.model))
+    with startup_log.kept():
+        from trainer.export import export_model
 
     export_model.run(options.model)
 

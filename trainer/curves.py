@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.storage import atomic
+from pipeline.system import console
 from pipeline.system.errors import RunError
 from trainer.training import history
-from trainer.training.history import Row
+from trainer.training.history import Row, best, in_words
 
 FILE = "curves.png"
 
@@ -41,26 +42,7 @@ def run(folder: Path) -> None:
         figure(rows, title=folder.resolve().name).savefig(
             unfinished, dpi=120, format="png", metadata={"Software": None}
         )
-    print(f"{folder / FILE}: {in_words(rows)}")
-
-
-def best(rows: Sequence[Row]) -> Row | None:
-    """Returns the epoch with the lowest validation loss; None without validation."""
-    validated = [row for row in rows if row["val_loss"] is not None]
-    return min(validated, key=lambda row: row["val_loss"], default=None)
-
-
-def in_words(rows: Sequence[Row]) -> str:
-    """Returns how a run stands, in a sentence."""
-    lowest, last = best(rows), rows[-1]
-    if lowest is None:
-        return f"{last['epoch']} epochs, loss {last['loss']:.4f}; no validation"
-    since = last["epoch"] - lowest["epoch"]
-    now = "the last so far" if not since else f"not lowered for {since} epochs"
-    return (
-        f"lowest validation loss {lowest['val_loss']:.4f} (accuracy "
-        f"{lowest['val_accuracy']:.1%}) in epoch {lowest['epoch']}, {now}"
-    )
+    console.conclude(f"{folder / FILE}: {in_words(rows)}")
 
 
 def figure(rows: Sequence[Row], *, title: str) -> Figure:

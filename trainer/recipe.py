@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,13 @@ class Augmentation:
 
 
 NO_AUGMENTATION = Augmentation()
+
+# Layers that a phase trains, as a person would say it.
+LAYERS = {
+    "head": "the head alone",
+    "block5": "block5 and the head",
+    "all": "all layers",
+}
 
 # What a text field may say.
 CHOICES: Mapping[str, tuple[str, ...]] = {
@@ -226,8 +234,96 @@ class Recipe:
             )
 
     def in_words(self) -> list[str]:
-        """Returns a line for each field."""
-        return [f"  {name}: {value}" for name, value in vars(self).items()]
+        """Returns what the run does, as a person would say it, in a few lines.
+
+        What is off is left out, and what is not as in RECIPES is named at the end.
+        """
+        lines = [
+            f"recipe {self.name}: {self.epochs} epochs of batches of {self.batch_size}",
+            f"  {self._phases_in_words()}",
+            f"  {self._updates_in_words()}",
+            f"  head of {self.hidden} units, dropout {self.dropout:g}; "
+            f"{self._loss_in_words()}",
+            f"  {self._images_in_words()}",
+            f"  {self._arithmetic_in_words()}",
+        ]
+        if replaced := self.replaced():
+            named = (
+                "no augmentation" if x == "augmentation" else f"{x} {new} (not {old})"
+                for x, (old, new) in replaced.items()
+            )
+            lines.append(f"  other than the recipe: {', '.join(named)}")
+        return lines
+
+    def replaced(self) -> dict[str, tuple[Any, Any]]:
+        """Returns the recipe's value and this one, of the fields where they differ."""
+        own, known = vars(self), vars(RECIPES.get(self.name, self))
+        return {x: (known[x], own[x]) for x in own if own[x] != known[x]}
+
+    def _phases_in_words(self) -> str:
+        said = []
+        for phase in self.phases():
+            last = phase.first_epoch + phase.epochs
+            epochs = f"epochs {phase.first_epoch + 1} to {last}"
+            if phase.epochs == 1:
+                epochs = f"epoch {last}"
+            said.append(
+                f"{epochs} train {LAYERS[phase.trainable]} at a learning rate of "
+                f"{phase.learning_rate:g}"
+            )
+        return "; ".join(said)
+
+    def _updates_in_words(self) -> str:
+        optimizer = "RMSprop as Keras 2 had it"
+        if self.optimizer == "adamw":
+            optimizer = f"AdamW, weight decay {self.weight_decay:g}"
+        if self.schedule == "cosine":
+            epochs = f"{self.warmup_epochs:g} epoch{'s' * (self.warmup_epochs != 1)}"
+            warmup = f"{epochs} of linear warm-up, then "
+            each = " in each phase" if self.head_epochs else ""
+            return (
+                f"{optimizer}; {warmup if self.warmup_epochs else ''}a cosine to zero"
+                f"{each}"
+            )
+        if self.decay:
+            return f"{optimizer}; the learning rate decays by {self.decay:g} per update"
+        return f"{optimizer}; a constant learning rate"
+
+    def _loss_in_words(self) -> str:
+        said = ["cross-entropy"]
+        if self.label_smoothing:
+            said.append(f"labels smoothed by {self.label_smoothing:g}")
+        if self.class_weights:
+            said.append(f"classes weighted by (1 / examples) ^ {self.class_weights:g}")
+        return ", ".join(said)
+
+    def _images_in_words(self) -> str:
+        scaled = {
+            "scale": "pixels x 1/255",
+            "imagenet": "pixels as the ImageNet weights expect them",
+        }[self.preprocessing]
+        changes = self.augmentation
+        if not changes.changes:
+            return f"{scaled}; images are not augmented"
+        said = ["mirrored"] if changes.flip else []
+        if changes.crop < 1:
+            said.append(f"cropped to {changes.crop:.0%} of their area or more")
+        for name in ("brightness", "contrast", "saturation"):
+            if share := getattr(changes, name):
+                said.append(f"{name} +-{share:.0%}")
+        return f"{scaled}; images are augmented at random: {', '.join(said)}"
+
+    def _arithmetic_in_words(self) -> str:
+        said = [self.precision]
+        if self.tf32:
+            said.append("TF32 on GPUs that have it")
+        if self.jit:
+            said.append("frozen layers compiled by XLA")
+        if self.steps_per_execution > 1:
+            said.append(f"{self.steps_per_execution} steps in a call")
+        if self.accumulate > 1:
+            said.append(f"each batch in {self.accumulate} micro-batches")
+        return ", ".join(said)
 
 
 RECIPES = {

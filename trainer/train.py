@@ -2,12 +2,12 @@
 
 import contextlib
 import dataclasses
+import math
 import platform
 import secrets
 import shutil
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from pipeline.dataset import manifest
 from pipeline.dataset.manifest import Dataset
 from pipeline.storage import atomic, folder_lock
 from pipeline.storage.resumable_folder import difference
-from pipeline.system import resources
-from pipeline.system.console import progress
+from pipeline.system import console, resources
+from pipeline.system.console import in_time, progress
 from pipeline.system.errors import RunError
 from trainer import hang_detection, model, starting_weights
 from trainer.cache import inputs, policy
@@ -31,7 +31,7 @@ from trainer.data import input_pipeline as data
 from trainer.data import verified_shards
 from trainer.hang_detection import HangDetector
 from trainer.options import CHECKPOINT, TrainOptions
-from trainer.recipe import Phase
+from trainer.recipe import LAYERS, Phase
 from trainer.training import checkpoint as state
 from trainer.training import (
     distribution,
@@ -78,7 +78,10 @@ def run(options: TrainOptions) -> None:
                     f"MODEL {folder} is complete, and {_grown(dataset, now)}. To train "
                     f"on these, name another MODEL folder{_or_extend(folder, now)}."
                 )
-            print(f"MODEL {folder} is complete already: {recipe.epochs} epochs.")
+            console.conclude(
+                f"MODEL {folder} is complete already: {recipe.epochs} epochs.",
+                following=_following(dataset, folder),
+            )
             _remove_cache(options)  # of a run that was killed after its result
             return
         if earlier:
@@ -86,15 +89,18 @@ def run(options: TrainOptions) -> None:
         elif options.extend:
             starting_weights.check_extension(options.extend, dataset, recipe)
         if dataset is not now:
-            print(f"{_grown(dataset, now)}; the run goes on with those of then")
-        print(manifest.classes_in_words(dataset.classes))
+            console.warn(f"{_grown(dataset, now)}; the run goes on with those of then")
+        console.say("\n".join([_in_words(dataset), *recipe.in_words(), str(choice)]))
         if len(dataset.classes) == 1:
-            print(
-                f"warning: a model of one class, {dataset.classes[0]!r}, answers the "
-                "same for every image; make a DATASET with a folder for each class",
-                file=sys.stderr,
+            console.warn(
+                f"a model of one class, {dataset.classes[0]!r}, answers the same for "
+                "every image; make a DATASET with a folder for each class"
             )
-        print("\n".join([f"recipe {recipe.name}", *recipe.in_words(), str(choice)]))
+        if "validation" not in policy.splits(dataset):
+            console.warn(
+                "DATASET has no validation split: there will be no snapshots, and the "
+                "val_ columns of history.csv stay empty"
+            )
         if options.seed is not None:
             keras.utils.set_random_seed(options.seed)
             tf.config.experimental.enable_op_determinism()
@@ -170,7 +176,7 @@ class _Run:
             while self._progress.epoch < self._recipe.epochs:
                 phase = self._recipe.phase(self._progress.epoch)
                 if phase != self._phase:
-                    print(f"from here on, trained are: {phase.trainable}")
+                    console.say(f"from here on it trains {LAYERS[phase.trainable]}")
                     self._begin(phase)
                 fed = self._inputs_of(phase, choice)
                 loop = self._loop_of(phase, fed)
@@ -202,16 +208,15 @@ class _Run:
                         self._board.add(row)
                         if keep := self._options.keep_snapshots:
                             snapshots.keep_newest(self._folder, keep)
-                        print(_line(row))
+                        console.say(_line(row, self._recipe.epochs))
         self._save_result()
 
     def _start_or_go_on(self) -> None:
         """Brings MODEL to what the last save covers; without one, saves the start."""
         done, trained = self._progress.epoch, self._progress.trained
         if done or trained.steps:
-            print(f"going on after {_where(done, trained.steps, self._steps)}")
+            console.say(f"going on after {_where(done, trained.steps, self._steps)}")
         else:
-            self._model.summary()
             self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
             state.keep_dataset(self._checkpoint, self._dataset)
             self._save_state()  # from here on the folder is known to be this run's
@@ -221,8 +226,21 @@ class _Run:
         self._board = tensorboard_log.TensorBoardLog(
             self._folder / "tensorboard", history.read(self._folder / history.FILE)
         )
-        if "validation" not in policy.splits(self._dataset):
-            print("no validation split: no snapshots, and empty val_ columns")
+        console.say(self._to_do(history.read(self._folder / history.FILE)))
+
+    def _to_do(self, rows: Sequence[history.Row]) -> str:
+        """Returns what is still to be done, and how long it takes, if that is known."""
+        left = self._recipe.epochs - self._progress.epoch
+        every = self._model.count_params()
+        learning = sum(math.prod(one.shape) for one in self._model.trainable_variables)
+        time = "; the first one tells how long they take"
+        if rows:
+            time = f", about {in_time(left * rows[-1]['seconds'])} by the last one"
+        return (
+            f"MODEL {self._folder}: VGG16 with {every / 1e6:.1f} M parameters, "
+            f"{learning / 1e6:.1f} M of which learn\n"
+            f"{left} epoch{'s' * (left > 1)} of {self._steps:,} steps to go{time}"
+        )
 
     def _loop_of(self, phase: Phase, fed: TrainingInputs) -> Loop:
         """Builds the compiled steps of a phase."""
@@ -241,7 +259,7 @@ class _Run:
     def _inputs_of(self, phase: Phase, choice: CacheChoice) -> TrainingInputs:
         """Returns what a phase trains on; fills what its cache lacks."""
         if (kept := policy.for_phase(choice, phase, self._dataset)) != choice:
-            print(kept)
+            console.say(str(kept))
         if not self._inputs or self._inputs.choice.kind != kept.kind:
             self._inputs = inputs.prepare(
                 kept,
@@ -367,7 +385,7 @@ class _Run:
         except KeyboardInterrupt:
             if saved := state.read(self._checkpoint):
                 where = _where(saved.epoch, saved.trained.steps, self._steps)
-                print(f"stopped; {where} is saved; the same command goes on")
+                console.say(f"stopped; {where} is saved; the same command goes on")
             raise
 
     def _save_state(self) -> None:
@@ -393,8 +411,34 @@ class _Run:
             },
         }
         model.save(self._model, self._folder, self._dataset, facts)
-        print(f"MODEL {self._folder} is complete; the last epoch was")
-        print(_line(rows[-1]))
+        console.conclude(
+            f"MODEL {self._folder} is complete: {history.in_words(rows)}\n"
+            f"  {len(rows)} epochs in {in_time(sum(row['seconds'] for row in rows))}; "
+            f"`{console.command('trainer', 'curves', model=self._folder)}` draws them",
+            following=_following(self._dataset, self._folder),
+        )
+
+
+def _in_words(dataset: Dataset) -> str:
+    """Returns what is trained on."""
+    splits = ", ".join(
+        f"{split.examples:,} images in {name}"
+        for name, split in dataset.splits.items()
+        if name != "test"
+    )
+    return (
+        f"DATASET {dataset.folder}: {splits}, of "
+        f"{manifest.size_in_words(dataset.image)}; "
+        f"{manifest.classes_in_words(dataset.classes)}"
+    )
+
+
+def _following(dataset: Dataset, folder: Path) -> str:
+    """Returns the command that comes after a training run."""
+    given: dict[str, object] = {"model": folder, "dataset": dataset.folder}
+    if "validation" in policy.splits(dataset):
+        return console.command("predictor", "evaluate", **given, split="validation")
+    return console.command("predictor", "predict", **given, predictions=None)
 
 
 def _checkpoint(folder: Path) -> Path:
@@ -512,12 +556,15 @@ def _prefixed(validated: Metrics | None) -> history.Row:
     return {f"val_{name}": value for name, value in values.items()}
 
 
-def _line(row: history.Row) -> str:
-    """Returns an epoch in words."""
+def _line(row: history.Row, epochs: int) -> str:
+    """Returns an epoch in words, and about how long the rest of the epochs take."""
+    left = epochs - row["epoch"]
+    to_go = f"; about {in_time(left * row['seconds'])} to go" if left else ""
     shown = [f"{name} {row[name]:.4f}" for name in ("loss", "accuracy")]
     if row["val_loss"] is not None:
         shown += [f"{name} {row[name]:.4f}" for name in ("val_loss", "val_accuracy")]
     return (
         f"epoch {row['epoch']}: {', '.join(shown)}; {row['seconds']:.1f} s, "
         f"{row['images_per_second']:.1f} images/s, input wait {row['input_wait']:.0%}"
+        f"{to_go}"
     )

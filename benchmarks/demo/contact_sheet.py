@@ -10,6 +10,7 @@ from pipeline.dataset import manifest
 from pipeline.dataset.manifest import Dataset
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
+from pipeline.system import console
 from trainer.data import input_pipeline as data
 from trainer.training import history
 
@@ -33,7 +34,7 @@ def show(
     sheet = atomic.beside(predictions_folder, ".png")
     contact_sheet(dataset, split, predicted).save(sheet)
     lines = [
-        "",
+        f"the demo is complete: {sheet} shows some of its predictions",
         "What happened",
         *_images(dataset),
         *_training(dataset, model_folder),
@@ -43,14 +44,13 @@ def show(
         f"  {dataset_folder}  TFRecord shards, {manifest.REJECTS}",
         f"  {model_folder}  model.keras, history.csv, snapshots, TensorBoard logs",
         f"  {predictions_folder}  CSV shards: id, probability of each class",
-        f"  {sheet}  some of them as pictures",
         "Next, with your photos in IMAGES/train/<class>/ and IMAGES/test/",
         "  make shards IMAGES=… DATASET=…",
         "  make train DATASET=… MODEL=…",
         "  make predict MODEL=… DATASET=… PREDICTIONS=…",
         "  make evaluate MODEL=… DATASET=…",
     ]
-    print("\n".join(lines))
+    console.conclude("\n".join(lines))
 
 
 def read(folder: AnyPath) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from pipeline.system import console
 from pipeline.system.console import progress
 
 HEIGHT, WIDTH = 1200, 1600
@@ -31,7 +32,7 @@ def write(root: Path, *, seed: int = 0, times: int = 1) -> None:
         times: as many photos as the demo needs.
     """
     if root.exists():
-        print(f"IMAGES {root} is there already; nothing to paint.")
+        console.conclude(f"IMAGES {root} is there already; nothing to paint.")
         return
     unfinished = root.with_name(f".{root.name}.unfinished")
     total = times * len(SCENES) * sum(IMAGES.values())
@@ -47,6 +48,7 @@ def write(root: Path, *, seed: int = 0, times: int = 1) -> None:
                     bar.update()
     _break_some(unfinished)
     unfinished.rename(root)
+    console.conclude(f"IMAGES {root} is complete: {total} photos, some files broken")
 
 
 def paint(painter: Painter, rng: np.random.Generator) -> bytes:

@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pipeline.dataset.manifest import CONFLICTS, SPLITS
+from pipeline.dataset.manifest import CONFLICTS, REJECTS, SPLITS
 from pipeline.dataset.sidecar import ShardResult
 from pipeline.storage.object_paths import AnyPath
+from pipeline.system import console
 
 
 def lines(
@@ -29,9 +30,22 @@ def lines(
     read = ledger["bytes_read"] - sum(note.tally.bytes_read for note in before)
     earlier = f"; {there} images were there before" if there else ""
     yield (
-        f"{seconds:.1f} s, {(listed - there) / seconds:.0f} images/s, "
-        f"{read / seconds / 1e6:.1f} MB/s{earlier}"
+        f"  {seconds:.1f} s, {(listed - there) / seconds:,.0f} images/s, "
+        f"{read / seconds / 1e6:,.1f} MB/s{earlier}"
     )
+
+
+def following(dataset: AnyPath, value: Mapping[str, Any]) -> str:
+    """Returns the command that comes after a dataset was made, or read.
+
+    Args:
+        dataset: the folder.
+        value: its dataset.json.
+    """
+    if value["splits"].get("train", {"examples": 0})["examples"]:
+        return console.command("trainer", "train", dataset=dataset, model=None)
+    given = {"model": None, "dataset": dataset, "predictions": None}
+    return console.command("predictor", "predict", **given)
 
 
 def content(dataset: AnyPath, value: Mapping[str, Any]) -> Iterator[str]:
@@ -42,8 +56,8 @@ def content(dataset: AnyPath, value: Mapping[str, Any]) -> Iterator[str]:
         for what in ("listed", "written", "rejected")
     )
     yield (
-        f"DATASET {dataset}: {listed} images listed = {written} written + {rejected} "
-        "rejected"
+        f"DATASET {dataset} is complete: {listed} images listed = {written} written + "
+        f"{rejected} rejected"
     )
     for name in sorted(value["splits"], key=SPLITS.index):
         yield _of_split(name, value["splits"][name], ledger["splits"][name]["reasons"])
@@ -57,6 +71,9 @@ def content(dataset: AnyPath, value: Mapping[str, Any]) -> Iterator[str]:
         )
     if emptied := emptied_classes(value):
         yield f"  classes without a training image: {', '.join(emptied)}"
+    if rejected:
+        again = console.command("pipeline", "retry", dataset=dataset)
+        yield f"  {REJECTS} says why; `{again}` adds what is mended"
 
 
 def emptied_classes(value: Mapping[str, Any]) -> list[str]:
@@ -75,10 +92,11 @@ def emptied_classes(value: Mapping[str, Any]) -> list[str]:
 
 def _of_split(name: str, split: Mapping[str, Any], reasons: Mapping[str, int]) -> str:
     shards = split["shards"]
-    size = sum(part["bytes"] for part in shards) / 1e6
+    size = console.in_bytes(sum(part["bytes"] for part in shards))
+    count = f"{len(shards)} shard{'s' * (len(shards) != 1)}"
     line = (
-        f"  {name:<10} {split['examples']} written in {len(shards)} shards "
-        f"({size:.1f} MB), {split['rejected']} rejected"
+        f"  {name:<10} {split['examples']} written in {count} ({size}), "
+        f"{split['rejected']} rejected"
     )
     if not reasons:
         return line

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -137,6 +137,24 @@ class Dataset:
         """The shards of a split, in order."""
         return [self.folder / shard.file for shard in self.split(name).shards]
 
+    def examples(self, name: str) -> Iterator[record.Record]:
+        """Yields the examples of a split, shard by shard; needs no TensorFlow.
+
+        Each has its id, its JPEG as it is stored (`encoded`), its label (-1 where it
+        is unlabelled) and the name of its class (`text`).
+
+        Raises:
+            RunError: there is no such split.
+            record.BadRecordError: a shard is damaged.
+        """
+        for path in self.paths(name):
+            for stored in record.read(path):
+                yield stored.record
+
+    def manifest(self) -> dict[str, Any]:
+        """Reads dataset.json, as docs/file-formats.md describes it."""
+        return read(self.folder)
+
 
 @dataclass(frozen=True)
 class ShardName:
@@ -212,6 +230,11 @@ def classes_in_words(classes: Sequence[str]) -> str:
         return "no classes"
     few = ", ".join(classes[:_FEW]) + (", …" if len(classes) > _FEW else "")
     return f"{len(classes):,} class{'es' * (len(classes) > 1)}: {few}"
+
+
+def size_in_words(image: ImageContract) -> str:
+    """Returns the size of stored images, such as `150x200 (height x width)`."""
+    return f"{image.height}x{image.width} (height x width)"
 
 
 def read_classes(path: AnyPath, entry: Mapping[str, Any]) -> tuple[str, ...]:

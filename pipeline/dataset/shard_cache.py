@@ -29,7 +29,7 @@ from pipeline.dataset.manifest import MANIFEST, Dataset, Shard
 from pipeline.storage import atomic
 from pipeline.storage.flag_paths import local_path_option
 from pipeline.storage.object_paths import AnyPath
-from pipeline.system import private_folder, resources
+from pipeline.system import console, private_folder, resources
 from pipeline.system.command_line import option
 from pipeline.system.console import in_bytes
 from pipeline.system.errors import RunError
@@ -76,7 +76,9 @@ class ShardCache:
         self._folder, self._limit = folder, limit
         self._locks: dict[str, threading.Lock] = {}
         self._sound: set[str] = set()
-        print(f"shards are fetched to {folder}, which holds {in_bytes(limit)} at most")
+        console.say(
+            f"shards are fetched to {folder}, which holds {in_bytes(limit)} at most"
+        )
 
     def local(self, source: AnyPath, shard: Shard) -> Path:
         """A file with the content of a shard, to be opened at once.

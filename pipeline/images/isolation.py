@@ -6,7 +6,6 @@ is given up, and the others go to a child again.
 """
 
 import contextlib
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar
@@ -17,7 +16,7 @@ import simplejpeg
 from pipeline.dataset.manifest import ImageContract
 from pipeline.images import conversion, image_bytes
 from pipeline.images.conversion import BadImage
-from pipeline.system import child_process
+from pipeline.system import child_process, console
 from pipeline.system.child_process import ChildLostError, ChildPool
 from pipeline.system.errors import RunError, UnavailableError
 
@@ -84,7 +83,7 @@ def run(
             if lost.by_itself:
                 why = _try_alone(pool, uri, contract, seconds)
         if why and lost.item is not None:
-            print(f"rejected: {name}: {why[0]} ({why[1]})", file=sys.stderr)
+            console.warn(f"rejected: {name}: {why[0]} ({why[1]})")
             rejected[lost.item] = why
             losses = 0
             continue
@@ -96,7 +95,7 @@ def run(
                 f"the last {where}, and no image is to blame: {lost}. Is there enough "
                 f"memory for {pool.count} of them? {_ADVICE}"
             ) from lost
-        print(f"a process was lost {where} ({lost}); going on", file=sys.stderr)
+        console.warn(f"a process was lost {where} ({lost}); going on")
 
 
 def _try_alone(

@@ -13,6 +13,7 @@ from pipeline.dataset.sidecar import ShardResult
 from pipeline.storage import worker_signs
 from pipeline.storage.object_paths import AnyPath, ObjectPath
 from pipeline.storage.resumable_folder import ResumableFolder
+from pipeline.system import console
 from pipeline.system.console import progress
 from pipeline.system.errors import UnavailableError
 
@@ -49,7 +50,7 @@ class JobProgress:
         total = sum(self._planned.values())
         there = total - sum(self._planned[name] for name in self.missing)
         if skipped := len(self._planned) - len(self.missing):
-            print(
+            console.say(
                 f"going on: {skipped} of {len(self._planned)} shards are committed, "
                 f"with {there} of {total} images"
             )

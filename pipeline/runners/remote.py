@@ -17,6 +17,7 @@ from pipeline.runners.progress import JobProgress
 from pipeline.storage import atomic
 from pipeline.storage.noted_error import noting_error
 from pipeline.storage.object_paths import AnyPath
+from pipeline.system import console
 from pipeline.system.errors import RunError
 
 _LOOK_SECONDS = 2.0
@@ -77,7 +78,7 @@ class RemoteRunner:
         with logging_to(log, logging.INFO):
             self._run(job, watch, log)
         if built := only_builds(self._options):
-            print(f"the job was built, and not run: {built}")
+            console.conclude(f"the job was built, and not run: {built}")
         return not built
 
     def _run(self, job: Job, watch: JobProgress, log: Path) -> None:
@@ -94,7 +95,7 @@ class RemoteRunner:
         except KeyboardInterrupt:
             if progress_thread.complaint:  # it was the progress_thread that interrupted
                 raise self._failure(progress_thread.complaint, log) from None
-            print(f"asking {self._runner} to cancel the job …", flush=True)
+            console.say(f"asking {self._runner} to cancel the job …")
             progress_thread.cancel()
             raise
         except Exception as error:

@@ -228,7 +228,7 @@ def begin(base: Base, key: Mapping[str, Any]) -> None:
     """
     folder = ResumableFolder(base.folder, manifest=MANIFEST)
     if not folder.complete() and (different := folder.other(key)):
-        print(
+        console.say(
             f"{len(folder.committed())} shards of an unfinished run are removed: it "
             f"added other images ({different})"
         )

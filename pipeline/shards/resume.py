@@ -10,6 +10,7 @@ from pipeline.sources.listing import ImageRef
 from pipeline.storage import object_paths
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import ResumableFolder
+from pipeline.system import console
 
 _NAMED = 3  # shards, in a message
 
@@ -39,7 +40,7 @@ def committed(
         folder = ResumableFolder(dataset, manifest=MANIFEST)
         object_paths.at_once(dataset, folder.forget, changed)
         named = ", ".join(changed[:_NAMED]) + (", …" if changed[_NAMED:] else "")
-        print(
+        console.say(
             f"{len(changed)} committed shards hold photos that have changed since, and "
             f"are made again: {named}"
         )

@@ -1,12 +1,12 @@
 """The classes of a listing: from a class list or from the images, each name once."""
 
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from pipeline.sources import names, user_text
 from pipeline.sources.listing import Listing
 from pipeline.storage.object_paths import AnyPath
+from pipeline.system import console
 from pipeline.system.errors import RunError
 
 _SHOWN = 5  # examples in a message
@@ -110,7 +110,7 @@ def compare(known: Iterable[str], flag: str) -> None:
             "labels as classes.txt spells them."
         )
     if near:
-        print(f"warning: {flag}: {_nearly(near)}", file=sys.stderr)
+        console.warn(f"{flag}: {_nearly(near)}")
 
 
 def spelled_otherwise(strange: Iterable[str], known: Iterable[str]) -> str:

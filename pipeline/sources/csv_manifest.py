@@ -1,7 +1,9 @@
 """A CSV of images: `id,label[,split]`, and the files that it names."""
 
+import contextlib
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.dataset.manifest import SPLITS
@@ -12,6 +14,22 @@ from pipeline.sources.named_files import NamedFiles
 from pipeline.sources.user_text import Table
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system.errors import RunError
+
+
+def left_out(roots: Sequence[AnyPath]) -> list[str]:
+    """Returns a warning for each CSV in a root that may be the list of its photos."""
+    found = []
+    for root in roots:
+        if not isinstance(root, Path) or not root.is_dir():
+            continue
+        for path in sorted(root.glob("*.csv")):
+            with contextlib.suppress(RunError):  # it is no such list
+                Table(path, "", required=("id", "label"))
+                found.append(
+                    f"{path} has ids and labels, and is not read: the folders say what "
+                    f"is there. Is it the list of these photos? --manifest={path}"
+                )
+    return found
 
 
 class Row(NamedTuple):

@@ -1,7 +1,6 @@
 """What is there: the images below IMAGES, their ids, labels and splits."""
 
-import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NoReturn
 
@@ -27,6 +26,7 @@ from pipeline.sources.names import (
     spelling,
 )
 from pipeline.storage.object_paths import AnyPath, ObjectPath
+from pipeline.system import console
 from pipeline.system.errors import RunError, UnavailableError
 
 LAYOUTS = ("auto", "splits", "classes")
@@ -90,6 +90,7 @@ def list_images(
         )
     else:
         listing = _list_roots(places, labelled_test, layout)
+        listing.warnings += csv_manifest.left_out(roots)
     if len(roots) > 1:
         _refuse_repeated(listing.refs)
     if listing.carved:
@@ -107,13 +108,19 @@ def in_words(images: AnyPath | Sequence[AnyPath]) -> str:
     return ", ".join(map(str, images)) if isinstance(images, Sequence) else str(images)
 
 
-def announce(listing: Listing) -> None:
-    """Prints the classes, what is ignored, and what may be other than it seems."""
-    print(classes_in_words(listing.classes))
+def announce(images: AnyPath | Sequence[AnyPath], listing: Listing) -> None:
+    """Says what IMAGES was understood as, and what may be other than it seems."""
+    counts = Counter(ref.split for ref in listing.refs)
+    counts.update(reject.split for reject in listing.rejects)
+    splits = ", ".join(f"{counts[split]:,} in {split}" for split in listing.splits())
+    console.say(
+        f"IMAGES {in_words(images)}: {len(listing):,} images ({splits}), "
+        f"{classes_in_words(listing.classes)}"
+    )
     if listing.ignored:
-        print(listing.ignored)
+        console.say(f"  {listing.ignored}")
     for warning in listing.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        console.warn(warning)
 
 
 def open_place(root: AnyPath) -> FolderTree:

@@ -25,7 +25,7 @@ from typing import Any
 
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
-from pipeline.system import private_folder
+from pipeline.system import console, private_folder
 from pipeline.system.errors import RunError
 
 _HOLDER = ".holder.json"  # a dot: no listing of photos takes it for one
@@ -158,7 +158,7 @@ def _on_this_machine(folder: AnyPath) -> Path:
 
 @functools.cache
 def _say(why: str) -> None:
-    print(f"note: {why}: it cannot be told whether another run writes there")
+    console.note(f"{why}: it cannot be told whether another run writes there")
 
 
 def _acquire(folder: AnyPath, place: Path, note: Path) -> _Hold:
@@ -212,8 +212,8 @@ def _spared(folder: AnyPath, note: Path) -> str:
     holder = _read(note)
     if holder.get("host", platform.node()) == platform.node():
         return ""
-    print(
-        f"note: {_in_words(holder)} has not left {folder}. Make sure that it does not "
+    console.warn(
+        f"{_in_words(holder)} has not left {folder}. Make sure that it does not "
         "run any more: some file systems have locks within one machine only"
     )
     return str(holder.get("run", ""))

@@ -6,13 +6,13 @@ never the run.
 
 import contextlib
 import logging
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
+from pipeline.system import console
 
 
 def append_to_log(folder: AnyPath, text: str) -> None:
@@ -49,7 +49,7 @@ def _optional(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         why = error.strerror or error
-        print(f"note: {path} is left out: {why}. It is not needed.", file=sys.stderr)
+        console.note(f"{path} is left out: {why}. It is not needed.")
 
 
 class _Log(logging.FileHandler):

@@ -12,8 +12,8 @@ with its type, help text and default, and becomes a flag of that verb alone:
     VERBS = {"plan": Verb(PlanOptions, plan)}
     sys.exit(command_line.main("pipeline", VERBS, argv=sys.argv, about=__doc__))
 
-A field without a default is a flag that must be given. This module alone defines absl
-flags, in one FlagValues a verb.
+A field without a default is a flag that must be given. Every verb has --quiet and
+--debug, too. This module alone defines absl flags, in one FlagValues a verb.
 """
 
 import contextlib
@@ -35,6 +35,15 @@ _DEFINE: dict[Any, Callable[..., Any]] = {
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
     str: flags.DEFINE_string,
+}
+# The flags of the command line of this process, as texts.
+_given: dict[str, str] = {}
+
+# What every verb has.
+_VOICE = {
+    "quiet": "Prints warnings, errors and the closing line, and nothing else.",
+    "debug": "Prints tracebacks, also of errors that are told in plain words, and all "
+    "that libraries write as they start.",
 }
 # Keys of the metadata of a field.
 _FLAG, _GROUP, _PASSED_ON = "flag", "group", "passed_on"
@@ -157,8 +166,13 @@ def main(
     return console.exit_code(run)
 
 
+def repeated(program: str, verb: str) -> str:
+    """Returns the command line of this process for another verb with the same flags."""
+    return console.command(program, verb, **_given)
+
+
 def flags_of(options: type) -> flags.FlagValues:
-    """Returns the flags of a dataclass; nothing is parsed yet."""
+    """Returns the flags of a verb that takes a dataclass; nothing is parsed yet."""
     values = flags.FlagValues()
     values.set_gnu_getopt(True)  # the verb may stand before the flags
     for name, field, default in _fields(options, {}):
@@ -176,6 +190,8 @@ def flags_of(options: type) -> flags.FlagValues:
         else:
             kind = str if flag.read else _plain(field.type)
             _DEFINE[kind](name, **settings, **flag.bounds)
+    for name, help in _VOICE.items():
+        flags.DEFINE_bool(name, False, help, flag_values=values)
     return values
 
 
@@ -218,6 +234,8 @@ def _parse(
         name = _verb_of(words, known)
         hint = f"`python -m {program} {name} --help` lists its flags"
         _parse_flags(known[name], words, known, f"{name} has no flag")
+        console.set_voice(quiet=known[name].quiet, debug=known[name].debug)
+        _given.update(_texts(known[name]))
         options = _build(verbs[name].options, known[name], {}, beam_words)
     except (flags.Error, ValueError, UsageError) as error:
         raise UsageError(f"{error} ({hint})") from error
@@ -278,6 +296,14 @@ def _parse_flags(
         elif near:
             text += f"; did you mean --{near[0]}?"
         raise UsageError(text) from error
+
+
+def _texts(values: flags.FlagValues) -> Iterator[tuple[str, str]]:
+    """Yields the flags that were given, but for those of the voice."""
+    for name in values:
+        value = values[name].value
+        if values[name].present and name not in _VOICE:
+            yield name, ",".join(value) if isinstance(value, list) else str(value)
 
 
 def _build(

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,14 +11,13 @@ from pipeline.dataset import manifest
 from pipeline.dataset.manifest import Dataset, Shard
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
+from pipeline.system import startup_log
 from pipeline.system.errors import RunError, UsageError
 from predictor.format import reader
 from predictor.format.reader import Predictions
 from predictor.format.row_batch import RowBatch
 from predictor.inputs.inputs import FromDataset, records
-
-if TYPE_CHECKING:
-    from trainer.model import Contract
+from trainer.contract import Contract, read_contract
 
 
 class StoredImage(NamedTuple):
@@ -51,7 +50,7 @@ class EvaluationSource:
 
     dataset: Dataset | None
     model: AnyPath | None
-    contract: "Contract | None"
+    contract: Contract | None
     predictions: Predictions | None
     split: str
 
@@ -207,10 +206,11 @@ class EvaluationSource:
 
     def _predict(self, batch_size: int, options: dict[str, Any]) -> Iterator[Part]:
         # Here: TensorFlow takes seconds that PREDICTIONS need not.
-        from predictor.forward_pass import ForwardPass, naming_shortage
-        from trainer import model
-        from trainer.data import verified_shards
-        from trainer.training import distribution
+        with startup_log.kept():
+            from predictor.forward_pass import ForwardPass, naming_shortage
+            from trainer import model
+            from trainer.data import verified_shards
+            from trainer.training import distribution
 
         folder, data = self.given
         images = FromDataset(data, self.split)
@@ -282,16 +282,14 @@ def load(
     )
 
 
-def _contract(folder: AnyPath, data: Dataset | None) -> "Contract":
-    from trainer import model  # here: TensorFlow takes seconds that CSVs need not
-
-    contract = model.read_contract(folder)
+def _contract(folder: AnyPath, data: Dataset | None) -> Contract:
+    contract = read_contract(folder)
     if data:
         contract.check(data)
     return contract
 
 
-def _check_model(made: Predictions, contract: "Contract") -> None:
+def _check_model(made: Predictions, contract: Contract) -> None:
     if made.value["model"] != contract.fingerprint:
         raise RunError(
             f"{made.folder} was predicted by another model: {made.value['model']} "

@@ -9,6 +9,7 @@ from pipeline.sources.user_text import Table
 from pipeline.storage import atomic
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import ResumableFolder
+from pipeline.system import console
 from pipeline.system.errors import RunError
 from predictor.format import file_format, predictions_manifest
 from predictor.format.csv_files import SUBMISSION_COLUMNS
@@ -105,7 +106,7 @@ def assemble(
                 digest.update(image_id.encode() + b"\0")
                 known = landmarks[images[image_id]] if image_id in images else ""
                 text.write(atomic.csv_line([image_id, known]).encode())
-    print(_in_words(ids, images))
+    console.say(_in_words(ids, images))
     return Entry(name, len(ids), whole.length, whole.crc32c, digest.hexdigest(), 0)
 
 

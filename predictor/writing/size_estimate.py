@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.storage.object_paths import AnyPath
-from pipeline.system import resources
+from pipeline.system import console, resources
 from pipeline.system.console import in_bytes, in_time
 from pipeline.system.errors import RunError
 from predictor.format import file_format
@@ -45,7 +45,7 @@ def announce(
         )
     if needed > _MANY:
         room = "" if free == math.inf else f"; {in_bytes(free)} are free"
-        print(
+        console.say(
             f"{size}, and {in_time(seconds * rows / writers)} of {writers} writing "
             f"processes{room}. {_advice(format)} takes less."
         )

@@ -52,7 +52,7 @@ def test_it_comes_near_when_everything_is_sampled(
     plan(images, tmp_path / "made" / "dataset", shards=2)
     lines = capsys.readouterr().out.splitlines()
     said = {line.split()[0]: line for line in lines}
-    assert "42 images, 3 classes" in said["IMAGES"]
+    assert "42 images (25 in train, 9 in validation, 8 in test), 3 c" in said["IMAGES"]
     assert "2 train, 2 validation, 2 test" in said["shards"]
     assert "2 of 42 sampled" in said["rejects"]
     assert "1 damaged" in said["rejects"]
@@ -72,7 +72,8 @@ def test_what_the_paths_alone_tell(
     (root / "a" / "x.jpg").write_bytes(jpeg(photo(0, 0)))
     (root / "outside.jpg").write_bytes(b"")
     plan(tmp_path / "images", max_reject_fraction=0.5)
-    rejects = capsys.readouterr().out.splitlines()[-2]
+    said = capsys.readouterr().out.splitlines()
+    rejects = next(line for line in said if line.startswith("  rejects"))
     assert "1 already (1 no_class); none of the 1 sampled, and these are all" in rejects
     with pytest.raises(
         RunError,
@@ -87,9 +88,10 @@ def test_rejects_that_are_likely_too_many_are_said(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan(images, max_reject_fraction=0.05)
-    assert "verdict" not in capsys.readouterr().out
+    assert "warning" not in capsys.readouterr().err
     plan(images, max_reject_fraction=0.04)
-    assert "likely fail at its end: about 4.76% of" in capsys.readouterr().out
+    warning = "warning: make shards would likely fail at its end: about 4.76% of"
+    assert warning in capsys.readouterr().err
 
 
 def test_a_full_disk_is_refused_in_advance(

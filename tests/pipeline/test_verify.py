@@ -111,7 +111,7 @@ def test_a_whole_dataset(
     printed = capfd.readouterr().out
     assert printed.startswith(
         f"DATASET {made_dataset} is whole: {IMAGES + 2} images listed = {IMAGES} "
-        "written + 2 rejected. All 6 shards of train, validation, test ("
+        "written + 2 rejected\n  all 6 shards of train, validation, test ("
     )
     assert f"every image decodes to {HEIGHT}x{WIDTH} (height x width)" in printed
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from tests.support.training import SHORT
 from trainer.recipe import NO_AUGMENTATION
 
 RECIPE = SHORT
+TRAIN_STEPS = 24 // RECIPE.batch_size
 TIMED = ("seconds", "images_per_second", "input_wait")  # differ from run to run
 
 
@@ -142,6 +144,35 @@ def test_a_run_in_two_parts_ends_with_the_same_weights(
         for name in TIMED:
             del ours[name], theirs[name]
         assert ours == theirs
+
+
+def test_a_signal_in_validation_costs_no_step(
+    run,
+    trained: Path,
+    made_dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As SLURM sends one before its limit; the epoch may have taken hours."""
+    from trainer.training import checkpoint
+    from trainer.training.loop import Loop
+
+    evaluate, folder, calls = Loop.evaluate, tmp_path / "model", []
+
+    def interrupted(loop: Loop, batches: object) -> object:
+        calls.append(batches)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return evaluate(loop, batches)
+
+    monkeypatch.setattr(Loop, "evaluate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(made_dataset, folder, epochs=3)
+    saved = checkpoint.read(folder / "checkpoint" / "state.npz")
+    assert (saved.epoch, saved.trained.steps) == (1, TRAIN_STEPS)
+    run(made_dataset, folder, epochs=3)
+    for ours, theirs in zip(weights(folder), weights(trained), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def begun_otherwise(folder: Path, facts: dict) -> bytes:
@@ -440,7 +471,7 @@ def test_without_validation_there_are_no_snapshots(
     del value["splits"]["validation"]
     (dataset / "dataset.json").write_text(json.dumps(value))
     run(dataset, tmp_path / "model", epochs=1)
-    assert "no validation split" in capsys.readouterr().out
+    assert "warning: DATASET has no validation split" in capsys.readouterr().err
     assert not (tmp_path / "model" / "snapshot").exists()
     (row,) = history(tmp_path / "model")
     assert row["val_loss"] is row["val_accuracy"] is None

@@ -24,7 +24,7 @@ import numpy as np
 
 from pipeline.storage import atomic, folder_lock
 from pipeline.storage.resumable_folder import ResumableFolder
-from pipeline.system import io_errors
+from pipeline.system import console, io_errors
 from pipeline.system.console import in_bytes, progress
 from pipeline.system.errors import RunError
 from trainer import hang_detection
@@ -107,7 +107,9 @@ def _claim(descriptor: int, work: ResumableFolder, content: Content) -> None:
             "another --cache_dir."
         )
     else:
-        print(f"the cache in {work.folder} is complete; another run reads it, too")
+        console.say(
+            f"the cache in {work.folder} is complete; another run reads it, too"
+        )
 
 
 def _key(content: Content) -> dict[str, Any]:
@@ -127,13 +129,15 @@ def _make_whole(work: ResumableFolder, content: Content) -> None:
     """Keeps what an earlier run made of the same, or fills the folder anew."""
     key = _key(content)
     if stale := work.other(key):
-        print(f"the cache in {work.folder} is of something else ({stale}): made anew")
+        console.say(
+            f"the cache in {work.folder} is of something else ({stale}): made anew"
+        )
         work.clear("*.npy")
     if work.start(key):
         if _is_whole(work, _paths(work.folder, content)):
-            print(f"the cache in {work.folder} is complete")
+            console.say(f"the cache in {work.folder} is complete")
             return
-        print(f"the cache in {work.folder} is damaged: made anew")
+        console.say(f"the cache in {work.folder} is damaged: made anew")
         work.clear("*.npy")
         work.start(key)
     _fill(work, content)
@@ -144,7 +148,9 @@ def _fill(work: ResumableFolder, content: Content) -> None:
     notes = _committed(work, content)
     rows = min(len(notes) * content.part_rows, content.rows)
     if notes:
-        print(f"the cache in {work.folder} goes on after {rows} of {content.rows} rows")
+        console.say(
+            f"the cache in {work.folder} goes on after {rows} of {content.rows} rows"
+        )
     _refuse_small_disk(work.folder, content, rows)
     unfinished = _paths(work.work, content)
     pending: Future | None = None

@@ -159,6 +159,10 @@ def for_validation(dataset: Dataset, *, batch_size: int) -> tf.data.Dataset:
 
     Returns:
         Elements (uint8[batch, height, width, 3], int64[batch]).
+
+    Raises:
+        RunError: there is no validation split.
+        tf.errors.OpError (when iterated): see `for_inference`.
     """
     shards = dataset.split("validation").shards
     return for_inference(dataset, shards, batch_size=batch_size).map(  # record.Batch
@@ -349,9 +353,13 @@ def options() -> tf.data.Options:
 
     As many threads as this process has cores, which TensorFlow does not know of in a
     container; buffers and parallel calls have their sizes, so nothing is tuned, and no
-    graph rewritten.
+    graph rewritten. Nor is it cut into parts for several machines, as a strategy would
+    have it: that takes out the check that a shard has all of its records.
     """
     options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.OFF
+    )
     options.threading.private_threadpool_size = resources.cores()
     options.autotune.enabled = False
     options.experimental_optimization.apply_default_optimizations = False

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from pipeline.dataset import manifest, record
 from pipeline.dataset.manifest import Dataset
-from pipeline.system import resources
+from pipeline.system import console, resources
 from pipeline.system.console import in_bytes
 from pipeline.system.errors import RunError, UsageError
 from trainer.cache import on_disk, policy
@@ -63,11 +63,16 @@ def run(options: DoctorOptions) -> None:
     """
     problems = 0
     for finding in findings(options):
-        print(finding, flush=True)
+        console.say(str(finding), matters=finding.level == PROBLEM)
         problems += finding.level == PROBLEM
     if problems:
         raise RunError(f"{problems} problems, see above; training may not work here.")
-    print("this node can train")
+    console.conclude(
+        "this node can train",
+        following=console.command(
+            "trainer", "train", dataset=options.dataset, model=options.model
+        ),
+    )
 
 
 def findings(options: DoctorOptions) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from pipeline.dataset.manifest import CLASSES, classes_text
 from pipeline.storage import atomic, folder_lock
+from pipeline.system import console, startup_log
 from pipeline.system.console import in_bytes
 from pipeline.system.errors import RunError
 from trainer import model
@@ -39,18 +40,22 @@ def run(model_folder: Path) -> None:
     Raises:
         RunError: MODEL is incomplete or damaged, or its `export` is not ours.
     """
-    with contextlib.suppress(RuntimeError):  # TensorFlow has started: leave it
+    # Where TensorFlow has started, leave it.
+    with contextlib.suppress(RuntimeError), startup_log.kept():
         tf.config.set_visible_devices([], "GPU")  # a training run may need them all
-    contract = model.read_contract(model_folder)
-    network = _in_float32(model.load(model_folder))
-    folder = model_folder / EXPORT
-    with _replace(folder) as unfinished:
+    contract, folder = model.read_contract(model_folder), model_folder / EXPORT
+    console.say(
+        f"EXPORT {folder}: MODEL {model_folder} as two files that need no Keras"
+    )
+    # The converter tells past sys.stderr which of its options it ignores.
+    with startup_log.kept(), _replace(folder) as unfinished:
+        network = _in_float32(model.load(model_folder))
         _write_saved_model(network, contract, unfinished / SAVED_MODEL)
         lite = _to_lite(unfinished / SAVED_MODEL)
         (unfinished / LITE).write_bytes(lite)
         atomic.write_text(unfinished / CLASSES, classes_text(contract.classes))
         atomic.write_json(unfinished / MANIFEST, _manifest(contract))
-    print("\n".join(_summary(folder, contract)))
+    console.conclude("\n".join(_summary(folder, contract)))
 
 
 def _in_float32(network: keras.Model) -> keras.Model:
@@ -199,7 +204,8 @@ def _summary(folder: Path, contract: Contract) -> list[str]:
     names = (SAVED_MODEL, LITE, CLASSES, MANIFEST)
     size = f"{contract.image['height']}x{contract.image['width']}x3"
     return [
-        f"EXPORT {folder}",
+        f"EXPORT {folder} is complete: {SAVED_MODEL} for TensorFlow Serving, {LITE} "
+        "for LiteRT",
         *(f"  {name:14} {in_bytes(_bytes(folder / name))}" for name in names),
         f"  tf.saved_model.load('{folder / SAVED_MODEL}').signatures['{ENCODED}']"
         "(image_bytes=tf.constant([open('photo.jpg', 'rb').read()]))",

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from pipeline.system import console, startup_log
 from pipeline.system.errors import RunError, UsageError
 
 ALL_REDUCE = {
@@ -30,6 +31,7 @@ class Gpu(NamedTuple):
     compute_capability: tuple[int, int] | None
 
 
+@startup_log.kept()
 def strategy(
     *,
     virtual_devices: int | None = None,
@@ -65,7 +67,7 @@ def strategy(
         for device in chosen.extended.worker_devices
     )
     note = "" if gpus else " (no GPU)" if not virtual_devices else " (logical devices)"
-    print(f"replicas: {chosen.num_replicas_in_sync} on {names}{note}")
+    console.say(f"replicas: {chosen.num_replicas_in_sync} on {names}{note}")
     return chosen
 
 
@@ -93,6 +95,7 @@ def check_batch_size(batch_size: int, replicas: int, accumulate: int = 1) -> Non
     )
 
 
+@startup_log.kept()
 def gpus() -> list[Gpu]:
     """Returns the GPUs that TensorFlow sees."""
     found = []

@@ -1,5 +1,6 @@
 """history.csv: one row per epoch, whatever happened in between."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +55,22 @@ def forget_after(path: Path, epoch: int) -> None:
 def _write(path: Path, rows: list[Row]) -> None:
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     atomic.write_text(path, table.to_csv(index=False, float_format="%.7g"))
+
+
+def best(rows: Sequence[Row]) -> Row | None:
+    """Returns the epoch with the lowest validation loss; None without validation."""
+    validated = [row for row in rows if row["val_loss"] is not None]
+    return min(validated, key=lambda row: row["val_loss"], default=None)
+
+
+def in_words(rows: Sequence[Row]) -> str:
+    """Returns how a run stands, in a sentence."""
+    lowest, last = best(rows), rows[-1]
+    if lowest is None:
+        return f"{last['epoch']} epochs, loss {last['loss']:.4f}; no validation"
+    since = last["epoch"] - lowest["epoch"]
+    now = "the last so far" if not since else f"not lowered for {since} epochs"
+    return (
+        f"lowest validation loss {lowest['val_loss']:.4f} (accuracy "
+        f"{lowest['val_accuracy']:.1%}) in epoch {lowest['epoch']}, {now}"
+    )

@@ -122,10 +122,10 @@ def test_the_closing_rate_is_that_of_this_run(
     (folder / "_work" / "done" / note).unlink()
     made = length["note"]["shard"]["examples"] + len(length["note"]["tally"]["rejects"])
     make(root, folder)
-    last = capsys.readouterr().out.splitlines()[-1]
+    rate_line = capsys.readouterr().out.splitlines()[-2]
     seconds, rate, there = re.match(
-        r"([\d.]+) s, (\d+) images/s, [\d.]+ MB/s; (\d+) images were there before",
-        last,
+        r"  ([\d.]+) s, (\d+) images/s, [\d.]+ MB/s; (\d+) images were there before",
+        rate_line,
     ).groups()
     assert int(there) == 42 - made
     # 42 images in that time would be a rate of more than half as much again.
@@ -155,7 +155,7 @@ def test_a_parent_that_cannot_be_written_costs_a_line(
     printed = capsys.readouterr()
     assert "42 images listed = 40 written + 2 rejected" in printed.out
     for name in ("made.log", "made.source.json"):
-        lines = {*re.findall(rf"note: .*{re.escape(name)} .*\n", printed.err)}
+        lines = {*re.findall(rf"note: .*{re.escape(name)} .*\n", printed.out)}
         (line,) = lines
         assert "is left out: Is a directory. It is not needed." in line
 

@@ -30,6 +30,22 @@ def images(tmp_path: Path) -> Path:
 # --------------------------------------------------------------------- what is listed
 
 
+def test_a_list_of_photos_that_nobody_named_is_told(tmp_path: Path) -> None:
+    """As in Kaggle's landmarks, whose folders are digits of the ids."""
+    for name in ("0/1/a.jpg", "0/2/b.jpg"):
+        (tmp_path / "train" / name).parent.mkdir(parents=True)
+        (tmp_path / "train" / name).write_bytes(b"")
+    csv = tmp_path / "train.csv"
+    (tmp_path / "other.csv").write_text("name,size\nx,1\n")
+    assert layout.list_images(tmp_path).warnings == []
+    csv.write_text("id,url,landmark_id\na,http://x/a,7\nb,http://x/b,8\n")
+    (warning,) = layout.list_images(tmp_path).warnings
+    assert warning.startswith(f"{csv} has ids and labels, and is not read: ")
+    assert warning.endswith(f"--manifest={csv}")
+    named = layout.list_images(tmp_path, csv=csv)
+    assert (named.classes, len(named.warnings)) == (("7", "8"), 0)
+
+
 def test_the_id_is_the_text_of_the_csv(images: Path) -> None:
     """Kaggle's has no `.jpg`; a leading 0, NA and 1e5 are text like any other."""
     grow(images, ["007.jpg", "NA.jpg", "1e5.jpg"])

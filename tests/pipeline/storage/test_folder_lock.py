@@ -264,7 +264,8 @@ def test_what_another_machine_may_be_writing_is_spared_once(
         folder_lock.remove_scratch(tmp_path)
     assert left.exists()
     assert not other.exists()
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
+    assert said.startswith("warning: another run (host elsewhere")
     assert f"(host elsewhere, pid 7, since noon) has not left {tmp_path}" in said
     with folder_lock.held(tmp_path):
         folder_lock.remove_scratch(tmp_path)

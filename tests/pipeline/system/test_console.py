@@ -6,7 +6,9 @@ import re
 import subprocess
 import sys
 import termios
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -15,7 +17,7 @@ from pipeline.system import console, errors
 from tests.support.files import REPOSITORY
 
 SCRIPT = """
-import signal, sys
+import os, signal, sys
 from pipeline.system import console
 
 def fail():
@@ -54,7 +56,29 @@ def count():
 def nothing():
     console.progress(0, "shards").close()
 
+def talk():
+    console.say("IMAGES x: 3 images\\n  ignored: 1 file")
+    console.note("x.log is left out")
+    console.warn("one class")
+    count()
+    console.say("problem  no GPU", matters=True)
+    following = console.command("trainer", "train", dataset="a b", model=None, cpu=True)
+    console.conclude("DATASET x is complete\\n  train 3", following=following)
+
+def spell():
+    console.say("\\udcff…")
+
+flags = [word for word in sys.argv[2:] if word.startswith("--")]
+console.set_voice(quiet="--quiet" in flags, debug="--debug" in flags)
 sys.exit(console.exit_code(globals()[sys.argv[1]]))
+"""
+TALK = """IMAGES x: 3 images
+  ignored: 1 file
+note: x.log is left out
+problem  no GPU
+DATASET x is complete
+  train 3
+next: python -m trainer train --dataset='a b' --model=… --cpu=True
 """
 
 
@@ -65,14 +89,39 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [sys.executable, str(path)]
 
 
-def run(command: list[str], *words: str, **options: object):
+ENVIRONMENT = {
+    name: value
+    for name, value in os.environ.items()
+    if name not in ("MAKELEVEL", "NO_COLOR", "TERM")
+} | {"PYTHONPATH": str(REPOSITORY)}
+
+
+def run(
+    command: list[str],
+    *words: str,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    **options: object,
+):
     return subprocess.run(
         [*command, *words],
         **{"capture_output": True, **options},
         text=True,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        env=ENVIRONMENT | environment,
         check=False,
     )
+
+
+def on_terminal(command: list[str], *words: str, **environment: str) -> str:
+    """Returns what a program writes to a terminal of 80 columns."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    both = {"capture_output": False, "stdout": theirs, "stderr": theirs}
+    try:
+        run(command, *words, environment=environment, **both)
+        return os.read(ours, 100_000).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
 
 
 def test_a_failed_run(command: list[str]) -> None:
@@ -140,18 +189,80 @@ def test_progress_of_nothing(command: list[str]) -> None:
     assert result.stderr == ""
 
 
-def test_progress_is_a_bar_on_a_terminal(command: list[str]) -> None:
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, 80))
-    try:
-        run(command, "count", capture_output=False, stderr=theirs)
-        text = os.read(ours, 100_000).decode()
-    finally:
-        os.close(ours)
-        os.close(theirs)
+def test_progress_is_a_bar_on_a_terminal_and_gone_at_the_end(
+    command: list[str],
+) -> None:
+    text = on_terminal(command, "count")
     assert "\rshards:" in text
-    assert "30/30" in text
+    assert re.search(r"\d+/30", text)
     assert "images/s" in text
+    assert text.split("\r")[-2].strip() == ""
+
+
+def test_what_is_said(command: list[str]) -> None:
+    result = run(command, "talk")
+    assert result.returncode == 0
+    assert result.stdout == TALK
+    warning, progress = result.stderr.splitlines()
+    assert warning == "warning: one class"
+    assert progress.startswith("shards: 30 of 30 images")
+
+
+def test_make_is_told_the_target(command: list[str]) -> None:
+    by_make = run(command, "talk", environment={"MAKELEVEL": "1"})
+    assert by_make.stdout.splitlines()[-1] == (
+        "next: make train DATASET='a b' MODEL=… ARGS=--cpu=True"
+    )
+
+
+def test_quiet_leaves_warnings_and_the_closing_line(command: list[str]) -> None:
+    result = run(command, "talk", "--quiet")
+    assert result.stdout == "problem  no GPU\nDATASET x is complete\n"
+    assert result.stderr == "warning: one class\n"
+    shown = on_terminal(command, "talk", "--quiet", NO_COLOR="1")
+    lines = ["warning: one class", "problem  no GPU", "DATASET x is complete"]
+    assert shown.splitlines() == lines
+    assert run(command, "fail", "--quiet").stderr.startswith("error: photo")
+
+
+def test_debug_has_the_traceback_of_what_is_told_in_plain_words(
+    command: list[str],
+) -> None:
+    for verb in ("fail", "full", "interrupt"):
+        plain, debug = run(command, verb), run(command, verb, "--debug")
+        assert "Traceback" not in plain.stderr
+        assert debug.stderr.startswith("Traceback")
+        assert f"in {verb}\n" in debug.stderr
+        assert debug.stderr.endswith(plain.stderr)
+        assert debug.returncode == plain.returncode
+
+
+def test_colour_on_a_terminal_alone(command: list[str]) -> None:
+    shown = on_terminal(command, "talk")
+    assert "\x1b[33mwarning:\x1b[0m one class" in shown
+    assert "\x1b[36mnext:\x1b[0m python" in shown
+    assert "\x1b[31merror:\x1b[0m photo" in on_terminal(command, "fail")
+    for plain in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+        assert "\x1b[3" not in on_terminal(command, "talk", **plain)
+    assert "\x1b" not in run(command, "talk").stdout + run(command, "talk").stderr
+
+
+def test_both_streams_keep_their_order_in_one_file(
+    command: list[str], tmp_path: Path
+) -> None:
+    with (tmp_path / "log").open("wb") as log:
+        run(command, "talk", capture_output=False, stdout=log, stderr=log)
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert [line.split()[0] for line in lines] == [
+        *("IMAGES", "ignored:", "note:", "warning:", "shards:", "problem", "DATASET"),
+        *("train", "next:"),
+    ]
+
+
+def test_a_text_that_the_locale_cannot_write(command: list[str]) -> None:
+    ascii = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    result = run(command, "spell", environment=ascii)
+    assert (result.returncode, result.stdout) == (0, "\\udcff\\u2026\n")
 
 
 @pytest.mark.parametrize(
