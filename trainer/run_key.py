@@ -9,9 +9,9 @@ from pipeline.dataset.manifest import Dataset
 from pipeline.storage import atomic
 from pipeline.storage.resumable_folder import difference
 from pipeline.system.errors import RunError
-from trainer import model, starting_weights
+from trainer import starting_weights
 from trainer.cache.policy import CacheChoice
-from trainer.contract import read_contract
+from trainer.contract import MANIFEST, read_contract
 from trainer.options import CHECKPOINT, TrainOptions
 from trainer.training import checkpoint
 from trainer.training.checkpoint import RunState
@@ -46,7 +46,7 @@ def is_finished(
     folder: Path, key: dict[str, Any], epochs: int, dataset: Dataset
 ) -> bool:
     """Returns whether MODEL holds this run with as many epochs; refuses another's."""
-    path = folder / model.MANIFEST
+    path = folder / MANIFEST
     if path.is_file():
         earlier = atomic.read_json(path)
         if different := difference(earlier["run"], key):
@@ -80,7 +80,7 @@ def growth_in_words(begun: Dataset, now: Dataset) -> str:
 
 def or_extend(folder: Path, dataset: Dataset) -> str:
     """Returns what else to do with a finished MODEL of other images."""
-    before = atomic.read_json(folder / model.MANIFEST)["run"]
+    before = atomic.read_json(folder / MANIFEST)["run"]
     first = dataset.classes[: before["classes"]["count"]]
     if before["dataset"] == dataset.fingerprint or (
         manifest.classes_entry(first) != before["classes"]
