@@ -34,8 +34,10 @@ needs_shards := IMAGES DATASET
 needs_retry := DATASET
 needs_plan := IMAGES
 needs_verify := $(if $(PREDICTIONS),,DATASET)
+needs_inspect := DATASET
 needs_train := DATASET MODEL
 needs_curves := MODEL
+needs_report := MODEL
 needs_export := MODEL
 needs_cluster-up := ENGINE
 needs_cluster-down := ENGINE
@@ -96,6 +98,10 @@ else
 	$(RUN) pipeline verify --dataset="$(DATASET)" $(ARGS)
 endif
 
+.PHONY: inspect
+inspect: install  ## A page to look at: pictures, classes, sizes, copies, rejects (DATASET= INSPECT= IMAGES= ARGS=)
+	$(RUN) pipeline inspect --dataset="$(DATASET)" $(if $(INSPECT),--inspect="$(INSPECT)") $(if $(IMAGES),--images="$(IMAGES)") $(ARGS)
+
 .PHONY: train
 train: install  ## DATASET → MODEL (DATASET= MODEL= RECIPE=article ARGS=)
 	$(RUN) trainer train --dataset="$(DATASET)" --model="$(MODEL)" --recipe=$(RECIPE) $(ARGS)
@@ -111,6 +117,10 @@ doctor: install  ## Whether this node can train (DATASET= MODEL=, both optional;
 .PHONY: curves
 curves: install  ## The history of a run as a picture (MODEL=)
 	$(RUN) trainer curves --model="$(MODEL)" $(ARGS)
+
+.PHONY: report
+report: install  ## The run as a page, MODEL/report.html (MODEL= DATASET= ARGS=)
+	$(RUN) trainer report --model="$(MODEL)" $(if $(DATASET),--dataset="$(DATASET)") $(ARGS)
 
 .PHONY: export
 export: install  ## MODEL for TensorFlow Serving and LiteRT (MODEL=)
