@@ -23,7 +23,7 @@ RECIPE = """
     steps_per_execution accumulate tf32
 """
 TRAIN = """
-    dataset model weights seed cache cache_dir feature_dtype virtual_devices cpu
+    dataset model weights extend seed cache cache_dir feature_dtype virtual_devices cpu
     all_reduce save_minutes keep_snapshots hang_minutes
 """
 SHARD_CACHE = "shard_cache shard_cache_bytes"
@@ -33,12 +33,14 @@ FLAGS = {
         "retry": "dataset images max_pixels image_timeout workers runner",
         "plan": SHARDS,
         "verify": "dataset workers",
+        "inspect": "dataset inspect id near_copies images workers",
     },
     "trainer": {
         "train": f"{TRAIN} {RECIPE} {SHARD_CACHE}",
-        "doctor": f"dataset model {RECIPE} {SHARD_CACHE}",
+        "doctor": f"dataset model cache cache_dir feature_dtype {RECIPE} {SHARD_CACHE}",
         "curves": "model",
         "export": "model",
+        "report": "model evaluation dataset",
     },
     "predictor": {
         "predict": f"""
@@ -78,7 +80,7 @@ EARLIER = {
 OTHERS = [
     ("pipeline", "verify", "--height=3", "shards and plan have it"),
     ("pipeline", "verify", "--overwrite", "shards and plan have it"),
-    ("trainer", "doctor", "--cache=none", "train has it"),
+    ("trainer", "doctor", "--weights=none", "train has it"),
     ("trainer", "curves", "--epochs=3", "train and doctor have it"),
     ("predictor", "verify", "--split=test", "predict and evaluate have it"),
     ("predictor", "evaluate", "--workers=2", "predict and verify have it"),
