@@ -19,7 +19,6 @@ RECIPE ?= article
 SPLIT ?= test
 BENCH ?= input
 EVALUATION ?= evaluation
-FLINK ?= .flink
 ENGINE ?=
 # As many processes as there are cores, and 3 GB of memory for each of them.
 TESTS_AT_ONCE ?= $(shell awk -v cores="$$(nproc)" '/MemTotal/ {n = int($$2 / 3e6); \
@@ -35,9 +34,13 @@ needs_shards := IMAGES DATASET
 needs_retry := DATASET
 needs_plan := IMAGES
 needs_verify := $(if $(PREDICTIONS),,DATASET)
+needs_inspect := DATASET
 needs_train := DATASET MODEL
 needs_curves := MODEL
+needs_report := MODEL
 needs_export := MODEL
+needs_cluster-up := ENGINE
+needs_cluster-down := ENGINE
 needs_predict := MODEL PREDICTIONS $(if $(IMAGES),,DATASET)
 $(foreach goal,$(MAKECMDGOALS),$(foreach name,$(needs_$(goal)),$(if $($(name)),,\
   $(error $(name) is missing: make $(goal) $(name)=…; see `make help`))))
@@ -95,6 +98,10 @@ else
 	$(RUN) pipeline verify --dataset="$(DATASET)" $(ARGS)
 endif
 
+.PHONY: inspect
+inspect: install  ## A page to look at: pictures, classes, sizes, copies, rejects (DATASET= INSPECT= IMAGES= ARGS=)
+	$(RUN) pipeline inspect --dataset="$(DATASET)" $(if $(INSPECT),--inspect="$(INSPECT)") $(if $(IMAGES),--images="$(IMAGES)") $(ARGS)
+
 .PHONY: train
 train: install  ## DATASET → MODEL (DATASET= MODEL= RECIPE=article ARGS=)
 	$(RUN) trainer train --dataset="$(DATASET)" --model="$(MODEL)" --recipe=$(RECIPE) $(ARGS)
@@ -111,6 +118,10 @@ doctor: install  ## Whether this node can train (DATASET= MODEL=, both optional;
 curves: install  ## The history of a run as a picture (MODEL=)
 	$(RUN) trainer curves --model="$(MODEL)" $(ARGS)
 
+.PHONY: report
+report: install  ## The run as a page, MODEL/report.html (MODEL= DATASET= ARGS=)
+	$(RUN) trainer report --model="$(MODEL)" $(if $(DATASET),--dataset="$(DATASET)") $(ARGS)
+
 .PHONY: export
 export: install  ## MODEL for TensorFlow Serving and LiteRT (MODEL=)
 	$(RUN) trainer export --model="$(MODEL)" $(ARGS)
@@ -124,13 +135,13 @@ evaluate: SPLIT = validation
 evaluate: install  ## How good MODEL is: numbers, tables, a page (MODEL= DATASET= SPLIT=validation, or PREDICTIONS=; EVALUATION=evaluation ARGS=)
 	$(RUN) predictor evaluate $(if $(MODEL),--model="$(MODEL)") $(if $(DATASET),--dataset="$(DATASET)") $(if $(PREDICTIONS),--predictions="$(PREDICTIONS)") --split="$(SPLIT)" --evaluation="$(EVALUATION)" $(ARGS)
 
-.PHONY: flink-up
-flink-up: install  ## A Flink cluster on this machine, for ARGS=--runner=flink (FLINK=.flink ARGS=)
-	$(RUN) tests.support.flink_cluster up --folder="$(FLINK)" $(ARGS)
+.PHONY: cluster-up
+cluster-up: install  ## Start a real engine on this machine, to try --runner with (ENGINE=dask|flink|spark)
+	$(RUN) tests.support.engines up --engine="$(ENGINE)" $(ARGS)
 
-.PHONY: flink-down
-flink-down: install  ## End what flink-up has started (FLINK=.flink)
-	$(RUN) tests.support.flink_cluster down --folder="$(FLINK)" $(ARGS)
+.PHONY: cluster-down
+cluster-down: install  ## End what cluster-up has started (ENGINE=dask|flink|spark)
+	$(RUN) tests.support.engines down --engine="$(ENGINE)" $(ARGS)
 
 .PHONY: test
 test: install  ## The tests that take seconds, and the whole job once (TESTS_AT_ONCE= ARGS=)
@@ -145,8 +156,8 @@ test-all: install  ## Every test but those of real engines: kills and fuzzing to
 	$(PYTEST) -m "not clusters" $(ARGS)
 
 .PHONY: test-clusters
-test-clusters: install  ## Real engines, which the tests start and end (ENGINE=dask|flink|prism, or all)
-	$(RUN) pytest $(if $(ENGINE),tests/clusters/test_$(ENGINE).py,tests/clusters) $(ARGS)
+test-clusters: install  ## Real engines, which the tests start and end (ENGINE=dask|flink|spark|prism, or all)
+	$(RUN) pytest tests/clusters $(if $(ENGINE),-k $(ENGINE)) $(ARGS)
 
 .PHONY: prism
 prism: .prism/prism  ## Build Prism, for --runner=PrismRunner (needs Go)

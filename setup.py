@@ -17,7 +17,7 @@ SHARDS = [
 ]
 
 TRAIN = [
-    "jinja2",  # the page of an evaluation: a template that escapes by itself
+    "jinja2",  # pages for people: templates that escape by themselves
     "matplotlib",  # pictures where people would rather look: curves, bars
     "orjson",  # the fastest exact text of float32: the prediction CSVs
     "pandas",  # reads the CSVs that it and others wrote
@@ -56,6 +56,12 @@ DEV = [
     "uv",  # make constraints: resolves every extra at once
 ]
 
+# Packages that have some.
+TEMPLATES = (
+    *("pipeline.inspection", "pipeline.page", "predictor.evaluation"),
+    "trainer.report",
+)
+
 setup(
     name="vgg16-at-scale",
     version="0.1.0",
@@ -65,7 +71,7 @@ setup(
     packages=find_packages(include=["pipeline*", "trainer*", "predictor*"]),
     package_data={
         **{name: ["py.typed"] for name in ("pipeline", "trainer", "predictor")},
-        "predictor.evaluation": ["*.j2"],
+        **{name: ["*.j2"] for name in TEMPLATES},
     },
     install_requires=SHARDS,
     extras_require={

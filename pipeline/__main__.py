@@ -3,9 +3,16 @@
 import signal
 import sys
 
-from pipeline.options import PlanOptions, RetryOptions, ShardsOptions, VerifyOptions
+from pipeline.options import (
+    InspectOptions,
+    PlanOptions,
+    RetryOptions,
+    ShardsOptions,
+    VerifyOptions,
+)
 from pipeline.system import command_line, console
 from pipeline.system.command_line import Verb
+from pipeline.system.errors import RunError
 
 # Stories are imported by the verbs: --help need not wait for Beam.
 
@@ -41,11 +48,25 @@ def verify(options: VerifyOptions) -> None:
     verify.run(options.dataset, workers=options.workers)
 
 
+def inspect(options: InspectOptions) -> None:
+    """Shows what is in DATASET: a page of pictures, classes, sizes and rejects."""
+    try:
+        from pipeline import inspect_dataset
+    except ModuleNotFoundError as error:
+        raise RunError(
+            f"inspect needs {error.name}: install the extra `train` (`make install` "
+            "does)."
+        ) from error
+
+    inspect_dataset.run(options)
+
+
 VERBS = {
     "shards": Verb(ShardsOptions, shards),
     "retry": Verb(RetryOptions, retry),
     "plan": Verb(PlanOptions, plan),
     "verify": Verb(VerifyOptions, verify),
+    "inspect": Verb(InspectOptions, inspect),
 }
 
 if __name__ == "__main__":

@@ -4,11 +4,9 @@ A generation is made by the job that makes a dataset, of a shorter listing, unde
 of its own. Until dataset.json is replaced, last, readers see the dataset as it was.
 """
 
-import os
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from pipeline import preprocess
 from pipeline.dataset import closing_summary, manifest
@@ -21,7 +19,7 @@ from pipeline.shards import finalize, generation, plan, resume
 from pipeline.shards.generation import Base
 from pipeline.sources import layout
 from pipeline.sources.listing import Listing
-from pipeline.storage import folder_lock, object_paths, side_files
+from pipeline.storage import folder_lock, side_files
 from pipeline.storage.noted_error import raising_noted_error
 from pipeline.storage.object_paths import AnyPath
 from pipeline.storage.resumable_folder import WORK, ResumableFolder
@@ -187,12 +185,11 @@ def _list_again(options: RetryOptions, base: Base) -> tuple[Sequence[AnyPath], L
     """
     noted = side_files.read_source(options.dataset)
     source, ledger = base.value["source"], base.value["ledger"]["splits"]
-    where = noted.get("folder", os.curdir)
     beside = f"{options.dataset}.source.json"
     if options.images:
         roots = preprocess.roots_of(options.images)
     elif noted:
-        roots = [_located(text, where) for text in noted["images"]]
+        roots = [side_files.located(text, noted) for text in noted["images"]]
     else:
         raise RunError(
             f"{beside} is missing, which says where the photos are. Name them: IMAGES=."
@@ -207,7 +204,7 @@ def _list_again(options: RetryOptions, base: Base) -> tuple[Sequence[AnyPath], L
     test = ledger.get("test", {"classes": {}})["classes"]
     listing = layout.list_images(
         roots,
-        csv=_located(csv, where) if csv else None,
+        csv=side_files.located(csv, noted) if csv else None,
         validation_fraction=source["validation_fraction"] or 0,
         seed=source["seed"],
         labelled_test=any(test),  # "" is the class of what has none
@@ -217,8 +214,3 @@ def _list_again(options: RetryOptions, base: Base) -> tuple[Sequence[AnyPath], L
         any_classes=True,  # new ones are for an append; IMAGES may lack old ones
     )
     return roots, listing
-
-
-def _located(text: str, folder: str) -> AnyPath:
-    """A path that DATASET.source.json names, relative to where the command was run."""
-    return object_paths.at(text) if "://" in text else Path(folder, text)

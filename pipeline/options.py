@@ -2,9 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.dataset.manifest import ImageContract
-from pipeline.storage.flag_paths import path_option, paths_option
+from pipeline.storage.flag_paths import (
+    local_path_option,
+    path_option,
+    paths_option,
+)
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system import resources
 from pipeline.system.command_line import group, option, passed_on
@@ -29,7 +34,8 @@ class JobOptions(WorkersOption):
         "Rejects an image after so many seconds; 0 waits for ever.", 60, lower_bound=0
     )
     runner: str = option(
-        "Says where the job runs: local, dask, flink, dataflow, or any runner of Beam.",
+        "Says where the job runs: local, dask, flink, spark, dataflow, or any runner "
+        "of Beam.",
         "local",
     )
     beam_arguments: Sequence[str] = passed_on()
@@ -151,3 +157,38 @@ class VerifyOptions(WorkersOption):
     """What `verify` reads."""
 
     dataset: AnyPath = path_option("Names DATASET, as `make shards` makes it.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectOptions(WorkersOption):
+    """What `inspect` shows."""
+
+    dataset: AnyPath = path_option("Names DATASET, as `make shards` makes it.")
+    page: Path | None = local_path_option(
+        "Names the page to write; by default it is DATASET.inspect.html, beside "
+        "DATASET, or in the current folder where DATASET is in a store.",
+        None,
+        name="inspect",
+    )
+    id: str | None = option(
+        "Prints what DATASET has of the image of this id, in place of a page; by "
+        "default of none.",
+        None,
+    )
+    near_copies: bool = option(
+        "Reads all shards, and also shows pictures that look the same: resized, "
+        "encoded again, a little brighter.",
+        False,
+    )
+    images: AnyPath | Sequence[AnyPath] | None = paths_option(
+        "Names the root of the photos, or several, to show originals beside what is "
+        "stored. By default DATASET.source.json says where they are.",
+        None,
+    )
+
+    def __post_init__(self) -> None:
+        if self.id and (self.page or self.near_copies):
+            raise ValueError(
+                "--id prints what there is of one image and writes no page: leave out "
+                "--inspect and --near_copies"
+            )

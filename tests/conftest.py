@@ -21,6 +21,7 @@ from tests.support.processes import Program
 if TYPE_CHECKING:
     from pipeline.storage.object_paths import ObjectPath
     from tests.support import object_servers
+    from tests.support.html_pages import Browser
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 # Several processes of pytest share the cores.
@@ -87,6 +88,16 @@ def made_dataset(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path
         )
 
     return made_once(tmp_path_factory, "dataset", make)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> "Browser":
+    """A browser; without one the test is skipped."""
+    from tests.support.html_pages import Browser
+
+    folder = tmp_path / "browser"
+    folder.mkdir()
+    return Browser(folder)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ PAGES = [README, *sorted((REPOSITORY / "docs").glob("*.md"))]
 MAKEFILE = (REPOSITORY / "Makefile").read_text()
 
 PROGRAMS = ("pipeline", "trainer", "predictor", "benchmarks", "benchmarks.demo")
-PROGRAMS += ("tests.support.flink_cluster", "pipeline.worker_pool")
+PROGRAMS += ("tests.support.engines", "pipeline.worker_pool")
 WITHOUT_VERBS = {"pipeline.worker_pool"}  # it takes a port
 OTHER_PROGRAMS = {"apache_beam.runners.portability.local_job_service_main"}
 # Options of other programs that a page names. Options of Beam inside BEAM="…", or

@@ -6,7 +6,13 @@ from pipeline.dataset import shard_cache
 from pipeline.storage import atomic, folder_lock
 from pipeline.system import command_line, startup_log
 from pipeline.system.command_line import Verb
-from trainer.options import CHECKPOINT, DoctorOptions, ModelOptions, TrainOptions
+from trainer.options import (
+    CHECKPOINT,
+    DoctorOptions,
+    ModelOptions,
+    ReportOptions,
+    TrainOptions,
+)
 
 # Stories are imported by the verbs: --help need not wait for TensorFlow.
 
@@ -49,11 +55,20 @@ def export(options: ModelOptions) -> None:
     export_model.run(options.model)
 
 
+def report(options: ReportOptions) -> None:
+    """Tells of a run in a page: recipe, curves, speed, snapshots, starts."""
+    startup_log.keep_in(atomic.log_path(options.model))
+    from trainer.report import report_model
+
+    report_model.run(options)
+
+
 VERBS = {
     "train": Verb(TrainOptions, train),
     "doctor": Verb(DoctorOptions, doctor),
     "curves": Verb(ModelOptions, curves),
     "export": Verb(ModelOptions, export),
+    "report": Verb(ReportOptions, report),
 }
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pipeline.page.charts import FIRST, SECOND, THIRD
 from pipeline.storage import atomic
 from pipeline.system import console
 from pipeline.system.errors import RunError
@@ -16,8 +17,6 @@ from trainer.training.history import Row, best, in_words
 
 FILE = "curves.png"
 
-# Told apart without colour vision.
-_TRAIN, _VALIDATION, _OTHER = "#0072b2", "#d55e00", "#009e73"
 _FEW = 40  # epochs that have room for a marker each
 _WIDE = 20  # an axis is logarithmic when its values are so many times apart
 
@@ -53,46 +52,75 @@ def figure(rows: Sequence[Row], *, title: str) -> Figure:
         title: what was trained.
     """
     made = Figure(figsize=(11, 7), layout="constrained")
-    loss, accuracy, rate, speed = made.subplots(2, 2, sharex=True).flat
-    lowest = best(rows)
-    _lines(
-        loss, rows, {"loss": ("train", _TRAIN), "val_loss": ("validation", _VALIDATION)}
-    )
-    loss.set_title("loss (cross-entropy)", loc="left")
-    shown = {
-        "accuracy": ("train, top 1", _TRAIN),
-        "val_accuracy": ("validation, top 1", _VALIDATION),
-    }
-    _lines(accuracy, rows, shown, factor=100)
-    top5 = {
-        "top5_accuracy": ("train, top 5", _TRAIN),
-        "val_top5_accuracy": ("validation, top 5", _VALIDATION),
-    }
-    _lines(accuracy, rows, top5, factor=100, style=":")
-    accuracy.set_title("accuracy, %", loc="left")
-    _lines(rate, rows, {"learning_rate": ("learning rate", _OTHER)})
-    rate.set_title("learning rate", loc="left")
-    _lines(speed, rows, {"images_per_second": ("images/s", _OTHER)})
-    speed.set_ylim(bottom=0)
-    speed.set_title(f"images/s; {_waiting(rows)}", loc="left")
-    if lowest:
-        for axes, name, factor in (
-            (loss, "val_loss", 1),
-            (accuracy, "val_accuracy", 100),
-        ):
-            _mark(axes, lowest["epoch"], factor * lowest[name])
-    for axes in (loss, rate):
-        _logarithmic_if_wide(axes)
-    for axes in (loss, accuracy):
-        axes.legend(frameon=False, fontsize="small")
-    for axes in (rate, speed):
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for axes in made.axes:
+    for axes, (title_of, draw) in zip(
+        made.subplots(2, 2, sharex=True).flat, CHARTS.items(), strict=True
+    ):
+        draw(axes, rows)
+        axes.set_title(title_of, loc="left")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
+        if axes.get_subplotspec().is_last_row():
+            axes.set_xlabel("epoch")
+    made.axes[-1].set_title(f"images/s; {waiting(rows)}", loc="left")
     made.suptitle(f"{title}: {in_words(rows)}", fontsize="medium")
     return made
+
+
+def draw_loss(axes: Axes, rows: Sequence[Row]) -> None:
+    """Draws the loss of training and validation, and rings the best epoch."""
+    shown = {"loss": ("train", FIRST), "val_loss": ("validation", SECOND)}
+    _lines(axes, rows, shown)
+    _logarithmic_if_wide(axes)
+    _mark_best(axes, rows, "val_loss")
+    axes.legend(frameon=False, fontsize="small")
+
+
+def draw_accuracy(axes: Axes, rows: Sequence[Row]) -> None:
+    """Draws the accuracy of training and validation, top 1 and top 5, in percent."""
+    shown = {
+        "accuracy": ("train, top 1", FIRST),
+        "val_accuracy": ("validation, top 1", SECOND),
+    }
+    _lines(axes, rows, shown, factor=100)
+    top5 = {
+        "top5_accuracy": ("train, top 5", FIRST),
+        "val_top5_accuracy": ("validation, top 5", SECOND),
+    }
+    _lines(axes, rows, top5, factor=100, style=":")
+    _mark_best(axes, rows, "val_accuracy", factor=100)
+    axes.legend(frameon=False, fontsize="small")
+
+
+def draw_learning_rate(axes: Axes, rows: Sequence[Row]) -> None:
+    """Draws the learning rate."""
+    _lines(axes, rows, {"learning_rate": ("learning rate", THIRD)})
+    _logarithmic_if_wide(axes)
+
+
+def draw_speed(axes: Axes, rows: Sequence[Row]) -> None:
+    """Draws images per second of training."""
+    _lines(axes, rows, {"images_per_second": ("images/s", THIRD)})
+    axes.set_ylim(bottom=0)
+
+
+def draw_wait(axes: Axes, rows: Sequence[Row]) -> None:
+    """Draws the share of the training time that was spent waiting, in percent."""
+    _lines(axes, rows, {"input_wait": ("input wait", THIRD)}, factor=100)
+    axes.set_ylim(bottom=0)
+
+
+CHARTS = {
+    "loss (cross-entropy)": draw_loss,
+    "accuracy, %": draw_accuracy,
+    "learning rate": draw_learning_rate,
+    "images/s": draw_speed,
+}
+
+
+def waiting(rows: Sequence[Row]) -> str:
+    """Returns the mean share of the time that was spent waiting for input."""
+    mean = sum(row["input_wait"] for row in rows) / len(rows)
+    return f"{mean:.0%} of the time spent waiting for input"
 
 
 def _lines(
@@ -111,6 +139,7 @@ def _lines(
         if points:
             epochs, values = zip(*points, strict=True)
             marker = "o" if len(points) <= _FEW else ""
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.plot(
                 epochs,
                 values,
@@ -122,20 +151,20 @@ def _lines(
             )
 
 
-def _mark(axes: Axes, epoch: int, value: float) -> None:
+def _mark_best(
+    axes: Axes, rows: Sequence[Row], name: str, *, factor: float = 1
+) -> None:
     """Rings the best epoch, and says its value."""
-    axes.plot(epoch, value, "o", markersize=10, mfc="none", color=_VALIDATION)
-    axes.annotate(
-        f"{value:.4g}", (epoch, value), (0, 9), textcoords="offset points", ha="center"
-    )
+    if lowest := best(rows):
+        epoch, value = lowest["epoch"], factor * lowest[name]
+        axes.plot(epoch, value, "o", markersize=10, mfc="none", color=SECOND)
+        text, above = f"{value:.4g}", (0, 9)
+        axes.annotate(
+            text, (epoch, value), above, textcoords="offset points", ha="center"
+        )
 
 
 def _logarithmic_if_wide(axes: Axes) -> None:
     values = np.concatenate([np.asarray(line.get_ydata()) for line in axes.lines])
     if values.min() > 0 and values.max() > _WIDE * values.min():
         axes.set_yscale("log")
-
-
-def _waiting(rows: Sequence[Row]) -> str:
-    mean = sum(row["input_wait"] for row in rows) / len(rows)
-    return f"{mean:.0%} of the time spent waiting for input"

@@ -243,3 +243,19 @@ class ModelOptions:
     """What `curves` draws and `export` writes."""
 
     model: Path = local_path_option("Names MODEL, as `make train` makes it.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions(ModelOptions):
+    """What `report` tells of."""
+
+    evaluation: Path | None = local_path_option(
+        "Names a folder that `make evaluate` has made of MODEL, to show its figures; "
+        "by default none.",
+        None,
+    )
+    dataset: AnyPath | None = path_option(
+        "Names the DATASET that MODEL is trained on, to show its pictures as training "
+        "changes them. By default it is looked for where the run found it.",
+        None,
+    )

@@ -12,7 +12,7 @@ from typing import NamedTuple
 Histograms = dict[str, dict[str, int]]
 
 # Of width / height: the usual 3:2, 4:3, 16:9, 1:1 lie inside a bucket, not at its edge.
-_ASPECTS = (0, 0.25, 0.5, 0.62, 0.7, 0.8, 0.95, 1.05, 1.25, 1.4, 1.6, 2, 4)
+ASPECTS = (0, 0.25, 0.5, 0.62, 0.7, 0.8, 0.95, 1.05, 1.25, 1.4, 1.6, 2, 4)
 
 
 class Original(NamedTuple):
@@ -41,7 +41,7 @@ def count(histograms: Histograms, original: Original, size: int) -> None:
     buckets = {
         "format": original.format,
         "height_x_width": f"{_power_of_two(height)}x{_power_of_two(width)}",
-        "aspect": str(_ASPECTS[bisect.bisect_right(_ASPECTS, width / height) - 1]),
+        "aspect": str(ASPECTS[bisect.bisect_right(ASPECTS, width / height) - 1]),
         "bytes": str(_power_of_two(size)),
     }
     for kind, bucket in buckets.items():

@@ -233,6 +233,20 @@ def read(path: AnyPath, digest: Digest | None = None) -> Iterator[Stored]:
             number += 1
 
 
+def read_at(path: AnyPath, offset: int) -> Record:
+    """Returns one record of a shard: the one whose frame begins at a byte.
+
+    Raises:
+        ValueError: there is no record of ours.
+    """
+    with path.open("rb") as file:
+        file.seek(offset)
+        try:
+            return decode(_read_frame(file, path.stat().st_size))
+        except _FrameError as error:
+            raise ValueError(f"{path}, at byte {offset}: {error}") from error
+
+
 @contextlib.contextmanager
 def _hashing(file: BinaryIO, digest: Digest | None) -> Iterator[BinaryIO]:
     """A file whose bytes go to a digest as they are read, and at the end the rest."""

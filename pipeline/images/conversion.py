@@ -93,7 +93,7 @@ def convert(data: bytes, contract: ImageContract) -> bytes:
 
 def convert_described(data: bytes, contract: ImageContract) -> tuple[bytes, Original]:
     """Does what `convert` does, and also returns what the header of `data` says."""
-    pixels, original = _decode_insisting(data, contract)
+    pixels, original = decode_described(data, contract)
     encoded = simplejpeg.encode_jpeg(
         resize(pixels, contract), contract.quality, colorsubsampling=contract.chroma
     )
@@ -108,13 +108,16 @@ def decode(data: bytes, contract: ImageContract) -> np.ndarray:
     Raises:
         BadImage: as `convert`.
     """
-    return _decode_insisting(data, contract)[0]
+    return decode_described(data, contract)[0]
 
 
-def _decode_insisting(
+def decode_described(
     data: bytes, contract: ImageContract
 ) -> tuple[np.ndarray, Original]:
-    """Decodes an image, where need be without metadata that are damaged."""
+    """Does what `decode` does, and also returns what the header of `data` says.
+
+    Where metadata are damaged, an image is decoded without them.
+    """
     try:
         return _decode(data, contract)
     except BadImage as bad:

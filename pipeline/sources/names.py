@@ -30,6 +30,7 @@ _LITTER = frozenset(
 )
 _INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u2060\ufeff]")
 _BYTE = re.compile(r"\\udc([89a-f][0-9a-f])")  # that is not UTF-8, in a repr
+_ACCENT = re.compile("[\u0300-\u036f]")
 _NUMBER = re.compile(r"0*(\d+?)(?:\.0*)?")
 
 
@@ -108,6 +109,20 @@ def key(name: str) -> str:
     folded = spelling(spelling(name).casefold())
     number = _NUMBER.fullmatch(folded)
     return number[1] if number else folded
+
+
+def letters(name: str) -> str:
+    """Returns a name without blanks, punctuation and accents; of a number its `key`.
+
+    >>> [letters(name) for name in ("T-Shirt", "t shirt", "Caf\u00e9", "12.0", "1-2")]
+    ['tshirt', 'tshirt', 'cafe', '12', '1-2']
+    """
+    folded = key(name)
+    if not any(map(str.isalpha, folded)):
+        return folded
+    # Marks of other scripts are vowels: words differ by them.
+    plain = _ACCENT.sub("", unicodedata.normalize("NFKD", folded))
+    return "".join(x for x in plain if unicodedata.category(x)[0] in "LNM")
 
 
 def alike(names: Iterable[str]) -> tuple[list[list[str]], list[list[str]]]:

@@ -6,11 +6,12 @@ never the run.
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.storage import atomic
+from pipeline.storage import atomic, object_paths
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system import console
 
@@ -40,6 +41,18 @@ def read_source(folder: AnyPath) -> dict[str, Any]:
     """Returns what `write_source` has written; nothing where that is not there."""
     path = atomic.beside(folder, ".source.json")
     return atomic.read_json(path) if path.is_file() else {}
+
+
+def located(text: str, source: Mapping[str, Any]) -> AnyPath:
+    """Returns a path that FOLDER.source.json names.
+
+    Args:
+        text: as it is there, relative to where the command was run.
+        source: all of it.
+    """
+    if "://" in text:
+        return object_paths.at(text)
+    return Path(source.get("folder", os.curdir), text)
 
 
 @contextlib.contextmanager

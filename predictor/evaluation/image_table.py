@@ -1,12 +1,11 @@
 """One table of all images: every prediction meets its label, by the id of the image."""
 
-import io
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
+from pipeline.page import pictures
 from pipeline.sources.names import stem
 from pipeline.system.errors import RunError
 from predictor.evaluation import metrics, per_image
@@ -15,8 +14,6 @@ from predictor.evaluation.source import Part, StoredImage
 from predictor.format.row_batch import RowBatch
 
 PICTURES = 48  # of the worst mistakes
-_SIDE = 320  # pixels; a larger picture is made smaller
-_QUALITY = 90
 
 
 class ImageTable:
@@ -111,7 +108,8 @@ class ImageTable:
         """Keeps the pictures of the worst mistakes of all parts so far."""
         worst = metrics.mistakes(pd.concat([self._worst, found])).head(PICTURES)
         self.pictures = {
-            image_id: self.pictures.get(image_id) or _jpeg(images[image_id].picture)
+            image_id: self.pictures.get(image_id)
+            or pictures.small_jpeg(images[image_id].picture)
             for image_id in worst["id"]
             if image_id in self.pictures or image_id in images
         }
@@ -124,17 +122,3 @@ class ImageTable:
             f"{next(iter(self._labels))!r}, is that of one of the {len(made)} images "
             f"predicted{there}. Give the labels of these images, or predict those."
         )
-
-
-def _jpeg(picture: bytes | np.ndarray) -> bytes:
-    """Returns a small JPEG of a JPEG, or of uint8[height, width, 3]."""
-    if isinstance(picture, bytes):
-        image: Image.Image = Image.open(io.BytesIO(picture))
-        if max(image.size) <= _SIDE:
-            return picture
-    else:
-        image = Image.fromarray(picture)
-    image.thumbnail((_SIDE, _SIDE))
-    encoded = io.BytesIO()
-    image.save(encoded, "JPEG", quality=_QUALITY)
-    return encoded.getvalue()

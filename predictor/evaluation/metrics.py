@@ -9,9 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from pipeline.dataset import class_frequency
+from pipeline.dataset.class_frequency import LIMITS, Limits
+
 LEAST = 1e-7  # probability in a logarithm: that of keras.losses
 BINS = 15  # of the calibration: arXiv:1706.04599, section 4
-EDGES = (0, 5, 20, 100, 500, 2_000)  # most images of a class, bucket by bucket
 
 
 def gap(table: pd.DataFrame, known: int) -> float | None:
@@ -189,10 +191,7 @@ class Bucket(NamedTuple):
     @property
     def in_words(self) -> str:
         """The limits: `0`, `6-20`, `> 2,000`."""
-        if self.most is None:
-            return f"> {self.least - 1:,}"
-        same = self.least == self.most
-        return f"{self.least:,}" if same else f"{self.least:,}–{self.most:,}"  # noqa: RUF001
+        return Limits(self.least, self.most).in_words
 
 
 def buckets(table: pd.DataFrame, frequency: np.ndarray) -> list[Bucket]:
@@ -200,15 +199,14 @@ def buckets(table: pd.DataFrame, frequency: np.ndarray) -> list[Bucket]:
 
     Args:
         table: of the images.
-        frequency: int[classes], by which a class belongs to a bucket of EDGES.
+        frequency: int[classes], by which a class belongs to one of LIMITS.
     """
-    of_class = np.searchsorted(EDGES, frequency)
+    of_class = class_frequency.bucket_of(frequency)
     labelled = table[table["labelled"]]
     of_image = of_class[labelled["label"]]
     right = [hits(labelled, 1), hits(labelled, 5)]
-    lows = (0, *(edge + 1 for edge in EDGES))
     made = []
-    for bucket, limits in enumerate(zip(lows, (*EDGES, None), strict=True)):
+    for bucket, limits in enumerate(LIMITS):
         classes, which = int((of_class == bucket).sum()), of_image == bucket
         shares = (None if found is None else _mean(found[which]) for found in right)
         if classes:

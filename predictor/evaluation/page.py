@@ -1,19 +1,18 @@
 """evaluation.html: an evaluation for people, in one file, by page.html.j2."""
 
-import base64
 from collections.abc import Mapping
 from pathlib import Path
 
-import jinja2
 import numpy as np
 import pandas as pd
 
+from pipeline.page import rendering
 from predictor.evaluation import charts, results
 from predictor.evaluation.image_table import PICTURES
 from predictor.evaluation.results import DEFINITIONS, Evaluation
 
 FILE = "evaluation.html"
-_TEMPLATE = "page.html.j2"
+_TEMPLATE = Path(__file__).with_name("page.html.j2")
 _ROWS = 30  # of a table
 _NAMES = 100  # of classes in a list
 _MATRIX = 24  # classes that a matrix has room for
@@ -26,22 +25,14 @@ def html(evaluation: Evaluation, pictures: Mapping[str, bytes]) -> str:
         evaluation: what was measured.
         pictures: JPEGs of images by id, as many as there are.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,  # whatever a name of a class tries
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        share=_share, four=_four, count=_count, jpeg=_jpeg, heat=_heat
-    )
     found, totals = evaluation.per_class, evaluation.totals
     # The classes of the lowest recall; of equal ones those of the most images.
     seen = found[found["images"] > 0].sort_values(
         ["recall", "images"], ascending=[True, False], kind="stable"
     )
-    return environment.get_template(_TEMPLATE).render(
+    return rendering.render(
+        _TEMPLATE,
+        made_by="make evaluate",
         evaluation=evaluation,
         totals=totals,
         counts=evaluation.counts,
@@ -80,25 +71,3 @@ def _matrix(evaluation: Evaluation) -> list[list[int]] | None:
     counts[labels, predicted] = pairs["count"]
     found: list[list[int]] = counts.tolist()
     return found
-
-
-def _share(value: float | None, nothing: str = "not known") -> str:
-    """Returns a share in percent."""
-    return nothing if value is None else f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
-
-
-def _four(value: float | None) -> str:
-    return "not known" if value is None else f"{value:.4f}"
-
-
-def _count(value: int | None) -> str:
-    return "not known" if value is None else f"{value:,}"
-
-
-def _jpeg(encoded: bytes) -> str:
-    return f"data:image/jpeg;base64,{base64.b64encode(encoded).decode()}"
-
-
-def _heat(count: int, row: list[int]) -> str:
-    """Returns how dark a cell is: by its share of the row."""
-    return f"{0.75 * count / max(1, sum(row)):.2f}"

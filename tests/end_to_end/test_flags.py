@@ -33,12 +33,14 @@ FLAGS = {
         "retry": "dataset images max_pixels image_timeout workers runner",
         "plan": SHARDS,
         "verify": "dataset workers",
+        "inspect": "dataset inspect id near_copies images workers",
     },
     "trainer": {
         "train": f"{TRAIN} {RECIPE} {SHARD_CACHE}",
         "doctor": f"dataset model cache cache_dir feature_dtype {RECIPE} {SHARD_CACHE}",
         "curves": "model",
         "export": "model",
+        "report": "model evaluation dataset",
     },
     "predictor": {
         "predict": f"""

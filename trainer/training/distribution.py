@@ -71,6 +71,22 @@ def strategy(
     return chosen
 
 
+def devices_in_words(strategy: tf.distribute.Strategy) -> list[str]:
+    """Returns the device of each replica: what a GPU is called, or `CPU:0`."""
+    gpus = tf.config.list_physical_devices("GPU")
+    found = []
+    for name in strategy.extended.worker_devices:
+        device = tf.DeviceSpec.from_string(name)
+        words = f"{device.device_type}:{device.device_index}"
+        if device.device_type == "GPU":
+            details = tf.config.experimental.get_device_details(
+                gpus[device.device_index]
+            )
+            words += f" {details.get('device_name', '')}".rstrip()
+        found.append(words)
+    return found
+
+
 def check_batch_size(batch_size: int, replicas: int, accumulate: int = 1) -> None:
     """Refuses a global batch that cannot be cut evenly.
 

@@ -193,3 +193,18 @@ def _bytes(tf, value: bytes):
 
 if __name__ == "__main__":
     GOLDEN.write_bytes(golden())
+
+
+def test_a_record_is_read_by_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "shard.tfrecord"
+    made = [
+        record.encode(f"{n}.jpg", b"x" * n, height=1, width=1, label=n, text="a")
+        for n in range(3)
+    ]
+    path.write_bytes(b"".join(map(record.frame, made)))
+    stored = list(record.read(path))
+    assert [record.read_at(path, one.offset) for one in stored] == [
+        one.record for one in stored
+    ]
+    with pytest.raises(ValueError, match=r"at byte 5: the CRC of its length"):
+        record.read_at(path, 5)

@@ -1,0 +1,1 @@
+"""A run for people: MODEL/report.html."""
