@@ -157,6 +157,7 @@ test-all: install  ## Every test but those of real engines: kills and fuzzing to
 
 .PHONY: test-clusters
 test-clusters: install  ## Real engines, which the tests start and end (ENGINE=dask|flink|spark|prism, or all)
+	$(if $(filter-out dask flink spark prism,$(ENGINE)),$(error ENGINE=$(ENGINE): there are dask, flink, spark and prism))
 	$(RUN) pytest tests/clusters $(if $(ENGINE),-k $(ENGINE)) $(ARGS)
 
 .PHONY: prism

@@ -24,6 +24,7 @@ OTHER_PROGRAMS = {"apache_beam.runners.portability.local_job_service_main"}
 # behind ` -- `, need not stand here.
 OTHER_FLAGS = {
     *("template_location", "dask_npartitions", "execution_mode_for_batch"),  # Beam
+    *("job_server_jvm_properties", "environment_cache_millis", "spark_page"),  # Beam
     *("host", "port", "nthreads", "nworkers", "scheduler-file"),  # Dask
     *("ntasks", "cpus-per-task"),  # srun
     *("tag", "build-arg"),  # docker build

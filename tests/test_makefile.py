@@ -36,6 +36,8 @@ def make(folder: Path, *words: str, **environment: str) -> tuple[int, str]:
         (["export"], "MODEL"),
         (["predict", "MODEL=x", "PREDICTIONS=y"], "DATASET"),
         (["predict", "MODEL=x", "IMAGES=y"], "PREDICTIONS"),
+        (["cluster-up"], "ENGINE"),
+        (["cluster-down"], "ENGINE"),
     ],
 )
 def test_a_missing_variable_is_named_before_anything_is_installed(
@@ -57,6 +59,13 @@ def test_a_missing_variable_is_named_before_anything_is_installed(
 )
 def test_what_may_be_missing(tmp_path: Path, words: list[str]) -> None:
     assert "is missing: make" not in make(tmp_path, "-n", *words)[1]
+
+
+def test_an_engine_that_there_is_not(tmp_path: Path) -> None:
+    code, said = make(tmp_path, "-n", "test-clusters", "ENGINE=samza")
+    assert code == 2
+    assert "ENGINE=samza: there are dask, flink, spark and prism" in said
+    assert "-k spark" in make(tmp_path, "-n", "test-clusters", "ENGINE=spark")[1]
 
 
 def test_help_does_not_wait_for_a_driver(tmp_path: Path) -> None:

@@ -49,7 +49,8 @@ def _check(options: Options) -> None:
         _check_versions(Path(jar), version)
     _check_cluster(master, version, options["parallelism"])
     check_pool(options, urlsplit(f"//{master.rpartition('//')[2]}").hostname)
-    check_java(options)
+    if not options.get("flink_submit_uber_jar"):
+        check_java(options)
 
 
 def _check_versions(jar: Path, flink: str) -> None:
@@ -129,5 +130,12 @@ FLINK = Engine(
     check_options=_check,
     cancel=_cancel,
     patience=300,  # the job server starts, and the cluster may be busy
-    server_options=frozenset({"execution_mode_for_batch"}),  # goes on with fewer slots
+    server_options=frozenset(
+        {
+            "execution_mode_for_batch",  # BATCH_FORCED goes on with fewer slots
+            "execution_retry_delay",
+            "number_of_execution_retries",
+            "use_data_stream_for_batch",
+        }
+    ),
 )

@@ -22,7 +22,7 @@ from pipeline.runners.engine import (
 from pipeline.system.errors import RunError
 
 _SECONDS = 5
-_SCHEME = "spark://"  # others: the job server is Spark itself, or YARN takes care
+_SCHEME = "spark://"
 _PARTITIONS = 8  # for every worker, so that all end about together
 _CACHE_MILLIS = 3_600_000  # else every task starts a worker, for seconds, and ends it
 _JAR = "beam-runners-spark-3-job-server-VERSION.jar"
@@ -50,11 +50,12 @@ def _defaults(workers: int) -> tuple[str, ...]:
 def _check(options: Options) -> None:
     """Refuses a cluster, workers or a job server that are not there, or do not agree.
 
-    Not where a job service takes care of all that, nor where the job server is to be
-    Spark itself.
+    Not where a job service takes care of all that, where the job server is to be
+    Spark itself, nor where there are several masters, some of which may be down.
     """
     master = options["spark_master_url"]
-    if options.get("job_endpoint") or not master.startswith(_SCHEME):
+    standalone = master.startswith(_SCHEME) and "," not in master
+    if options.get("job_endpoint") or not standalone:
         return
     check_workers(options, "spark")
     jar = options.get("spark_job_server_jar")
@@ -64,7 +65,8 @@ def _check(options: Options) -> None:
     listening(address.netloc, "--spark_master_url")
     _check_cluster(master, options.get("spark_page"), Path(jar) if jar else None)
     check_pool(options, address.hostname)
-    check_java(options)
+    if not options.get("spark_submit_uber_jar"):
+        check_java(options)
 
 
 def _check_cluster(master: str, page: str | None, jar: Path | None) -> None:

@@ -15,7 +15,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.portability.api import beam_job_api_pb2
+from apache_beam.runners.runner import create_runner
 
+from pipeline.runners import execution
 from tests.support.engines import downloads
 from tests.support.engines.__main__ import ENGINES
 from tests.support.engines.cluster import Cluster
@@ -298,3 +302,19 @@ def test_another_version_of_dask_is_refused(
                 older_dask.down()
     assert f"the {older} " in said
     assert "has dask 2026.7.1, distributed 2026.7.1, Python 3.11, and this" in said
+
+
+@pytest.mark.parametrize("name", ["flink", "spark"])
+def test_the_job_server_knows_what_is_handed_on(name: str, tmp_path: Path) -> None:
+    cluster = ENGINES[name](tmp_path / name)
+    cluster.fetch()
+    cluster.take_ports()
+    options = PipelineOptions(cluster.options())
+    runner = create_runner(execution.RUNNERS[name])
+    server = runner.default_job_server(options)
+    try:
+        asked = beam_job_api_pb2.DescribePipelineOptionsRequest()
+        told = server.start().DescribePipelineOptions(asked).options
+    finally:
+        server.stop()
+    assert execution.engine(name).server_options <= {option.name for option in told}

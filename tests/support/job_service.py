@@ -65,37 +65,3 @@ def started(path: str | None = None) -> Iterator[tuple[str, ...]]:
                 os.kill(child, signal.SIGKILL)
             server.kill()
             server.wait()
-
-
-@contextlib.contextmanager
-def dask_cluster(workers: int) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """A Dask scheduler and its workers, of one thread, as processes of their own.
-
-    Yields the scheduler's address, and the workers, which no nanny starts again.
-    """
-    port = free_port()
-    address = f"tcp://127.0.0.1:{port}"
-    here = ("--host", "127.0.0.1", "--no-dashboard")
-    commands = [("dask_scheduler", "--port", str(port), *here)]
-    commands += [
-        ("dask_worker", address, "--nthreads", "1", "--no-nanny", *here)
-    ] * workers
-    servers = list[subprocess.Popen[bytes]]()
-    try:
-        for name, *words in commands:
-            servers.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", f"distributed.cli.{name}", *words],
-                    cwd=REPOSITORY,
-                    stderr=subprocess.DEVNULL,
-                )
-            )
-            if len(servers) == 1:
-                wait_for_port(port, servers[0])
-        yield address, servers[1:]
-    finally:
-        for server in servers:
-            for child in children(server.pid):
-                os.kill(child, signal.SIGKILL)
-            server.kill()
-            server.wait()

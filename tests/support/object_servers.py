@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,6 +36,7 @@ _ACCOUNT_KEY = (
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGM"
     "Gw=="
 )
+_PAGES = {"list-type=2": "max-keys", "comp=list": "maxresults"}  # of S3, of Azure
 _START_SECONDS = 60
 _STATUS = {"error": 503, "refused": 403, "moved": 301}
 
@@ -108,10 +110,18 @@ def gs_server(binary: str) -> Iterator[int]:
         yield port
 
 
-def make_bucket(scheme: str, name: str, port: int) -> None:
-    """Makes a bucket, or a container of Azure; the server answers at a port."""
+def make_bucket(scheme: str, name: str, port: int, *, public: bool = False) -> None:
+    """Makes a bucket, or a container of Azure; the server answers at a port.
+
+    Args:
+        scheme: of the store.
+        name: of the bucket.
+        port: of the server.
+        public: whether everybody may read a container of Azure.
+    """
     if scheme == "az":
-        request(port, "PUT", f"/{_ACCOUNT}/{name}?restype=container")
+        access = {"x-ms-blob-public-access": "container"} if public else {}
+        request(port, "PUT", f"/{_ACCOUNT}/{name}?restype=container", **access)
     else:
         request(port, "PUT", f"/{name}")
 
@@ -122,9 +132,42 @@ def put_raw(uri: str, port: int) -> None:
     request(port, "PUT", f"/{_ACCOUNT}/{rest}" if scheme == "az" else f"/{rest}")
 
 
-def request(port: int, method: str, target: str, body: bytes = b"") -> None:
-    """Asks a server, as its own tools would; Azurite's with the key of its account."""
-    headers = {"Content-Length": str(len(body))}
+def sas_token() -> str:
+    """Returns what lets its owner do all on Azurite, and does not sign queries."""
+    fields = {
+        "sp": "rwdlac",
+        "ss": "b",
+        "srt": "sco",
+        "st": "",
+        "se": "2099-01-01T00:00:00Z",
+        "sip": "",
+        "spr": "https,http",
+        "sv": "2022-11-02",
+        "ses": "",
+    }
+    text = "".join(f"{line}\n" for line in (_ACCOUNT, *fields.values()))
+    given = {name: value for name, value in fields.items() if value}
+    return urllib.parse.urlencode(given | {"sig": _signed(text)})
+
+
+def _signed(text: str) -> str:
+    key = base64.b64decode(_ACCOUNT_KEY)
+    return base64.b64encode(hmac.digest(key, text.encode(), "sha256")).decode()
+
+
+def request(
+    port: int, method: str, target: str, body: bytes = b"", **more: str
+) -> None:
+    """Asks a server, as its own tools would; Azurite's with the key of its account.
+
+    Args:
+        port: of the server.
+        method: of the request.
+        target: path and query.
+        body: what is sent.
+        more: headers of Azure.
+    """
+    headers = {"Content-Length": str(len(body))} | more
     if target.startswith(f"/{_ACCOUNT}/"):
         place, _, query = target.partition("?")
         headers |= {
@@ -137,9 +180,7 @@ def request(port: int, method: str, target: str, body: bytes = b"") -> None:
         text = "\n".join(
             [*lines, *(one.replace("=", ":") for one in query.split("&") if one)]
         )
-        key = base64.b64decode(_ACCOUNT_KEY)
-        sign = base64.b64encode(hmac.digest(key, text.encode(), "sha256")).decode()
-        headers["Authorization"] = f"SharedKey {_ACCOUNT}:{sign}"
+        headers["Authorization"] = f"SharedKey {_ACCOUNT}:{_signed(text)}"
     server = http.client.HTTPConnection("127.0.0.1", port)
     server.request(method, target, body, headers)
     answer = server.getresponse()
@@ -175,7 +216,7 @@ class Proxy:
         port: where it listens.
         requests: "METHOD path" of all that came.
         headers: of the newest one.
-        page: keys that S3's listing tells by one request, if not as many as it likes.
+        page: keys that a listing tells by one request, if not as many as it likes.
     """
 
     def __init__(self) -> None:
@@ -279,7 +320,8 @@ class _Handler(BaseHTTPRequestHandler):
             if name.lower() not in ("transfer-encoding", "expect", "content-length")
         }
         headers["Content-Length"] = str(len(body))
-        page = f"&max-keys={proxy.page}" if proxy.page and "?" in self.path else ""
+        pages = [name for mark, name in _PAGES.items() if mark in self.path]
+        page = f"&{pages[0]}={proxy.page}" if proxy.page and pages else ""
         server.request(self.command, self.path + page, body, headers)
         answer = server.getresponse()
         content = answer.read()

@@ -101,8 +101,10 @@ def test_workers_must_be_somewhere(options: dict[str, object]) -> None:
         SPARK.check(options | {"environment_type": None})
 
 
-@pytest.mark.parametrize("master", ["local", "local[4]", "yarn"])
-def test_what_is_no_standalone_cluster_is_left_alone(
+@pytest.mark.parametrize(
+    "master", ["local", "local[4]", "yarn", "spark://localhost:1,localhost:2"]
+)
+def test_what_is_not_one_master_is_left_alone(
     options: dict[str, object], master: str
 ) -> None:
     SPARK.check(options | {"spark_master_url": master})

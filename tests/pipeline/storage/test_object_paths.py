@@ -15,6 +15,7 @@ from pipeline.storage import atomic, flag_paths, object_paths, object_store
 from pipeline.storage.object_paths import ObjectPath
 from pipeline.storage.object_store import StoreError
 from pipeline.system.errors import RunError, UsageError
+from tests.support import object_servers
 from tests.support.object_servers import Proxy, put_raw
 
 DATA = random.Random(0).randbytes(3_000_000) + b"\r\n\n\r"
@@ -154,18 +155,24 @@ def test_an_empty_bucket_is_a_folder(bucket: ObjectPath) -> None:
 
 @pytest.fixture
 def pages_of_ten(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The store tells ten keys by a request."""
+    """The store tells ten keys by a request.
+
+    A key of Azure signs how many are asked for; a token, whose secret is in the query,
+    does not.
+    """
     monkeypatch.setattr(object_store, "_PAGE", 10)
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_KEY", raising=False)
+    monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", object_servers.sas_token())
+    object_store.bucket.cache_clear()
     proxy.page = 10
     yield
     proxy.page = 0
+    object_store.bucket.cache_clear()
 
 
 def test_a_listing_of_many_pages(
     bucket: ObjectPath, proxy: Proxy, pages_of_ten: None
 ) -> None:
-    if str(bucket).startswith("az:"):
-        pytest.skip("Azurite holds the size of a page to be signed")
     names = [f"{number:02d}" for number in range(25)]
     object_paths.at_once(bucket, lambda name: write(bucket / "many" / name), names)
     proxy.requests.clear()
@@ -181,8 +188,6 @@ def test_a_listing_of_many_pages(
 def test_a_listing_goes_on_where_it_failed(
     bucket: ObjectPath, proxy: Proxy, pages_of_ten: None, what: str
 ) -> None:
-    if str(bucket).startswith("az:"):
-        pytest.skip("Azurite holds the size of a page to be signed")
     names = [f"{number:02d}" for number in range(25)]
     object_paths.at_once(bucket, lambda name: write(bucket / name), names)
     listing, found = bucket.walk_files(), list[str]()

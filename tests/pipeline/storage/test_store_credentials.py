@@ -175,6 +175,33 @@ def test_an_emulator_of_google(moto: Proxy, monkeypatch: pytest.MonkeyPatch) -> 
     assert moto.requests[-1].startswith("GET /bucket?list-type=2")
 
 
+def test_a_public_container(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Everybody reads it, and nobody writes to it, nor reads another."""
+    if not object_servers.azurite():
+        pytest.skip("no Azurite: `make store-emulators` installs it")
+    photo = tmp_path / "photo"
+    photo.write_bytes(b"photo")
+    with object_servers.store("az") as proxy:
+        for name in ("public", "private"):
+            public = name == "public"
+            object_servers.make_bucket("az", name, proxy.upstream, public=public)
+        environment = object_servers.az_environment(proxy.port)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        ObjectPath("az://public/a/photo").upload(photo)
+        object_store.bucket.cache_clear()
+        monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_KEY")
+        monkeypatch.setenv("AZURE_SKIP_SIGNATURE", "true")
+        (found,) = ObjectPath("az://public").walk_files()
+        assert found.read_bytes() == b"photo"
+        assert "authorization" not in proxy.headers
+        for path in (ObjectPath("az://public/b"), ObjectPath("az://private/b")):
+            with pytest.raises(StoreError, match=f"cannot write {path}: .*use others"):
+                path.upload(photo)
+        with pytest.raises(StoreError, match="cannot list az://private: "):
+            list(ObjectPath("az://private").walk_files())
+
+
 def test_accounts_of_azure(monkeypatch: pytest.MonkeyPatch) -> None:
     """The right key, and a wrong one, which a real server refuses."""
     if not object_servers.azurite():

@@ -16,6 +16,7 @@ from pipeline.storage import folder_lock
 from pipeline.system.errors import RunError
 from tests.support.engines.background import BackgroundProcess
 from tests.support.files import REPOSITORY
+from tests.support.job_service import free_port
 
 _LOOK_SECONDS = 0.2
 _START_SECONDS = 180  # three JVMs on two busy cores take 26
@@ -152,10 +153,3 @@ class Cluster(ABC):
         with (self.folder / "lock").open("w") as file:
             folder_lock.take(file.fileno(), fcntl.LOCK_EX, self.folder)
             yield
-
-
-def free_port() -> int:
-    """Returns a port of 127.0.0.1 where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
