@@ -19,7 +19,6 @@ RECIPE ?= article
 SPLIT ?= test
 BENCH ?= input
 EVALUATION ?= evaluation
-FLINK ?= .flink
 ENGINE ?=
 # As many processes as there are cores, and 3 GB of memory for each of them.
 TESTS_AT_ONCE ?= $(shell awk -v cores="$$(nproc)" '/MemTotal/ {n = int($$2 / 3e6); \
@@ -40,6 +39,8 @@ needs_train := DATASET MODEL
 needs_curves := MODEL
 needs_report := MODEL
 needs_export := MODEL
+needs_cluster-up := ENGINE
+needs_cluster-down := ENGINE
 needs_predict := MODEL PREDICTIONS $(if $(IMAGES),,DATASET)
 $(foreach goal,$(MAKECMDGOALS),$(foreach name,$(needs_$(goal)),$(if $($(name)),,\
   $(error $(name) is missing: make $(goal) $(name)=…; see `make help`))))
@@ -134,13 +135,13 @@ evaluate: SPLIT = validation
 evaluate: install  ## How good MODEL is: numbers, tables, a page (MODEL= DATASET= SPLIT=validation, or PREDICTIONS=; EVALUATION=evaluation ARGS=)
 	$(RUN) predictor evaluate $(if $(MODEL),--model="$(MODEL)") $(if $(DATASET),--dataset="$(DATASET)") $(if $(PREDICTIONS),--predictions="$(PREDICTIONS)") --split="$(SPLIT)" --evaluation="$(EVALUATION)" $(ARGS)
 
-.PHONY: flink-up
-flink-up: install  ## A Flink cluster on this machine, for ARGS=--runner=flink (FLINK=.flink ARGS=)
-	$(RUN) tests.support.flink_cluster up --folder="$(FLINK)" $(ARGS)
+.PHONY: cluster-up
+cluster-up: install  ## Start a real engine on this machine, to try --runner with (ENGINE=dask|flink|spark)
+	$(RUN) tests.support.engines up --engine="$(ENGINE)" $(ARGS)
 
-.PHONY: flink-down
-flink-down: install  ## End what flink-up has started (FLINK=.flink)
-	$(RUN) tests.support.flink_cluster down --folder="$(FLINK)" $(ARGS)
+.PHONY: cluster-down
+cluster-down: install  ## End what cluster-up has started (ENGINE=dask|flink|spark)
+	$(RUN) tests.support.engines down --engine="$(ENGINE)" $(ARGS)
 
 .PHONY: test
 test: install  ## The tests that take seconds, and the whole job once (TESTS_AT_ONCE= ARGS=)
@@ -155,8 +156,8 @@ test-all: install  ## Every test but those of real engines: kills and fuzzing to
 	$(PYTEST) -m "not clusters" $(ARGS)
 
 .PHONY: test-clusters
-test-clusters: install  ## Real engines, which the tests start and end (ENGINE=dask|flink|prism, or all)
-	$(RUN) pytest $(if $(ENGINE),tests/clusters/test_$(ENGINE).py,tests/clusters) $(ARGS)
+test-clusters: install  ## Real engines, which the tests start and end (ENGINE=dask|flink|spark|prism, or all)
+	$(RUN) pytest tests/clusters $(if $(ENGINE),-k $(ENGINE)) $(ARGS)
 
 .PHONY: prism
 prism: .prism/prism  ## Build Prism, for --runner=PrismRunner (needs Go)

@@ -33,6 +33,8 @@ def build(pipeline: apache_beam.Pipeline, job: Job) -> None:
         | "ListMissingShards" >> beam.Create(missing)  # str: the names of shards
         | "Spread" >> beam.Reshuffle()  # str: else one worker would get them all
         | "WriteShard" >> beam.Map(write)  # None: no image goes through Beam
-        | "CountShards" >> beam.combiners.Count.Globally()  # int: one, after the last
+        # int: one, after the last. A default would be a side input, for which Dask runs
+        # the whole job inside of a worker, where it cannot be cancelled.
+        | "CountShards" >> beam.combiners.Count.Globally().without_defaults()
         | "WriteManifest" >> beam.Map(lambda _: complete())  # None
     )

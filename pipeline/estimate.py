@@ -252,8 +252,8 @@ def _report(listing: Listing, prediction: Estimate, workers: int) -> list[str]:
     rate = len(listing.refs) / max(1e-9, seconds.expected - prediction.startup)
     shards = ", ".join(f"{n} {split}" for split, n in prediction.shards.items())
     return [
-        f"make shards would take about {in_time(seconds.expected)} and write "
-        f"{in_bytes(size.expected)}",
+        f"make shards would take about {in_time(seconds.expected)} for "
+        f"{len(listing):,} images and write {in_bytes(size.expected)}",
         f"  sample     {prediction.sampled} images, {workers} workers, "
         f"{rate:,.0f} images/s",
         f"  wall time  {in_time(seconds.expected)} ({in_time(seconds.low)} to "

@@ -34,7 +34,8 @@ class JobOptions(WorkersOption):
         "Rejects an image after so many seconds; 0 waits for ever.", 60, lower_bound=0
     )
     runner: str = option(
-        "Says where the job runs: local, dask, flink, dataflow, or any runner of Beam.",
+        "Says where the job runs: local, dask, flink, spark, dataflow, or any runner "
+        "of Beam.",
         "local",
     )
     beam_arguments: Sequence[str] = passed_on()

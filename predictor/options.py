@@ -87,7 +87,7 @@ class PredictOptions(BatchOption, DeviceOptions, ShardCacheOptions, WorkersOptio
         lower_bound=1,
     )
     runner: str = option(
-        "Says where predictions are made: local, dask, flink, dataflow, or any "
+        "Says where predictions are made: local, dask, flink, spark, dataflow, or any "
         "runner of Beam, which takes --workers.",
         "local",
     )

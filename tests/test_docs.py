@@ -17,7 +17,7 @@ PAGES = [README, *sorted((REPOSITORY / "docs").glob("*.md"))]
 MAKEFILE = (REPOSITORY / "Makefile").read_text()
 
 PROGRAMS = ("pipeline", "trainer", "predictor", "benchmarks", "benchmarks.demo")
-PROGRAMS += ("tests.support.flink_cluster", "pipeline.worker_pool")
+PROGRAMS += ("tests.support.engines", "pipeline.worker_pool")
 WITHOUT_VERBS = {"pipeline.worker_pool"}  # it takes a port
 OTHER_PROGRAMS = {"apache_beam.runners.portability.local_job_service_main"}
 # Options of other programs that a page names. Options of Beam inside BEAM="…", or
@@ -78,6 +78,19 @@ def code_of(page: Path) -> list[str]:
         else:
             code += re.findall(r"`(.+?)`", line)
     return code
+
+
+def source_of(module: str) -> Path | None:
+    """Returns the file of a module or package; None where there is none."""
+    path = REPOSITORY / module.replace(".", "/")
+    files = (path.with_suffix(".py"), path / "__init__.py")
+    return next((file for file in files if file.is_file()), None)
+
+
+def defines(source: Path | None, name: str) -> bool:
+    """Returns whether a module has a function, a class or an exported name."""
+    defined = rf'^(?:def|class) {name}\b|^    "{name}",$'
+    return bool(source and re.search(defined, source.read_text(), re.MULTILINE))
 
 
 def flags_in(text: str) -> set[str]:
@@ -154,11 +167,11 @@ def test_paths_and_modules_exist(page: Path) -> None:
     packages = r"(?<![\w/.-])(?:pipeline|trainer|predictor|benchmarks"
     paths = re.findall(rf"{packages}|tests|docs)/[\w./-]*", page.read_text())
     missing = {path for path in paths if not (REPOSITORY / path.rstrip(".")).exists()}
-    for module in re.findall(rf"{packages})(?:\.[a-z_]+)+", page.read_text()):
-        path = REPOSITORY / module.replace(".", "/")
-        is_page = module.endswith(".md")
-        if not (is_page or path.is_dir() or path.with_suffix(".py").is_file()):
-            missing.add(module)
+    for name in re.findall(rf"{packages})(?:\.[a-z_]+)+", page.read_text()):
+        module, _, within = name.rpartition(".")
+        is_page = name.endswith(".md")
+        if not (is_page or source_of(name) or defines(source_of(module), within)):
+            missing.add(name)
     assert missing == set()
 
 

@@ -13,8 +13,6 @@ from pipeline.storage.object_paths import AnyPath
 from pipeline.system.errors import RunError
 from trainer import starting_weights
 from trainer.contract import MANIFEST, MODEL, SCALING
-from trainer.contract import Contract as Contract
-from trainer.contract import read_contract as read_contract
 from trainer.recipe import Recipe
 
 VERSION = 1

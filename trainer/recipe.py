@@ -239,10 +239,12 @@ class Recipe:
         What is off is left out, and what is not as in RECIPES is named at the end.
         """
         lines = [
-            f"recipe {self.name}: {self.epochs} epochs of batches of {self.batch_size}",
+            f"recipe {self.name}: {self.epochs} epoch{'s' * (self.epochs > 1)} of "
+            f"batches of {self.batch_size}",
             f"  {self._phases_in_words()}",
             f"  {self._updates_in_words()}",
-            f"  head of {self.hidden} units, dropout {self.dropout:g}; "
+            f"  head of {self.hidden} units, batch normalization with momentum "
+            f"{self.batch_norm_momentum:g}, dropout {self.dropout:g}; "
             f"{self._loss_in_words()}",
             f"  {self._images_in_words()}",
             f"  {self._arithmetic_in_words()}",
@@ -264,11 +266,11 @@ class Recipe:
         said = []
         for phase in self.phases():
             last = phase.first_epoch + phase.epochs
-            epochs = f"epochs {phase.first_epoch + 1} to {last}"
+            epochs = f"epochs {phase.first_epoch + 1} to {last} train"
             if phase.epochs == 1:
-                epochs = f"epoch {last}"
+                epochs = f"epoch {last} trains"
             said.append(
-                f"{epochs} train {LAYERS[phase.trainable]} at a learning rate of "
+                f"{epochs} {LAYERS[phase.trainable]} at a learning rate of "
                 f"{phase.learning_rate:g}"
             )
         return "; ".join(said)
@@ -310,7 +312,7 @@ class Recipe:
             said.append(f"cropped to {changes.crop:.0%} of their area or more")
         for name in ("brightness", "contrast", "saturation"):
             if share := getattr(changes, name):
-                said.append(f"{name} +-{share:.0%}")
+                said.append(f"{name} ± {share:.0%}")
         return f"{scaled}; images are augmented at random: {', '.join(said)}"
 
     def _arithmetic_in_words(self) -> str:

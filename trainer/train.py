@@ -17,16 +17,14 @@ import tensorflow as tf
 
 from pipeline.dataset import manifest
 from pipeline.dataset.manifest import Dataset
-from pipeline.storage import atomic, folder_lock
-from pipeline.storage.resumable_folder import difference
+from pipeline.storage import folder_lock
 from pipeline.system import console, resources
 from pipeline.system.console import in_time, progress
 from pipeline.system.errors import RunError
-from trainer import hang_detection, model, starting_weights
+from trainer import hang_detection, model, run_key, starting_weights
 from trainer.cache import inputs, policy
 from trainer.cache.inputs import TrainingInputs
 from trainer.cache.policy import CacheChoice
-from trainer.contract import read_contract
 from trainer.data import input_pipeline as data
 from trainer.data import verified_shards
 from trainer.hang_detection import HangDetector
@@ -45,7 +43,6 @@ from trainer.training import (
 from trainer.training.checkpoint import RunState
 from trainer.training.interruptions import StopSignal
 from trainer.training.loop import DivergenceError, Loop, Metrics, Trained
-from trainer.training.step import DROPOUT_MASKS
 
 
 def run(options: TrainOptions) -> None:
@@ -59,10 +56,11 @@ def run(options: TrainOptions) -> None:
     folder, recipe = options.model, options.recipe
     resources.limit_arenas()
     with folder_lock.held(folder, notes=CHECKPOINT):
-        checkpoint = _checkpoint(folder)
+        checkpoint = state.path_in(folder)
         earlier = state.read(checkpoint)
         now = manifest.load(options.dataset)
         dataset = state.dataset_as_begun(checkpoint, earlier, now)
+        growth = run_key.growth_in_words(dataset, now)
         data.steps_per_epoch(dataset, recipe.batch_size)
         choice = policy.choose(
             dataset,
@@ -72,12 +70,12 @@ def run(options: TrainOptions) -> None:
             earlier=earlier.key if earlier else {},
             seeded=options.seed is not None,
         )
-        key = _key(dataset, options, choice, earlier)
-        if _is_finished(folder, key, recipe.epochs, now):
+        key = run_key.of_run(dataset, options, choice, earlier)
+        if run_key.is_finished(folder, key, recipe.epochs, now):
             if dataset is not now:
                 raise RunError(
-                    f"MODEL {folder} is complete, and {_grown(dataset, now)}. To train "
-                    f"on these, name another MODEL folder{_or_extend(folder, now)}."
+                    f"MODEL {folder} is complete, and {growth}. To train on these, "
+                    f"name another MODEL folder{run_key.or_extend(folder, now)}."
                 )
             console.conclude(
                 f"MODEL {folder} is complete already: {recipe.epochs} epochs.",
@@ -90,7 +88,7 @@ def run(options: TrainOptions) -> None:
         elif options.extend:
             starting_weights.check_extension(options.extend, dataset, recipe)
         if dataset is not now:
-            console.warn(f"{_grown(dataset, now)}; the run goes on with those of then")
+            console.warn(f"{growth}; the run goes on with those of then")
         console.say("\n".join([_in_words(dataset), *recipe.in_words(), str(choice)]))
         if len(dataset.classes) == 1:
             console.warn(
@@ -144,7 +142,7 @@ class _Run:
         self._options, self._strategy = options, strategy
         self._stop, self._watchdog = stop, HangDetector(options.hang_minutes)
         self._steps = data.steps_per_epoch(dataset, recipe.batch_size)
-        self._checkpoint = _checkpoint(folder)
+        self._checkpoint = state.path_in(folder)
         stream = secrets.randbits(31) if options.seed is None else options.seed
         self._progress = earlier or RunState(key=key, stream=stream)
         with strategy.scope():
@@ -365,11 +363,16 @@ class _Run:
 
         Raises:
             RunError: they are no finite numbers.
+            KeyboardInterrupt: after a signal, and a save.
         """
         if batches is None:
             return None, 0.0
         started = time.perf_counter()
-        metrics = loop.evaluate(batches)
+        try:
+            metrics = loop.evaluate(batches)
+        except KeyboardInterrupt:
+            self._save_state()  # the training of this epoch, which may have taken hours
+            raise
         divergence.refuse_validation(metrics.loss)
         return metrics, time.perf_counter() - started
 
@@ -457,97 +460,10 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _checkpoint(folder: Path) -> Path:
-    return folder / CHECKPOINT / "state.npz"
-
-
 def _remove_cache(options: TrainOptions) -> None:
     """Removes the cache in MODEL; a folder of one's own is kept for later runs."""
     if not options.cache_folder:
         shutil.rmtree(options.caches(options.model), ignore_errors=True)
-
-
-def _grown(begun: Dataset, now: Dataset) -> str:
-    """Returns in words what has come since a run began."""
-    images = [
-        sum(split.examples for split in one.splits.values()) for one in (begun, now)
-    ]
-    return (
-        f"DATASET {now.folder} has grown since its training began: it had "
-        f"{images[0]:,} images and {len(begun.classes):,} classes, and has "
-        f"{images[1]:,} and {len(now.classes):,} now"
-    )
-
-
-def _or_extend(folder: Path, dataset: Dataset) -> str:
-    """Returns what else to do with a finished MODEL of other images."""
-    before = atomic.read_json(folder / model.MANIFEST)["run"]
-    first = dataset.classes[: before["classes"]["count"]]
-    if before["dataset"] == dataset.fingerprint or (
-        manifest.classes_entry(first) != before["classes"]
-    ):
-        return ""
-    return f"; --extend={folder} starts one from this one"
-
-
-def _key(
-    dataset: Dataset,
-    options: TrainOptions,
-    choice: CacheChoice,
-    earlier: RunState | None,
-) -> dict[str, Any]:
-    """Returns what a run must have in common with the run that it resumes."""
-    recipe = options.recipe
-    choices = dataclasses.asdict(recipe)
-    if recipe.schedule != "cosine":
-        del choices["epochs"]  # may be raised
-    return {
-        "image": dataset.image.pixels(),
-        "classes": manifest.classes_entry(dataset.classes),
-        "dataset": dataset.fingerprint,
-        "recipe": choices,
-        "weights": None if options.extend else starting_weights.name(options.start),
-        "extend": _extend_key(options, earlier),
-        "seed": options.seed,
-        "dropout_masks": DROPOUT_MASKS if recipe.dropout else None,
-        **choice.key(),
-    }
-
-
-def _extend_key(options: TrainOptions, earlier: RunState | None) -> str | None:
-    """Names the MODEL of --extend by its content, wherever it lies.
-
-    A run that goes on needs it no more: its weights are in the saved state.
-    """
-    if not options.extend:
-        return None
-    if earlier and earlier.key.get("extend") and not options.extend.exists():
-        return str(earlier.key["extend"])
-    return f"sha256:{read_contract(options.extend).fingerprint}"
-
-
-def _is_finished(
-    folder: Path, key: dict[str, Any], epochs: int, dataset: Dataset
-) -> bool:
-    """Returns whether MODEL holds this run with as many epochs; refuses another's."""
-    path = folder / model.MANIFEST
-    if path.is_file():
-        earlier = atomic.read_json(path)
-        if different := difference(earlier["run"], key):
-            raise RunError(
-                f"MODEL {folder} belongs to another run: {different}. Use the values "
-                f"of that run, or another MODEL folder{_or_extend(folder, dataset)}."
-            )
-        return earlier["epochs"] >= epochs
-    if _checkpoint(folder).is_file():  # of which run, its content tells
-        return False
-    # Of a run that was killed before it saved, and of this one, which holds the lock.
-    if any(path.name != CHECKPOINT for path in folder.iterdir()):
-        raise RunError(
-            f"MODEL {folder} is there already and no training run made it. Name a new "
-            "or an empty folder."
-        )
-    return False
 
 
 def _class_weights(dataset: Dataset, power: float) -> list[float] | None:

@@ -5,6 +5,8 @@ the worker that came before it. Both are added to Beam's own table, `TRANSLATION
 which is private: tests/pipeline/runners/test_dask.py holds it to this.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -22,14 +24,14 @@ _PARTITIONS = 8  # for every thread of the workers, so that all end about togeth
 
 
 def _check(options: Options) -> None:
-    """Refuses a cluster that is not named, is not there, or has no worker.
+    """Refuses a cluster that is not named, not there, of other versions, or empty.
 
     Args:
         options: of Beam, by name.
 
     Raises:
         UsageError: there is no address; Dask would start a cluster on this machine.
-        RunError: no scheduler answers, or it has no worker.
+        RunError: no scheduler answers, it has no worker, or versions differ.
     """
     if not (address := options.get("address")):
         raise UsageError(
@@ -37,7 +39,10 @@ def _check(options: Options) -> None:
             "--dask_client_address=tcp://HOST:8786. `dask scheduler` starts one, and "
             "`dask worker tcp://HOST:8786` a worker"
         )
-    if not _threads(address):
+    with _connected(address) as client:
+        _check_versions(client, address)
+        threads = client.nthreads()
+    if not threads:
         raise RunError(
             f"the scheduler at --dask_client_address={address} has no worker. Start "
             f"some, with this package installed: `dask worker {address}`."
@@ -48,24 +53,49 @@ def _prepare(pipeline: beam.Pipeline) -> None:
     """Makes a pipeline one that Beam's DaskRunner can run, on all workers."""
     dask_options = pipeline.options.view_as(dask_runner.DaskOptions)
     if not dask_options.npartitions and not dask_options.partition_size:
-        dask_options.npartitions = _PARTITIONS * _threads(dask_options.address)
+        with _connected(dask_options.address) as client:
+            dask_options.npartitions = _PARTITIONS * sum(client.nthreads().values())
     transform_evaluator.TRANSLATIONS.update(
         {beam.Impulse: _Impulse, _Spread: _SpreadBag}
     )
     pipeline.replace_all([_ReshuffleOverride()])
 
 
-def _threads(address: str) -> int:
-    """Returns how many threads the workers of a cluster have."""
+@contextlib.contextmanager
+def _connected(address: str) -> Iterator[distributed.Client]:
+    """Yields a client of a cluster."""
     try:
         with distributed.Client(address, timeout=_CONNECT_SECONDS) as client:
-            return sum(client.nthreads().values())
+            yield client
     except (OSError, ValueError) as error:
         raise RunError(
             f"no Dask scheduler answers at --dask_client_address={address} in "
             f"{_CONNECT_SECONDS} s: {error}. Is it running, of the same version, and "
             "can this machine reach it?"
         ) from error
+
+
+def _check_versions(client: distributed.Client, address: str) -> None:
+    """Refuses a scheduler or a worker that may not read what is sent to it."""
+    found: Any = client.get_versions()
+    ours = _versions(found["client"])
+    others = {f"the scheduler at {address}": found["scheduler"]} | {
+        f"the worker {name} of {address}": worker
+        for name, worker in found["workers"].items()
+    }
+    for name, other in others.items():
+        if (theirs := _versions(other)) != ours:
+            raise RunError(
+                f"{name} has {theirs}, and this machine {ours}; they must agree. "
+                "Start all of them from one environment: `make install EXTRAS=,dask`."
+            )
+
+
+def _versions(found: dict[str, Any]) -> str:
+    packages = found["packages"]
+    python = ".".join(packages["python"].split(".")[:2])
+    libraries = (f"{name} {packages[name]}" for name in ("dask", "distributed"))
+    return ", ".join([*libraries, f"Python {python}"])
 
 
 class _Impulse(transform_evaluator.DaskBagOp):

@@ -5,9 +5,12 @@ installed, or ask for what was not said.
 """
 
 import os
+import shutil
 import socket
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,6 +19,7 @@ from pipeline.storage.object_paths import AnyPath
 from pipeline.system.errors import RunError, UsageError
 
 _SECONDS = 5.0
+_HERE = ("localhost", "127.0.0.1")
 
 Options = Mapping[str, Any]
 
@@ -29,6 +33,7 @@ class Engine:
         check_options: refuses options that the job would fail with, or a cluster.
         check_folders: refuses folders, by flag, that the workers cannot reach.
         prepare: changes a pipeline so that the runner can run it.
+        cancel: ends a job, by its options, where Beam's own cancelling does not.
         patience: seconds until a worker begins.
         server_options: of its job server, which Beam's SDK does not know, and hands on.
     """
@@ -39,6 +44,7 @@ class Engine:
         None
     )
     prepare: Callable[[Any], None] = lambda pipeline: None
+    cancel: Callable[[Options], None] = lambda options: None
     patience: float = 60.0
     server_options: frozenset[str] = frozenset()
 
@@ -82,6 +88,52 @@ def _speaking(endpoint: str, flag: str) -> None:
                 f"something listens at {flag}={endpoint}, but is no job service of "
                 f"Beam, or too busy: no answer in {_SECONDS:g} s. Is it the right port?"
             ) from error
+
+
+def check_workers(options: Options, runner: str) -> None:
+    """Refuses a job that does not say where its workers run."""
+    if not options.get("environment_type"):
+        raise UsageError(
+            f"--runner={runner} needs to know where workers run, after `--`: "
+            "--environment_type=LOOPBACK where the cluster is on this machine, "
+            "EXTERNAL with --environment_config=HOST:PORT of a worker pool, or DOCKER"
+        )
+
+
+def check_pool(options: Options, host: str | None) -> None:
+    """Refuses a pool of workers that is not there.
+
+    Args:
+        options: of Beam, by name.
+        host: of the cluster; where that is this machine, the pool is here, too.
+    """
+    kind, pool = options["environment_type"], options.get("environment_config")
+    if kind == "EXTERNAL" and pool and host in _HERE:
+        listening(pool, "--environment_config")
+
+
+def check_jar(jar: Path, wanted: str) -> None:
+    """Refuses a job server that is no jar.
+
+    Args:
+        jar: the user's own.
+        wanted: its name in Maven Central.
+    """
+    if not zipfile.is_zipfile(jar):
+        raise RunError(
+            f"{jar} is {'no jar' if jar.exists() else 'not there'}. Beam's job server "
+            f"is the file {wanted} of Maven Central."
+        )
+
+
+def check_java(options: Options) -> None:
+    """Refuses a machine without the Java that runs the job server."""
+    java = options["job_server_java_launcher"]
+    if not shutil.which(java):
+        raise RunError(
+            f"there is no `{java}` here, which runs Beam's job server: install Java, "
+            "or name one by --job_server_java_launcher=PATH."
+        )
 
 
 def _check_service(options: Options) -> None:

@@ -1,7 +1,10 @@
 """Beam's options and runners: runs a job here, or hands it to another runner."""
 
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 logging.basicConfig(level=logging.ERROR)  # Beam warns of every extra that is not there
 
@@ -9,10 +12,13 @@ import apache_beam as beam  # noqa: E402
 from apache_beam.options.pipeline_options import (  # noqa: E402
     DirectOptions,
     PipelineOptions,
+    StandardOptions,
 )
+from apache_beam.runners.portability import portable_runner  # noqa: E402
 from apache_beam.runners.portability.fn_api_runner import fn_runner  # noqa: E402
 from apache_beam.runners.runner import (  # noqa: E402
     PipelineResult,
+    PipelineRunner,
     create_runner,
 )
 from apache_beam.runners.worker import sdk_worker  # noqa: E402
@@ -22,6 +28,7 @@ from pipeline.beam_job import Job  # noqa: E402
 from pipeline.runners.dataflow import DATAFLOW  # noqa: E402
 from pipeline.runners.engine import PORTABLE, PRISM, Engine  # noqa: E402
 from pipeline.runners.flink import FLINK  # noqa: E402
+from pipeline.runners.spark import SPARK  # noqa: E402
 from pipeline.storage.object_paths import AnyPath  # noqa: E402
 from pipeline.system.errors import UsageError  # noqa: E402
 
@@ -29,11 +36,13 @@ _MODE = "multi_threading"  # of the local runner, whose threads only wait
 _FOR_EVER = 10**8  # seconds
 RUNNERS = {
     "flink": "FlinkRunner",
+    "spark": "SparkRunner",
     "dataflow": "DataflowRunner",
     "dask": "apache_beam.runners.dask.dask_runner.DaskRunner",
 }
 _ENGINES = {
     "FlinkRunner": FLINK,
+    "SparkRunner": SPARK,
     "DataflowRunner": DATAFLOW,
     "PortableRunner": PORTABLE,
     "PrismRunner": PRISM,
@@ -54,16 +63,48 @@ def run_here(job: Job, options: PipelineOptions) -> None:
         beam_job.build(pipeline, job)
 
 
-def run_there(job: Job, options: PipelineOptions) -> PipelineResult:
-    """Hands a job to the runner of `engine_options`, which may be done with it then.
+@contextlib.contextmanager
+def runner_there(options: PipelineOptions) -> Iterator[PipelineRunner]:
+    """Yields the runner of `engine_options`, and ends the job server that it starts.
+
+    Beam ends it when Python exits, which console.leave skips; and at Ctrl-C, before
+    the job can be cancelled.
+    """
+    runner = create_runner(options.view_as(StandardOptions).runner)
+    with contextlib.ExitStack() as servers:
+        if isinstance(runner, portable_runner.PortableRunner):
+            start = runner.default_job_server
+
+            def start_kept(options: PipelineOptions) -> Any:
+                server = start(options)
+                servers.callback(server.stop)
+                return server
+
+            runner.default_job_server = start_kept
+        yield runner
+
+
+def run_there(
+    job: Job, options: PipelineOptions, runner: PipelineRunner
+) -> PipelineResult:
+    """Hands a job to a runner, which may be done with it then.
+
+    Args:
+        job: what is to be done.
+        options: of `engine_options`.
+        runner: of `runner_there`.
 
     Raises:
         Exception: what the runner raises, where it cannot take the job.
     """
-    pipeline = beam.Pipeline(options=options)
+    pipeline = beam.Pipeline(runner=runner, options=options)
     beam_job.build(pipeline, job)
-    _engine(type(pipeline.runner).__name__).prepare(pipeline)
-    return pipeline.run()
+    _engine(type(runner).__name__).prepare(pipeline)
+    interrupted = signal.getsignal(signal.SIGINT)
+    try:
+        return pipeline.run()
+    finally:
+        signal.signal(signal.SIGINT, interrupted)  # Beam's ends the job server
 
 
 def run_empty(options: PipelineOptions) -> None:
@@ -107,7 +148,7 @@ def engine_options(
     """Beam's options for one of its runners, with ours as defaults.
 
     Args:
-        runner: `flink`, `dataflow`, or the name of any runner of Beam.
+        runner: `flink`, `spark`, `dataflow`, or the name of any runner of Beam.
         arguments: options for Beam.
         workers: that the user wants, where the runner can be told.
         folders: that the workers have to reach, by flag.

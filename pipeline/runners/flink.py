@@ -1,18 +1,27 @@
-"""Apache Flink: a cluster of that version with room for the job."""
+"""Apache Flink: a cluster of the job server's version, with room for the job."""
 
 import importlib.metadata
+import json
 import re
-import zipfile
+import urllib.request
+import uuid
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from pipeline.runners import flink_rest
-from pipeline.runners.engine import Engine, Options, listening
-from pipeline.system.errors import RunError, UsageError
+from pipeline.runners.engine import (
+    Engine,
+    Options,
+    check_jar,
+    check_java,
+    check_pool,
+    check_workers,
+)
+from pipeline.system.errors import RunError
 
+_SECONDS = 5
 _WITHIN = ("[auto]", "[local]")  # the job server is Flink itself
-_HERE = ("localhost", "127.0.0.1")
-BEAM = importlib.metadata.version("apache-beam")  # without the seconds of its import
+_BEAM = importlib.metadata.version("apache-beam")  # without the seconds of its import
 _JAR = re.compile(r"beam-runners-flink-(?P<flink>[\d.]+)-job-server-(?P<beam>.+)\.jar")
 
 
@@ -21,6 +30,7 @@ def _defaults(workers: int) -> tuple[str, ...]:
         "--flink_master=localhost:8081",
         "--environment_type=LOOPBACK",
         f"--parallelism={workers}",
+        f"--job_name=vgg16-{uuid.uuid4().hex}",  # for _cancel
     )
 
 
@@ -33,49 +43,91 @@ def _check(options: Options) -> None:
     master, version = options["flink_master"], options["flink_version"]
     if options.get("job_endpoint") or master in _WITHIN:
         return
-    if not options.get("environment_type"):
-        raise UsageError(
-            "--runner=flink needs to know where workers run, after `--`: "
-            "--environment_type=LOOPBACK where Flink is on this machine, EXTERNAL with "
-            "--environment_config=HOST:PORT of a worker pool, or DOCKER"
-        )
+    check_workers(options, "flink")
     if jar := options.get("flink_job_server_jar"):
-        own_job_server(Path(jar), flink=version)
-    flink_rest.check(master, version=version, parallelism=options["parallelism"])
-    pool = options.get("environment_config")
-    here = urlsplit(f"//{master.rpartition('//')[2]}").hostname in _HERE
-    if options["environment_type"] == "EXTERNAL" and pool and here:
-        listening(pool, "--environment_config")
+        check_jar(Path(jar), _wanted(version))
+        _check_versions(Path(jar), version)
+    _check_cluster(master, version, options["parallelism"])
+    check_pool(options, urlsplit(f"//{master.rpartition('//')[2]}").hostname)
+    check_java(options)
 
 
-def own_job_server(jar: Path, *, flink: str) -> Path:
-    """A jar that the user has, held to the versions in its name, if it has any.
-
-    Args:
-        jar: Beam's job server.
-        flink: that it must be made for, such as 2.2.
-
-    Raises:
-        RunError: it is not there, or was made for other versions.
-    """
-    wanted = f"beam-runners-flink-{flink}-job-server-{BEAM}.jar"
-    if not zipfile.is_zipfile(jar):
-        raise RunError(
-            f"{jar} is {'no jar' if jar.exists() else 'not there'}. Beam's job server "
-            f"is the file {wanted} of Maven Central; `make flink-up` fetches it."
-        )
+def _check_versions(jar: Path, flink: str) -> None:
+    """Refuses a job server that has other versions in its name."""
     made_for = _JAR.fullmatch(jar.name)
-    if made_for and (made_for["flink"], made_for["beam"]) != (flink, BEAM):
+    if made_for and (made_for["flink"], made_for["beam"]) != (flink, _BEAM):
         raise RunError(
             f"{jar} was made for Flink {made_for['flink']} and Beam "
-            f"{made_for['beam']}; here are Flink {flink} and Beam {BEAM}. Take "
-            f"{wanted}."
+            f"{made_for['beam']}; here are Flink {flink} and Beam {_BEAM}. Take "
+            f"{_wanted(flink)}."
         )
-    return jar
+
+
+def _wanted(flink: str) -> str:
+    return f"beam-runners-flink-{flink}-job-server-{_BEAM}.jar"
+
+
+def _check_cluster(address: str, version: str, parallelism: int) -> None:
+    """Refuses a cluster of another version, or of too few slots.
+
+    Flink would wait a minute or five for more slots.
+
+    Args:
+        address: of the REST API, `host:port`, with or without http://.
+        version: the Flink that the job server was made for, such as 2.2.
+        parallelism: task slots that the job wants.
+    """
+    found = _get(address, "config")["flink-version"]
+    if found != version and not found.startswith(f"{version}."):
+        raise RunError(
+            f"the cluster at {address} runs Flink {found}, and the job server was made "
+            f"for {version}; they must agree. Take --flink_version and the jar "
+            f"beam-runners-flink-{'.'.join(found.split('.')[:2])}-job-server by "
+            "--flink_job_server_jar, or a cluster of that version."
+        )
+    managers = _get(address, "taskmanagers")["taskmanagers"]
+    slots = sum(manager["slotsNumber"] for manager in managers)
+    if not slots:
+        raise RunError(
+            f"the cluster at {address} has no task slot: no task manager runs, or "
+            "none has found it. Start one: `bin/taskmanager.sh start` of Flink."
+        )
+    if slots < parallelism:
+        raise RunError(
+            f"the cluster at {address} has {slots} task slots, and the job wants "
+            f"{parallelism}. Take --parallelism={slots} or less, or more task managers."
+        )
+
+
+def _cancel(options: Options) -> None:
+    """Cancels the job on the cluster, where Beam's job server lets it go on."""
+    master = options["flink_master"]
+    if options.get("job_endpoint") or master in _WITHIN:
+        return
+    for job in _get(master, "jobs/overview")["jobs"]:
+        if job["name"] == options["job_name"] and job["end-time"] < 0:
+            _get(master, f"jobs/{job['jid']}?mode=cancel", method="PATCH")
+
+
+def _get(address: str, path: str, method: str = "GET") -> Any:
+    """Returns what the REST API answers."""
+    url = f"{address if '://' in address else f'http://{address}'}/{path}"
+    try:
+        request = urllib.request.Request(url, method=method)
+        with urllib.request.urlopen(request, timeout=_SECONDS) as reply:
+            return json.load(reply)
+    except (OSError, ValueError) as error:
+        why = str(error).strip("<>")
+        raise RunError(
+            f"no Flink cluster answers at {address}: {why}. --flink_master=HOST:PORT "
+            "names one; `make cluster-up ENGINE=flink` starts one on this machine."
+        ) from error
 
 
 FLINK = Engine(
     defaults=_defaults,
     check_options=_check,
+    cancel=_cancel,
+    patience=300,  # the job server starts, and the cluster may be busy
     server_options=frozenset({"execution_mode_for_batch"}),  # goes on with fewer slots
 )

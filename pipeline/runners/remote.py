@@ -27,7 +27,7 @@ class RemoteRunner:
     """A runner of Beam.
 
     Args:
-        runner: `flink`, `dataflow`, or the name of any runner of Beam.
+        runner: `flink`, `spark`, `dataflow`, or the name of any runner of Beam.
         workers: that the runner is asked for, where it can be asked.
         folders: that the workers have to reach, by flag.
         beam_arguments: options for Beam.
@@ -66,7 +66,7 @@ class RemoteRunner:
         Raises:
             RunError: the runner, or a worker, failed. What was committed is kept.
         """
-        from pipeline.runners.execution import only_builds
+        from pipeline.runners import execution
 
         of_run = functools.partial(in_worker, atomic.run_id(), folder)
         job = Job(
@@ -75,21 +75,27 @@ class RemoteRunner:
             functools.partial(of_run, job.complete),
         )
         log = atomic.log_path(folder)
-        with logging_to(log, logging.INFO):
-            self._run(job, watch, log)
-        if built := only_builds(self._options):
+        with (
+            logging_to(log, logging.INFO),
+            execution.runner_there(self._options) as runner,
+        ):
+            self._run(job, watch, log, runner)
+        if built := execution.only_builds(self._options):
             console.conclude(f"the job was built, and not run: {built}")
         return not built
 
-    def _run(self, job: Job, watch: JobProgress, log: Path) -> None:
+    def _run(self, job: Job, watch: JobProgress, log: Path, runner: Any) -> None:
         from pipeline.runners import execution
 
+        engine, options = execution.engine(self._runner), self._options
         progress_thread = _ProgressThread(
-            watch, execution.engine(self._runner).patience
+            watch, engine.patience, lambda: engine.cancel(options.get_all_options())
         )
         try:
             with progress_thread:
-                progress_thread.running = execution.run_there(job, self._options)
+                progress_thread.running = execution.run_there(
+                    job, self._options, runner
+                )
                 if progress_thread.running is not None:  # as it is for a template
                     progress_thread.running.wait_until_finish()
         except KeyboardInterrupt:
@@ -99,8 +105,8 @@ class RemoteRunner:
             progress_thread.cancel()
             raise
         except Exception as error:
-            last = (str(error).strip() or repr(error)).splitlines()[-1]
-            raise self._failure(progress_thread.complaint or last, log) from error
+            why = progress_thread.complaint or _reason(error)
+            raise self._failure(why, log) from error
 
     def _failure(self, why: str, log: Path) -> RunError:
         return RunError(
@@ -108,6 +114,15 @@ class RemoteRunner:
             "workers' own. What was committed is kept: mend the cause and run the same "
             "command again."
         )
+
+
+def _reason(error: Exception) -> str:
+    """Returns what an error of a runner says, in a line."""
+    import grpc  # here: local runs do without it
+
+    if isinstance(error, grpc.RpcError) and isinstance(error, grpc.Call):
+        return f"{error.details()} ({error.code().name})"
+    return (str(error).strip() or repr(error)).splitlines()[-1]
 
 
 def in_worker(
@@ -133,8 +148,11 @@ class _ProgressThread:
         complaint: why the job was cancelled.
     """
 
-    def __init__(self, watch: JobProgress, patience: float) -> None:
+    def __init__(
+        self, watch: JobProgress, patience: float, cancel_there: Callable[[], None]
+    ) -> None:
         self._watch, self._patience = watch, patience
+        self._cancel_there = cancel_there
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self.running: Any = None
@@ -157,6 +175,7 @@ class _ProgressThread:
         """Asks the runner to, if it has the job."""
         if self.running is not None:
             self.running.cancel()
+            self._cancel_there()
 
     def _look(self) -> None:
         begun, started = False, time.monotonic()

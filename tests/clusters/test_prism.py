@@ -1,18 +1,17 @@
-"""Prism, Beam's own runner in Go, as a real server; `make prism` builds it."""
+"""Prism, Beam's own runner in Go, as a real server."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from tests.support.files import REPOSITORY, tree
+from tests.support.engines import downloads
+from tests.support.files import tree
 from tests.support.photos import HEIGHT, WIDTH, jpeg, photo
 from tests.support.processes import Program
 
 FLAGS = (f"--height={HEIGHT}", f"--width={WIDTH}", "--max_reject_fraction=0.5")
-BUILT = REPOSITORY / ".prism" / "prism"
 
 DEFECT = """
 import os, signal, time
@@ -30,12 +29,10 @@ simplejpeg.decode_jpeg = decode_jpeg
 """
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def prism() -> str:
-    """The binary, where there is one."""
-    if BUILT.is_file():
-        return str(BUILT)
-    return shutil.which("prism") or pytest.fail("no prism: `make prism` builds it")
+    """The program, which is built first where it is not there."""
+    return str(downloads.prism())
 
 
 @pytest.fixture
@@ -63,7 +60,7 @@ def servers() -> set[str]:
     return {
         entry.name
         for entry in Path("/proc").iterdir()
-        if entry.name.isdigit() and _program(entry).name == "prism"
+        if entry.name.isdigit() and _program(entry).name.startswith("prism")
     }
 
 

@@ -23,7 +23,7 @@ RECIPE = """
     steps_per_execution accumulate tf32
 """
 TRAIN = """
-    dataset model weights seed cache cache_dir feature_dtype virtual_devices cpu
+    dataset model weights extend seed cache cache_dir feature_dtype virtual_devices cpu
     all_reduce save_minutes keep_snapshots hang_minutes
 """
 SHARD_CACHE = "shard_cache shard_cache_bytes"
@@ -37,7 +37,7 @@ FLAGS = {
     },
     "trainer": {
         "train": f"{TRAIN} {RECIPE} {SHARD_CACHE}",
-        "doctor": f"dataset model {RECIPE} {SHARD_CACHE}",
+        "doctor": f"dataset model cache cache_dir feature_dtype {RECIPE} {SHARD_CACHE}",
         "curves": "model",
         "export": "model",
         "report": "model evaluation dataset",
@@ -80,7 +80,7 @@ EARLIER = {
 OTHERS = [
     ("pipeline", "verify", "--height=3", "shards and plan have it"),
     ("pipeline", "verify", "--overwrite", "shards and plan have it"),
-    ("trainer", "doctor", "--cache=none", "train has it"),
+    ("trainer", "doctor", "--weights=none", "train has it"),
     ("trainer", "curves", "--epochs=3", "train and doctor have it"),
     ("predictor", "verify", "--split=test", "predict and evaluate have it"),
     ("predictor", "evaluate", "--workers=2", "predict and verify have it"),

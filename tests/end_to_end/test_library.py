@@ -73,8 +73,8 @@ def test_a_model_of_ones_own_is_trained_by_fit(
     assert "auto_shard" not in said  # it would take out the check of a shard's length
 
 
-def test_a_short_last_batch_reaches_every_example(made_dataset: Path) -> None:
-    """Of 9 examples in batches of 8, two replicas get 4 and 4, then 1 and none."""
+def test_every_example_is_validated_once_on_two_replicas(made_dataset: Path) -> None:
+    """Of 9 in batches of 8, two replicas get 3 and 2, then 2 and 2."""
     code = f"""{LOGICAL_DEVICES}
 import keras
 from pipeline import dataset

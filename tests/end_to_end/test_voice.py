@@ -120,8 +120,8 @@ def test_a_training_run_on_a_terminal(folders: dict[str, Path], tmp_path: Path) 
         if (shown := re.split(r"\r(?!$)", line.rstrip("\r"))[-1]).strip()
     ]
     assert lines[0].startswith(f"DATASET {made['dataset']}: 24 images in train, 9 ima")
-    assert lines[1] == "recipe demo: 1 epochs of batches of 8"
-    assert lines[2].startswith("epoch 1 train")
+    assert lines[1] == "recipe demo: 1 epoch of batches of 8"
+    assert lines[2].startswith("epoch 1 trains block5 and the head")
     epoch = next(n for n, line in enumerate(lines) if line.startswith("epoch 1: loss"))
     assert lines[epoch - 1].endswith("the first one tells how long they take")
     assert lines[epoch + 1].startswith(f"MODEL {made['model2']} is complete: lowest")
@@ -140,7 +140,7 @@ def test_every_next_command_is_one_that_the_program_takes(
 ) -> None:
     """It is typed again, with what the reader has to choose filled in."""
     made = {**folders, "dataset2": tmp_path / "dataset"}
-    said = program(*words_of(("pipeline", "shards"), made)).stdout
+    said = program(*words_of(("pipeline", "shards"), made), env=ENVIRONMENT).stdout
     following = re.search(r"^next: python -m (.+)$", said, re.MULTILINE)
     assert following
     words = following[1].replace("…", str(tmp_path / "model")).split()

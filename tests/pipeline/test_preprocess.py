@@ -424,10 +424,10 @@ def test_plan_takes_the_same_flags(
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith(
-        "2 classes: blue, red\nignored: 31 files: 31 not na"
+        f"IMAGES {images / 'train'}, {images / 'test'}: 3 images (3 in train), "
+        "2 classes: blue, red\n  ignored: 31 files: 31 not na"
     )
-    said = f"IMAGES {images / 'train'}, {images / 'test'}: 3 images, 2 classes\n"
-    assert said in result.stdout
+    assert " for 3 images and write " in result.stdout
     assert "1 already (1 no_file)" in result.stdout
 
 

@@ -108,7 +108,7 @@ def test_a_disk_that_is_too_small_begins_nothing(
     run = begun(Format())
     monkeypatch.setattr(resources, "free_disk", lambda folder: 10)
     with pytest.raises(RunError, match=r"p has 0\.01 KB free"):
-        run.announce(run.parts.missing(), writers=1)
+        run.announce_size(run.parts.missing(), writers=1)
     assert not begun(Format(kind="top_k", top_k=1)).complete
 
 

@@ -10,6 +10,7 @@ import pytest
 from pipeline.dataset import manifest
 from pipeline.system.errors import RunError
 from tests.support.photos import HEIGHT, WIDTH
+from trainer.contract import Contract, read_contract
 from trainer.recipe import RECIPES
 
 FROZEN = [
@@ -188,7 +189,7 @@ def test_saved_and_loaded_with_plain_keras(model, dataset: Path) -> None:
     assert not loaded.compiled
     pixels = np.random.default_rng(0).integers(0, 256, (2, HEIGHT, WIDTH, 3), np.uint8)
     np.testing.assert_array_equal(made(pixels), loaded(pixels))
-    contract = model.read_contract(folder)
+    contract = read_contract(folder)
     assert contract.image == {"height": HEIGHT, "width": WIDTH, "resize": "stretch"}
     contract.check(manifest.load(dataset))
 
@@ -196,15 +197,15 @@ def test_saved_and_loaded_with_plain_keras(model, dataset: Path) -> None:
 def test_an_incomplete_or_damaged_model_is_refused(model, dataset: Path) -> None:
     folder = dataset.parent / "model"
     with pytest.raises(RunError, match="does not exist"):
-        model.read_contract(folder)
+        read_contract(folder)
     folder.mkdir()
     with pytest.raises(RunError, match=r"no model\.json"):
-        model.read_contract(folder)
+        read_contract(folder)
     model.save(network(model), folder, manifest.load(dataset), FACTS)
     with (folder / "model.keras").open("ab") as file:
         file.write(b"x")
     with pytest.raises(RunError, match=r"model\.keras is not the file"):
-        model.read_contract(folder)
+        read_contract(folder)
 
 
 def contract_of(model, dataset: manifest.Dataset, **changes: object):
@@ -214,7 +215,7 @@ def contract_of(model, dataset: manifest.Dataset, **changes: object):
         "fingerprint": "",
         "scaling": "",
     }
-    return model.Contract(**(fields | changes))
+    return Contract(**(fields | changes))
 
 
 @pytest.mark.parametrize(

@@ -213,11 +213,11 @@ def test_a_finished_run_of_another_form_of_state_is_finished(
 def test_a_run_with_other_masks_of_dropout_is_refused(
     run, trained: Path, made_dataset: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    from trainer import train
+    from trainer import run_key
 
     folder = Path(shutil.copytree(trained, tmp_path / "model"))
     (folder / "model.json").unlink()
-    monkeypatch.setattr(train, "DROPOUT_MASKS", "version 2")
+    monkeypatch.setattr(run_key, "DROPOUT_MASKS", "version 2")
     with pytest.raises(RunError, match="belongs to another run: dropout_masks is"):
         run(made_dataset, folder, epochs=4)
 

@@ -86,7 +86,7 @@ def prepare(
             lambda first: data.for_training(
                 dataset, batch_size=size, seed=seed, first_batch=first
             ),
-            data.for_validation(dataset, batch_size=size) if validates else None,
+            _validation(dataset, size) if validates else None,
         )
     source = None
     if choice.features:
@@ -101,3 +101,14 @@ def prepare(
         data.in_order(validation, batch_size=size) if validation else None,
         source,
     )
+
+
+def _validation(dataset: Dataset, batch_size: int) -> tf.data.Dataset:
+    """Reads the validation split once, in the batches that a cache would serve.
+
+    Returns:
+        Elements (uint8[batch, height, width, 3], int64[batch]).
+    """
+    shards = dataset.split("validation").shards
+    batches = data.for_inference(dataset, shards, batch_size=batch_size)
+    return batches.map(lambda batch: (batch.images, batch.labels))  # record.Batch

@@ -155,7 +155,14 @@ def records(dataset: Dataset, *, seed: int, first_example: int = 0) -> tf.data.D
 
 
 def for_validation(dataset: Dataset, *, batch_size: int) -> tf.data.Dataset:
-    """Reads the validation split once, in order; the last batch may be short.
+    """Reads the validation split once, in order, for `keras.Model.fit`.
+
+    The last two batches share evenly what is left for them. A strategy hands each
+    batch out in equal parts, and many layers fail on a part without an image.
+
+    Args:
+        dataset: its `validation` split is read.
+        batch_size: global, over all replicas; two images for each or more.
 
     Returns:
         Elements (uint8[batch, height, width, 3], int64[batch]).
@@ -164,9 +171,20 @@ def for_validation(dataset: Dataset, *, batch_size: int) -> tf.data.Dataset:
         RunError: there is no validation split.
         tf.errors.OpError (when iterated): see `for_inference`.
     """
-    shards = dataset.split("validation").shards
-    return for_inference(dataset, shards, batch_size=batch_size).map(  # record.Batch
-        lambda batch: (batch.images, batch.labels)
+    split = dataset.split("validation")
+    full, rest = divmod(split.examples, batch_size)
+    sizes = [batch_size] * full
+    if rest:
+        shared = rest + sum(sizes[-1:])
+        sizes[-1:] = [shared - shared // 2, shared // 2] if full else [rest]
+    return (
+        in_shard_order(dataset, split.shards)  # string[]
+        .batch(batch_size)
+        .rebatch(sizes or [batch_size])  # string[batch]
+        .map(_parser(dataset), num_parallel_calls=resources.cores() + 1)
+        .map(lambda batch: (batch.images, batch.labels))
+        .prefetch(2)
+        .with_options(options())
     )
 
 

@@ -16,8 +16,8 @@ from pipeline.system import console, startup_log
 from pipeline.system.console import in_bytes
 from pipeline.system.errors import RunError
 from trainer import model
+from trainer.contract import Contract, read_contract
 from trainer.export import image_decoding
-from trainer.model import Contract
 
 VERSION = 1
 EXPORT = "export"
@@ -43,7 +43,7 @@ def run(model_folder: Path) -> None:
     # Where TensorFlow has started, leave it.
     with contextlib.suppress(RuntimeError), startup_log.kept():
         tf.config.set_visible_devices([], "GPU")  # a training run may need them all
-    contract, folder = model.read_contract(model_folder), model_folder / EXPORT
+    contract, folder = read_contract(model_folder), model_folder / EXPORT
     console.say(
         f"EXPORT {folder}: MODEL {model_folder} as two files that need no Keras"
     )

@@ -21,6 +21,7 @@ from pipeline.storage import atomic
 from pipeline.storage.resumable_folder import difference
 from pipeline.system import io_errors
 from pipeline.system.errors import RunError
+from trainer.options import CHECKPOINT
 from trainer.training.loop import Trained
 
 _FORM = 2  # of the file; release 0.1 numbered the variables and named no form
@@ -47,6 +48,11 @@ class RunState:
     trained: Trained = _NOTHING
     best_val_loss: float = float("inf")
     form: int | None = _FORM
+
+
+def path_in(folder: Path) -> Path:
+    """Returns where MODEL has the state of its run."""
+    return folder / CHECKPOINT / "state.npz"
 
 
 def save(

@@ -89,8 +89,9 @@ def test_a_job_makes_every_part_once_and_uses_both_workers(
         (tmp_path / "complete").touch(exist_ok=True)
 
     chosen = options(f"--dask_client_address={cluster}")
-    result = execution.run_there(Job(PARTS, make, complete), chosen)
-    result.wait_until_finish()
-    result.client.close()
+    with execution.runner_there(chosen) as runner:
+        result = execution.run_there(Job(PARTS, make, complete), chosen, runner)
+        result.wait_until_finish()
+        result.client.close()
     assert (tmp_path / "complete").exists()
     assert len({(tmp_path / part).read_text() for part in PARTS}) == 2

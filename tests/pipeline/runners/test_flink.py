@@ -1,15 +1,21 @@
-"""What `--runner=flink` is refused for, before Beam is asked."""
+"""What `--runner=flink` is refused for, before Beam is asked.
+
+The answers of real clusters are in tests/clusters; here they are files of a web server.
+"""
 
 import os
 import socket
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 import pytest
 
+from pipeline.runners import flink
 from pipeline.runners.flink import FLINK
 from pipeline.system.errors import RunError, UsageError
+from tests.support.answers import Answers
 from tests.support.processes import Program
 
 OPTIONS = {
@@ -17,7 +23,10 @@ OPTIONS = {
     "flink_version": "2.2",
     "parallelism": 2,
     "environment_type": "LOOPBACK",
+    "job_server_java_launcher": "sh",
 }
+TWO = {"taskmanagers": [{"slotsNumber": 2}, {"slotsNumber": 3}]}
+BEAM = flink._BEAM
 
 
 def test_a_cluster_that_is_not_there(
@@ -31,9 +40,79 @@ def test_a_cluster_that_is_not_there(
     assert result.returncode == 1
     assert f"no Flink cluster answers at localhost:{port}: " in result.stderr
     assert "Connection refused" in result.stderr
-    assert "`make flink-up`" in result.stderr
+    assert "`make cluster-up ENGINE=flink`" in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "made").exists()
+
+
+def agreeing(answers: Answers) -> dict[str, object]:
+    """Options for a cluster that agrees with them."""
+    answers.give("config", {"flink-version": "2.2.1"})
+    answers.give("taskmanagers", TWO)
+    return OPTIONS | {"flink_master": answers.address}
+
+
+@pytest.mark.parametrize("scheme", ["", "http://"])
+def test_a_cluster_that_agrees(answers: Answers, scheme: str) -> None:
+    options = agreeing(answers) | {"flink_master": f"{scheme}{answers.address}"}
+    FLINK.check(options)
+    FLINK.check(options | {"flink_version": "2.2.1", "parallelism": 5})
+
+
+@pytest.mark.parametrize("version", ["1.20", "2.1", "2.20", "2.2.0"])
+def test_versions_that_differ(answers: Answers, version: str) -> None:
+    with pytest.raises(
+        RunError, match=rf"runs Flink 2\.2\.1, .* made for {version};.*flink-2\.2-job"
+    ):
+        FLINK.check(agreeing(answers) | {"flink_version": version})
+
+
+def test_a_cluster_without_slots(answers: Answers) -> None:
+    options = agreeing(answers)
+    answers.give("taskmanagers", {"taskmanagers": []})
+    with pytest.raises(RunError, match=r"has no task slot.*taskmanager.sh start"):
+        FLINK.check(options)
+
+
+def test_a_job_that_wants_more_slots_than_there_are(answers: Answers) -> None:
+    with pytest.raises(RunError, match=r"has 5 task slots, .* wants 6.*lelism=5 or"):
+        FLINK.check(agreeing(answers) | {"parallelism": 6})
+
+
+def test_somebody_else_answers(answers: Answers) -> None:
+    options = OPTIONS | {"flink_master": answers.address}
+    with pytest.raises(RunError, match=f"answers at {answers.address}: .*404"):
+        FLINK.check(options)
+    answers.give("config", "<html>a printer</html>")
+    with pytest.raises(RunError, match="no Flink cluster answers"):
+        FLINK.check(options)
+
+
+def test_a_host_that_does_not_exist() -> None:
+    with pytest.raises(RunError, match=r"no Flink cluster answers at nowhere\.invalid"):
+        FLINK.check(OPTIONS | {"flink_master": "nowhere.invalid:8081"})
+
+
+def test_one_that_accepts_and_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flink, "_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        there = f"localhost:{server.getsockname()[1]}"
+        with pytest.raises(RunError, match=f"at {there}: timed out"):
+            FLINK.check(OPTIONS | {"flink_master": there})
+
+
+def test_no_java(answers: Answers) -> None:
+    with pytest.raises(RunError, match=r"there is no `/nowhere/java` here.*launcher="):
+        FLINK.check(agreeing(answers) | {"job_server_java_launcher": "/nowhere/java"})
+
+
+def test_no_pool(answers: Answers) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        pool = f"localhost:{server.getsockname()[1]}"
+        there = {"environment_type": "EXTERNAL", "environment_config": pool}
+        FLINK.check(agreeing(answers) | there)
+    with pytest.raises(RunError, match=f"at --environment_config={pool}: .*refused"):
+        FLINK.check(agreeing(answers) | there)
 
 
 def test_workers_must_be_somewhere() -> None:
@@ -44,6 +123,36 @@ def test_workers_must_be_somewhere() -> None:
 def test_a_jar_that_is_not_there() -> None:
     with pytest.raises(RunError, match=r"/nowhere\.jar is not there"):
         FLINK.check(OPTIONS | {"flink_job_server_jar": "/nowhere.jar"})
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        (f"beam-runners-flink-1.20-job-server-{BEAM}.jar", "Flink 1.20 "),
+        ("beam-runners-flink-2.2-job-server-2.60.0.jar", "Flink 2.2 and Beam 2.60.0"),
+    ],
+)
+def test_a_job_server_of_other_versions(tmp_path: Path, name: str, found: str) -> None:
+    jar = zipped(tmp_path / name)
+    with pytest.raises(RunError, match=f"made for {found}.*here are Flink 2.2 and"):
+        FLINK.check(OPTIONS | {"flink_job_server_jar": str(jar)})
+
+
+def test_a_job_server_of_ones_own(answers: Answers, tmp_path: Path) -> None:
+    right = f"beam-runners-flink-2.2-job-server-{BEAM}.jar"
+    for name in (right, "built-by-us.jar"):
+        jar = zipped(tmp_path / name)
+        FLINK.check(agreeing(answers) | {"flink_job_server_jar": str(jar)})
+    text = tmp_path / "text.jar"
+    text.write_text("no jar")
+    with pytest.raises(RunError, match=rf"text.jar is no jar\. .* the file {right} of"):
+        FLINK.check(OPTIONS | {"flink_job_server_jar": str(text)})
+
+
+def zipped(path: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a", "a")
+    return path
 
 
 @pytest.mark.parametrize("master", ["[auto]", "[local]"])

@@ -29,5 +29,5 @@ def test_a_damaged_sidecar_does_not_end_the_progress(
 ) -> None:
     monkeypatch.setattr(remote, "_LOOK_SECONDS", 0.01)
     watch: Any = Watch()
-    with remote._ProgressThread(watch, 1e9):
+    with remote._ProgressThread(watch, 1e9, lambda: None):
         assert watch.second.wait(60)

@@ -307,7 +307,8 @@ with atomic.new_run():
     of_run = functools.partial(in_worker, atomic.run_id(), Path(folder), note)
     job = Job(["part"], of_run, functools.partial(of_run, "complete"))
     options = execution.engine_options("PortableRunner", arguments, 1, {})
-    execution.run_there(job, options).wait_until_finish()
+    with execution.runner_there(options) as runner:
+        execution.run_there(job, options, runner).wait_until_finish()
     print(atomic.run_id())
 """
 

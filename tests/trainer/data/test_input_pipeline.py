@@ -45,6 +45,24 @@ def stream(data, folder: Path, batches: int, **options: object) -> list[bytes]:
     return [key for images, _ in islice(chain, batches) for key in digests(images)]
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "sizes"),
+    [(4, [4, 3, 2]), (8, [5, 4]), (9, [9]), (3, [3, 3, 3]), (16, [9]), (5, [5, 4])],
+)
+def test_validation_leaves_no_small_batch_for_the_end(
+    tf, made_dataset: Path, batch_size: int, sizes: list[int]
+) -> None:
+    """A strategy would give some of its replicas nothing, which many layers refuse."""
+    dataset = manifest.load(made_dataset)
+    batches = list(data.for_validation(dataset, batch_size=batch_size))
+    assert [len(labels) for _, labels in batches] == sizes
+    shards = dataset.split("validation").shards
+    (whole,) = data.for_inference(dataset, shards, batch_size=9)
+    for at, wanted in enumerate((whole.images, whole.labels)):
+        found = np.concatenate([batch[at] for batch in batches])
+        np.testing.assert_array_equal(found, wanted)
+
+
 def test_training_batches_are_full_and_permute(data, made_dataset: Path) -> None:
     """Batches of 10 over 24 examples: permutations end inside batches."""
     keys = stream(data, made_dataset, 12, batch_size=10, seed=2)

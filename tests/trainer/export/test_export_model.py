@@ -178,7 +178,7 @@ def decode(decode_batch):
 
 
 def test_what_an_export_holds(tf, made_model) -> None:
-    from trainer import model
+    from trainer.contract import read_contract
 
     folder = made_model("crop") / "export"
     assert {path.name for path in folder.iterdir()} == {
@@ -187,7 +187,7 @@ def test_what_an_export_holds(tf, made_model) -> None:
     assert not list(folder.parent.glob(".*"))
     assert (folder / "classes.txt").read_text() == "blue\ngreen\nred\n"
     value = json.loads((folder / "export.json").read_text())
-    contract = model.read_contract(folder.parent)
+    contract = read_contract(folder.parent)
     assert value["model"] == contract.fingerprint
     assert value["image"] == contract.image
     weights = (folder.parent / "model.keras").stat().st_size

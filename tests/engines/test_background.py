@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.flink_cluster.background import BackgroundProcess
+from tests.support.engines.background import BackgroundProcess
 
 SLEEP = ("sleep", "600")
 
@@ -73,7 +73,7 @@ def test_children_of_one_that_was_killed_end_too(
 def test_one_that_ignores_sigterm_is_killed(
     daemon: BackgroundProcess, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr("tests.support.flink_cluster.background._PATIENCE", 0.2)
+    monkeypatch.setattr("tests.support.engines.background._PATIENCE", 0.2)
     note = tmp_path / "deaf"
     script = f"trap '' TERM; touch {note}; while true; do sleep 0.1; done"
     daemon.start(["bash", "-c", script], os.environ)

@@ -1,1 +1,0 @@
-"""A Flink cluster on this machine, to try `--runner=flink` with."""
