@@ -170,18 +170,7 @@ class _Run:
         epoch again with the same batches and the same random numbers; what is written
         after it is made by the next start out of history.csv.
         """
-        self._start_or_go_on()
-        starts.add(
-            self._folder,
-            run=self._progress.key,
-            recipe=dataclasses.asdict(self._recipe),
-            devices=distribution.devices_in_words(self._strategy),
-            versions=_versions(),
-            epoch=self._progress.epoch,
-            step=self._progress.trained.steps,
-            dataset=str(self._dataset.folder.absolute()),
-            cache=str(choice),
-        )
+        self._start_or_go_on(choice)
         with self._watchdog, self._saying_where():
             while self._progress.epoch < self._recipe.epochs:
                 phase = self._recipe.phase(self._progress.epoch)
@@ -221,7 +210,7 @@ class _Run:
                         console.say(_line(row, self._recipe.epochs))
         self._save_result()
 
-    def _start_or_go_on(self) -> None:
+    def _start_or_go_on(self, choice: CacheChoice) -> None:
         """Brings MODEL to what the last save covers; without one, saves the start."""
         done, trained = self._progress.epoch, self._progress.trained
         if done or trained.steps:
@@ -233,10 +222,20 @@ class _Run:
         # Written before a kill, but not covered by a save: the epoch is trained again.
         snapshots.forget_after(self._folder, done)
         history.forget_after(self._folder / history.FILE, done)
-        self._board = tensorboard_log.TensorBoardLog(
-            self._folder / "tensorboard", history.read(self._folder / history.FILE)
+        rows = history.read(self._folder / history.FILE)
+        self._board = tensorboard_log.TensorBoardLog(self._folder / "tensorboard", rows)
+        console.say(self._to_do(rows))
+        starts.add(
+            self._folder,
+            run=self._progress.key,
+            recipe=dataclasses.asdict(self._recipe),
+            devices=distribution.devices_in_words(self._strategy),
+            versions=_versions(),
+            epoch=self._progress.epoch,
+            step=self._progress.trained.steps,
+            dataset=str(self._dataset.folder.absolute()),
+            cache=str(choice),
         )
-        console.say(self._to_do(history.read(self._folder / history.FILE)))
 
     def _to_do(self, rows: Sequence[history.Row]) -> str:
         """Returns what is still to be done, and how long it takes, if that is known."""

@@ -11,18 +11,16 @@ To read one in a program of one's own:
         example.id, example.label, example.text, example.encoded  # a JPEG
 """
 
-import os
-from typing import TYPE_CHECKING
+from pipeline.dataset import manifest
+from pipeline.dataset.manifest import Dataset, ImageContract, Shard, Split
+from pipeline.dataset.record import Record
+from pipeline.storage import object_paths
+from pipeline.storage.object_paths import AnyPath
 
-if TYPE_CHECKING:
-    from pipeline.dataset.manifest import Dataset as Dataset
-    from pipeline.dataset.manifest import ImageContract as ImageContract
-    from pipeline.dataset.manifest import Shard as Shard
-    from pipeline.dataset.manifest import Split as Split
-    from pipeline.dataset.record import Record as Record
+__all__ = ["Dataset", "ImageContract", "Record", "Shard", "Split", "load"]
 
 
-def load(folder: "str | os.PathLike[str]") -> "Dataset":
+def load(folder: str | AnyPath) -> Dataset:
     """Reads what a complete dataset is; no image is read.
 
     Args:
@@ -35,7 +33,4 @@ def load(folder: "str | os.PathLike[str]") -> "Dataset":
         pipeline.system.errors.RunError: there is no such folder, it is incomplete, of
             another version, or a shard is missing or has another length than promised.
     """
-    from pipeline.dataset import manifest
-    from pipeline.storage import object_paths
-
-    return manifest.load(object_paths.locate(os.fspath(folder)))
+    return manifest.load(object_paths.locate(str(folder)))

@@ -22,6 +22,7 @@ VERBS = {
     ("pipeline", "plan"): ("images dataset2", SIZE, "make shards would take about"),
     ("pipeline", "shards"): ("images dataset2", SIZE, "DATASET {dataset2} is complete"),
     ("pipeline", "verify"): ("dataset", (), "DATASET {dataset} is whole"),
+    ("pipeline", "inspect"): ("dataset inspect", (), "DATASET {dataset}: 42 images li"),
     ("pipeline", "retry"): ("dataset2 images", (), "0 of 2 images were added to DATAS"),
     ("trainer", "train"): (
         "dataset model2",
@@ -29,6 +30,7 @@ VERBS = {
         "MODEL {model2} is complete: ",
     ),
     ("trainer", "curves"): ("model2", (), "{model2}/curves.png: "),
+    ("trainer", "report"): ("model2", (), "{model2}/report.html: "),
     ("trainer", "export"): ("model", (), "EXPORT {model}/export is complete: "),
     ("predictor", "predict"): (
         "model dataset predictions",
@@ -61,6 +63,7 @@ def folders(
         "dataset": made_dataset,
         "model": Path(shutil.copytree(model, root / "model")),
         **{name: root / name for name in made},
+        "inspect": root / "inspect.html",
     }
 
 

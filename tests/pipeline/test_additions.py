@@ -211,6 +211,36 @@ def test_new_photos_alone(root: Path, base: Path, tmp_path: Path) -> None:
     verify.run(base, workers=1)
 
 
+@pytest.mark.parametrize("where", ["train/stray.jpg", "train/red/bad.jpg"])
+def test_an_append_of_rejects_alone(
+    root: Path, base: Path, tmp_path: Path, where: str
+) -> None:
+    """Known by the listing, or by the decoder: no shard, and a row in rejects.csv."""
+    (root / where).write_bytes(b"no photo")
+    append(root, base)
+    make(root, tmp_path / "at once")
+    assert content(base) == content(tmp_path / "at once")
+    assert rows(base) == rows(tmp_path / "at once")
+    assert counts(base) == counts(tmp_path / "at once")
+    verify.run(base, workers=1)
+    add(root / where, 0, 96)
+    if "red" in where:
+        retry(base)
+        assert len(rows(base)) == 1 + 2
+        verify.run(base, workers=1)
+
+
+def test_a_split_that_comes_later(root: Path, tmp_path: Path) -> None:
+    later = (root / "validation").rename(tmp_path / "later")
+    make(root, tmp_path / "made")
+    later.rename(root / "validation")
+    append(root, tmp_path / "made")
+    make(root, tmp_path / "at once")
+    assert content(tmp_path / "made") == content(tmp_path / "at once")
+    assert counts(tmp_path / "made") == counts(tmp_path / "at once")
+    verify.run(tmp_path / "made", workers=1)
+
+
 def test_plan_says_what_would_be_added(
     root: Path, base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

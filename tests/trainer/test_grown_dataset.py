@@ -55,7 +55,7 @@ def test_a_run_goes_on_with_what_it_began_with(
     if not finished:
         (folder / "model.json").unlink()
     run(grown_dataset, folder, epochs=3, recipe=RECIPE, cache=cache)
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert "it had 40 images and 3 classes, and has 58 and 5 now; the run goes" in said
     if cache == "none":  # another order
         undisturbed = tmp_path / "undisturbed"

@@ -6,6 +6,7 @@ are full permutations. A comment behind a step has the type of its elements.
 
 import atexit
 import gc
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -157,30 +158,38 @@ def records(dataset: Dataset, *, seed: int, first_example: int = 0) -> tf.data.D
 def for_validation(dataset: Dataset, *, batch_size: int) -> tf.data.Dataset:
     """Reads the validation split once, in order, for `keras.Model.fit`.
 
-    The last two batches share evenly what is left for them. A strategy hands each
-    batch out in equal parts, and many layers fail on a part without an image.
+    The last batch may be short. In the scope of a strategy, which hands out every batch
+    in equal parts, the last images are left out that its replicas cannot share evenly,
+    and a warning says how many: many layers fail on a part without an image.
 
     Args:
         dataset: its `validation` split is read.
-        batch_size: global, over all replicas; two images for each or more.
+        batch_size: global, over all replicas.
 
     Returns:
         Elements (uint8[batch, height, width, 3], int64[batch]).
 
     Raises:
         RunError: there is no validation split.
+        ValueError: the batch does not divide by the replicas of the scope.
         tf.errors.OpError (when iterated): see `for_inference`.
     """
     split = dataset.split("validation")
-    full, rest = divmod(split.examples, batch_size)
-    sizes = [batch_size] * full
-    if rest:
-        shared = rest + sum(sizes[-1:])
-        sizes[-1:] = [shared - shared // 2, shared // 2] if full else [rest]
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    if batch_size % replicas:
+        raise ValueError(
+            f"batch_size is {batch_size}, which does not divide by {replicas} replicas"
+        )
+    if left_out := split.examples % replicas:
+        warnings.warn(
+            f"{left_out} of {split.examples} validation images are left out: "
+            f"{replicas} replicas cannot share them evenly",
+            stacklevel=2,
+        )
     return (
         in_shard_order(dataset, split.shards)  # string[]
-        .batch(batch_size)
-        .rebatch(sizes or [batch_size])  # string[batch]
+        .take(split.examples - left_out)
+        .batch(batch_size)  # string[batch]
         .map(_parser(dataset), num_parallel_calls=resources.cores() + 1)
         .map(lambda batch: (batch.images, batch.labels))
         .prefetch(2)

@@ -19,6 +19,7 @@ def facts(images: Mapping[str, Mapping[str, int]]) -> Facts:
             classes=tuple(classes),
             splits={split: Split(1, 0, ()) for split in images},
             fingerprint="",
+            text="",
         ),
         value={
             "ledger": {

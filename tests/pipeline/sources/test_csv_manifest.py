@@ -37,9 +37,13 @@ def test_a_list_of_photos_that_nobody_named_is_told(tmp_path: Path) -> None:
         (tmp_path / "train" / name).write_bytes(b"")
     csv = tmp_path / "train.csv"
     (tmp_path / "other.csv").write_text("name,size\nx,1\n")
-    assert layout.list_images(tmp_path).warnings == []
+
+    def told() -> list[str]:
+        return [x for x in layout.list_images(tmp_path).warnings if ".csv" in x]
+
+    assert told() == []
     csv.write_text("id,url,landmark_id\na,http://x/a,7\nb,http://x/b,8\n")
-    (warning,) = layout.list_images(tmp_path).warnings
+    (warning,) = told()
     assert warning.startswith(f"{csv} has ids and labels, and is not read: ")
     assert warning.endswith(f"--manifest={csv}")
     named = layout.list_images(tmp_path, csv=csv)

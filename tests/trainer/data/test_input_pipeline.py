@@ -16,6 +16,7 @@ from pipeline.options import ShardsOptions
 from pipeline.system.errors import RunError
 from tests.support.files import REPOSITORY
 from tests.support.photos import CLASSES, HEIGHT, PER_CLASS, TEST, WIDTH, jpeg, photo
+from tests.support.training import strategy_of
 
 TRAIN = len(CLASSES) * PER_CLASS["train"]  # 24
 
@@ -45,22 +46,28 @@ def stream(data, folder: Path, batches: int, **options: object) -> list[bytes]:
     return [key for images, _ in islice(chain, batches) for key in digests(images)]
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "sizes"),
-    [(4, [4, 3, 2]), (8, [5, 4]), (9, [9]), (3, [3, 3, 3]), (16, [9]), (5, [5, 4])],
-)
-def test_validation_leaves_no_small_batch_for_the_end(
-    tf, made_dataset: Path, batch_size: int, sizes: list[int]
-) -> None:
-    """A strategy would give some of its replicas nothing, which many layers refuse."""
+def test_validation_is_every_image_once(tf, data, made_dataset: Path) -> None:
     dataset = manifest.load(made_dataset)
-    batches = list(data.for_validation(dataset, batch_size=batch_size))
-    assert [len(labels) for _, labels in batches] == sizes
-    shards = dataset.split("validation").shards
-    (whole,) = data.for_inference(dataset, shards, batch_size=9)
+    (whole,) = data.for_inference(
+        dataset, dataset.split("validation").shards, batch_size=9
+    )
+    batches = list(data.for_validation(dataset, batch_size=4))
+    assert [len(labels) for _, labels in batches] == [4, 4, 1]
     for at, wanted in enumerate((whole.images, whole.labels)):
         found = np.concatenate([batch[at] for batch in batches])
         np.testing.assert_array_equal(found, wanted)
+
+
+def test_in_a_scope_replicas_share_every_batch_of_validation(
+    tf, data, made_dataset: Path
+) -> None:
+    dataset = manifest.load(made_dataset)
+    with strategy_of(2).scope():
+        with pytest.warns(UserWarning, match="1 of 9 validation images are left out"):
+            batches = list(data.for_validation(dataset, batch_size=6))
+        with pytest.raises(ValueError, match="is 5, which does not divide by 2 repl"):
+            data.for_validation(dataset, batch_size=5)
+    assert [len(labels) for _, labels in batches] == [6, 2]
 
 
 def test_training_batches_are_full_and_permute(data, made_dataset: Path) -> None:
