@@ -45,6 +45,9 @@ needs_predict := MODEL PREDICTIONS $(if $(IMAGES),,DATASET)
 $(foreach goal,$(MAKECMDGOALS),$(foreach name,$(needs_$(goal)),$(if $($(name)),,\
   $(error $(name) is missing: make $(goal) $(name)=…; see `make help`))))
 
+$(if $(filter test-clusters,$(MAKECMDGOALS)),$(if $(filter-out dask flink spark prism,$(ENGINE)),\
+  $(error ENGINE=$(ENGINE): there are dask, flink, spark and prism)))
+
 .PHONY: help
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
@@ -157,7 +160,6 @@ test-all: install  ## Every test but those of real engines: kills and fuzzing to
 
 .PHONY: test-clusters
 test-clusters: install  ## Real engines, which the tests start and end (ENGINE=dask|flink|spark|prism, or all)
-	$(if $(filter-out dask flink spark prism,$(ENGINE)),$(error ENGINE=$(ENGINE): there are dask, flink, spark and prism))
 	$(RUN) pytest tests/clusters $(if $(ENGINE),-k $(ENGINE)) $(ARGS)
 
 .PHONY: prism
