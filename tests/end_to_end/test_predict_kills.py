@@ -18,7 +18,7 @@ import pytest
 from tests.support.files import REPOSITORY, tree
 from tests.support.kill_steps import kill_before_step
 from tests.support.photos import HEIGHT, WIDTH, jpeg, photo
-from tests.support.processes import descendants
+from tests.support.processes import descendants, started
 
 pytestmark = pytest.mark.slow
 
@@ -58,9 +58,7 @@ def predict(model: Path, folder: Path, source: dict, environment: dict) -> None:
 
 
 def start(*arguments: object) -> BaseProcess:
-    process = CONTEXT.Process(target=predict, args=(*arguments, {}))
-    process.start()
-    return process
+    return started(CONTEXT, predict, *arguments, {})
 
 
 def assert_gone(processes: list[int]) -> None:

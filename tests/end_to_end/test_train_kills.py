@@ -17,6 +17,7 @@ import pytest
 
 from pipeline.dataset import manifest
 from tests.support.kill_steps import kill_before_step
+from tests.support.processes import started
 from tests.support.training import outcome
 from trainer.recipe import NO_AUGMENTATION, RECIPES
 
@@ -60,7 +61,7 @@ CONTEXT.set_forkserver_preload(["tensorflow", "trainer.train"])
 
 
 def train(case: Case, folder: Path, kill_before: int | None = None) -> None:
-    """In a process of its own; it ends with the program's exit code."""
+    """In a process of its own."""
     from trainer.options import TrainOptions
     from trainer.train import run
 
@@ -80,16 +81,11 @@ def train(case: Case, folder: Path, kill_before: int | None = None) -> None:
         save_minutes=0,  # saved after every step
         cache=case.cache,
     )
-    try:
-        run(options)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(options)
 
 
 def start(*arguments: Any) -> BaseProcess:
-    process = CONTEXT.Process(target=train, args=arguments)
-    process.start()
-    return process
+    return started(CONTEXT, train, *arguments)
 
 
 def finish(*arguments: Any) -> int | None:

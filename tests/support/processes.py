@@ -1,8 +1,12 @@
 """Programs and their processes."""
 
+import multiprocessing.context
 import subprocess
+import sys
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 
@@ -26,3 +30,27 @@ Program = Callable[..., subprocess.CompletedProcess[str]]
 def descendants(pid: int) -> list[int]:
     below = children(pid)
     return below + [deeper for child in below for deeper in descendants(child)]
+
+
+def started(
+    context: multiprocessing.context.ForkServerContext,
+    target: Callable[..., None],
+    *arguments: object,
+) -> BaseProcess:
+    """Starts a process; returns when `target` begins.
+
+    A signal before that meets the code of multiprocessing, which ends with code 1.
+    """
+    begun = context.Event()
+    process = context.Process(target=_begin, args=(begun, target, *arguments))
+    process.start()
+    assert begun.wait(300)
+    return process
+
+
+def _begin(begun: Event, target: Callable[..., None], *arguments: object) -> None:
+    try:
+        begun.set()
+        target(*arguments)
+    except KeyboardInterrupt:
+        sys.exit(130)
