@@ -1,5 +1,6 @@
 """Apache Flink: a cluster of the job server's version, with room for the job."""
 
+import contextlib
 import importlib.metadata
 import json
 import re
@@ -105,9 +106,10 @@ def _cancel(options: Options) -> None:
     master = options["flink_master"]
     if options.get("job_endpoint") or master in _WITHIN:
         return
-    for job in _get(master, "jobs/overview")["jobs"]:
-        if job["name"] == options["job_name"] and job["end-time"] < 0:
-            _get(master, f"jobs/{job['jid']}?mode=cancel", method="PATCH")
+    with contextlib.suppress(RunError):  # the cluster has gone, and the job with it
+        for job in _get(master, "jobs/overview")["jobs"]:
+            if job["name"] == options["job_name"] and job["end-time"] < 0:
+                _get(master, f"jobs/{job['jid']}?mode=cancel", method="PATCH")
 
 
 def _get(address: str, path: str, method: str = "GET") -> Any:
