@@ -60,12 +60,12 @@ def test_a_model_of_ones_own_is_trained_by_fit(
     """24 examples in batches of 10 and 8, 9 to validate: no last batch is full."""
     lines = code_after("README.md", "In your own program", "import keras")
     assert 10 <= len(lines.splitlines()) <= 20
-    lines = lines.replace("/scratch/dataset", str(made_dataset))
     assert lines.count("64") == 3
     lines = lines.replace("64", "10" if devices == 1 else "8")
     lines = lines.replace("epochs=10", "epochs=3, verbose=2")
     replicas = [f"CPU:{index}" for index in range(devices)]
     lines = lines.replace("MirroredStrategy()", f"MirroredStrategy({replicas})")
+    lines = lines.replace("/scratch/dataset", str(made_dataset))
     said = run((LOGICAL_DEVICES if devices == 2 else "") + lines)
     assert len(losses(said, "loss")) == 3
     assert len(losses(said, "val_loss")) == 3

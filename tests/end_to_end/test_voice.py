@@ -161,7 +161,7 @@ def test_a_failure_shows_what_tensorflow_said_at_its_start(
     result = program(*words, *given, "--weights=/nowhere.h5", env=ENVIRONMENT)
     assert result.returncode == 1
     *_, last = result.stderr.splitlines()
-    assert last.startswith("error: --weights=/nowhere.h5 is no file.")
+    assert last.startswith("error: --weights=/nowhere.h5 is no file")
     assert "oneDNN" not in result.stderr
     shown = program(*words, *given, "--weights=/nowhere.h5", "--debug", env=ENVIRONMENT)
     assert "oneDNN" in shown.stderr
