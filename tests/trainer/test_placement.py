@@ -1,7 +1,8 @@
 """No step takes data off a GPU: see tests.support.gpu_kernels."""
 
+import gc
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,6 +94,13 @@ def prepare(
             loop.train(loop.feed(batches.repeat(steps)), steps, bar=bar)
 
     return Made(take_step, lambda: loop.evaluate(batches), network)
+
+
+@pytest.fixture(autouse=True)
+def memory_given_back() -> Iterator[None]:
+    """A traced model is a circle of references; a hundred of them take 12 GB."""
+    yield
+    gc.collect()
 
 
 def test_split_has_no_kernel_for_pixels(tf, monkeypatch: pytest.MonkeyPatch) -> None:
