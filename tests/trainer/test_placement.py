@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 import pytest
 
@@ -100,6 +101,7 @@ def prepare(
 def memory_given_back() -> Iterator[None]:
     """A traced model is a circle of references; a hundred of them take 12 GB."""
     yield
+    keras.backend.clear_session()
     gc.collect()
 
 
