@@ -106,6 +106,7 @@ def test_a_recipe_that_trains_all_layers_is_refused(
         bench.run(options)
 
 
+@pytest.mark.integration
 def test_a_short_benchmark(
     bench, made_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,6 +162,7 @@ def test_photos_are_needed(
     assert not (tmp_path / "bench").exists()
 
 
+@pytest.mark.integration
 def test_a_short_benchmark(
     bench,
     made_dataset: Path,

@@ -52,6 +52,7 @@ def test_a_slower_writer_misses_its_targets(bench) -> None:
     assert missed(**{bench.MANY: [990.0]}) == {f"{bench.MANY} / {bench.FEW}"}
 
 
+@pytest.mark.integration
 def test_a_short_benchmark(
     bench,
     made_dataset: Path,

@@ -132,6 +132,7 @@ def test_encodings_trade_loss_for_bytes() -> None:
             assert values == sorted(values)
 
 
+@pytest.mark.integration
 def test_a_short_benchmark(
     images: Path,
     tmp_path: Path,

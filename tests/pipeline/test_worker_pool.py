@@ -23,6 +23,8 @@ from apache_beam.portability.api import (
 from tests.support.files import REPOSITORY
 from tests.support.processes import children
 
+pytestmark = pytest.mark.integration
+
 POOL = [sys.executable, "-m", "pipeline.worker_pool"]
 JOB = """
 import os, sys

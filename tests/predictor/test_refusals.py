@@ -233,6 +233,7 @@ def make_dataset(images: Path, parent: Path, *, good: int) -> Path:
     return parent / "dataset"
 
 
+@pytest.mark.integration
 def test_what_no_device_can_hold(
     run, own: Path, made_dataset: Path, tmp_path: Path
 ) -> None:

@@ -37,7 +37,9 @@ def undisturbed(
 
 
 @pytest.mark.parametrize("finished", [True, False])
-@pytest.mark.parametrize("cache", ["auto", "none"])
+@pytest.mark.parametrize(
+    "cache", ["auto", pytest.param("none", marks=pytest.mark.integration)]
+)
 def test_a_run_goes_on_with_what_it_began_with(
     tf,
     run: Run,

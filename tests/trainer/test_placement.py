@@ -132,10 +132,9 @@ def test_a_table_of_int32_is_in_host_memory(tf) -> None:
     assert Finding("Placeholder", "int32", table_bytes, "output") in found
 
 
+QUICK: list[dict[str, Any]] = [{}, {"recipe": "finetune", "replicas": 2}]
 CASES: list[dict[str, Any]] = [
-    {},
     {"recipe": "demo"},
-    {"recipe": "finetune", "replicas": 2},
     {"recipe": "finetune", "cache": "float16", "augmentation": NO_AUGMENTATION},
     {"augmentation": AUGMENTED, "accumulate": 2, "trainable": "all", "replicas": 2},
     {"precision": "mixed_float16", "replicas": 2},
@@ -166,7 +165,11 @@ EVERYTHING = [
 
 @pytest.mark.parametrize(
     "options",
-    [*CASES, *(pytest.param(one, marks=pytest.mark.slow) for one in EVERYTHING)],
+    [
+        *QUICK,
+        *(pytest.param(one, marks=pytest.mark.integration) for one in CASES),
+        *(pytest.param(one, marks=pytest.mark.slow) for one in EVERYTHING),
+    ],
     ids=str,
 )
 def test_training_and_evaluation_stay_on_the_device(

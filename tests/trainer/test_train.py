@@ -674,6 +674,7 @@ def test_a_damaged_state_is_refused(
         run(made_dataset, folder, epochs=4)
 
 
+@pytest.mark.integration
 def test_a_full_disk_leaves_the_old_state(
     made_dataset: Path, trained: Path, tmp_path: Path
 ) -> None:

@@ -96,7 +96,10 @@ def test_it_writes_the_bytes_of_one_process(
     [
         (b"CRASH-ME", ["decoder_crash", "SIGSEGV"]),
         (b"EXIT-ME", ["decoder_crash", "exit code 3"]),
-        (b"STOP-ME", ["timeout", "no result in 2 s"]),
+        pytest.param(
+            *(b"STOP-ME", ["timeout", "no result in 2 s"]),
+            marks=pytest.mark.integration,
+        ),
     ],
 )
 def test_images_that_end_a_child_cost_themselves(
@@ -208,6 +211,7 @@ def wait_until(condition: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.integration
 def test_a_slow_disk_is_no_image_that_hangs(
     planned: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

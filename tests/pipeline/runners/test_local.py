@@ -157,6 +157,7 @@ def wait_for_end_of(processes: list[int]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_nothing_but_what_was_committed(
     many: Path, tmp_path: Path, number: signal.Signals

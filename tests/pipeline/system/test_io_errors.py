@@ -193,6 +193,7 @@ def test_a_photo_that_can_be_read_the_second_time(
     assert reasons == {"page.jpg": "not_an_image", "red/cut.jpg": "damaged"}
 
 
+@pytest.mark.integration
 def test_a_worker_elsewhere_leaves_its_message(
     images: Path, tmp_path: Path, failing: Failing
 ) -> None:
@@ -228,6 +229,7 @@ def test_a_worker_elsewhere_leaves_its_message(
     assert sidecar.read_note(folder, name) is None
 
 
+@pytest.mark.integration
 def test_photos_to_predict(images: Path, failing: Failing) -> None:
     from predictor.inputs.photo_decoding import Decoders
 
@@ -288,6 +290,7 @@ except RunError as error:
 """
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("call", ["read", "pread"])
 def test_training_names_the_shard(
     made_dataset: Path, failing: Failing, call: str
@@ -319,6 +322,7 @@ except RunError as error:
 """
 
 
+@pytest.mark.integration
 def test_a_state_that_cannot_be_read_is_not_called_damaged(
     tmp_path: Path, failing: Failing
 ) -> None:
@@ -365,6 +369,7 @@ except RunError as error:
 """
 
 
+@pytest.mark.integration
 def test_a_cache_that_cannot_be_read_is_not_made_anew(
     tmp_path: Path, failing: Failing
 ) -> None:

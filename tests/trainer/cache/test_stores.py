@@ -167,6 +167,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_a_stream_takes_no_memory_of_the_size_of_its_store(deterministic: bool) -> None:
     """600 MB of pictures; a copy of them, however short its life, would be seen."""

@@ -94,6 +94,7 @@ def test_this_node_can_train(program: Program, made_dataset: Path) -> None:
         assert sum(what in line for line in findings) >= 1, what
 
 
+@pytest.mark.integration
 def test_a_hang_is_a_finding(doctor) -> None:
     found = doctor.all_reduce(hang, timeout=8)
     assert found.level == doctor.PROBLEM
@@ -118,12 +119,14 @@ def test_replicas_that_differ_are_a_finding(doctor) -> None:
     assert "2.0e-01 of their way apart" in found.text
 
 
+@pytest.mark.integration
 def test_a_batch_on_another_device_is_a_finding(doctor) -> None:
     found = doctor.placement(astray)
     assert found.level == doctor.PROBLEM
     assert "1 tensors are copied in every step, such as: uint8 of" in found.text
 
 
+@pytest.mark.integration
 def test_copies_are_compared_with_a_step(doctor) -> None:
     """Here on two logical CPUs, with few and small images."""
     recipe = replace(RECIPES["demo"], batch_size=4)

@@ -663,7 +663,7 @@ def test_a_second_run_replaces_the_first(
     assert set(tree(finished)) == set(before)
     assert tree(finished)["export/classes.txt"] == before["export/classes.txt"]
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"EXPORT {finished / 'export'}"
+    assert lines[0].startswith(f"EXPORT {finished / 'export'}: MODEL {finished} as")
     assert [line.split()[0] for line in lines[1:5]] == [
         *("saved_model", "model.tflite", "classes.txt", "export.json")
     ]

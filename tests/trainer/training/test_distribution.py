@@ -30,6 +30,7 @@ def test_micro_batches_are_no_replicas(distribution) -> None:
     distribution.check_batch_size(60, 2, 3)
 
 
+@pytest.mark.integration
 def test_too_little_memory_has_its_advice(tf, distribution) -> None:
     """What TensorFlow really raises, here of the CPU's memory."""
     with (

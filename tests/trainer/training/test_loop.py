@@ -256,7 +256,9 @@ def test_dropout_of_16_bits_has_the_same_masks(tf, dtype: str) -> None:
     np.testing.assert_array_equal(exact, tf.cast(rounded, tf.float32))
 
 
-@pytest.mark.parametrize("replicas", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "replicas", [2, *(pytest.param(count, marks=pytest.mark.slow) for count in (1, 4))]
+)
 def test_an_infinite_gradient_skips_the_step(tf, replicas: int) -> None:
     """On every replica, whichever it is of; and training goes on after it."""
     on_replicas(replicas, skip_steps, replicas)
