@@ -59,13 +59,13 @@ class Program(NamedTuple):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Enough of large photos that a run takes more than three seconds."""
+    """So many large photos that a run surely takes more than three seconds."""
     root = tmp_path_factory.mktemp("photos") / "images"
     for name in ("a", "b"):
         folder = root / "train" / name
         folder.mkdir(parents=True)
         data = jpeg(photo(0, ord(name), 1200, 1600))
-        for index in range(150):
+        for index in range(400):
             (folder / f"{index}.jpg").write_bytes(data)
     return root
 
