@@ -70,14 +70,18 @@ def run(options: InspectOptions) -> None:
         def photos(split: str, image_id: str) -> Thumbnail | None:
             return decoder.thumbnail(found.find(split, image_id))
 
+        pictures = _pictures(read, photos)
+        shown = (
+            one for of_split in pictures.values() for row in of_split for one in row
+        )
         text = page.html(
             facts,
             read,
-            _pictures(read, photos),
+            pictures,
             _rejects(facts, photos),
             _copies(facts, photos),
             near,
-            at_hand=bool(found.roots),
+            at_hand=any(one.original for one in shown),
         )
     rendering.write(output, text)
     counts = facts.totals

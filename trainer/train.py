@@ -90,6 +90,11 @@ def run(options: TrainOptions) -> None:
         if dataset is not now:
             console.warn(f"{growth}; the run goes on with those of then")
         console.say("\n".join([_in_words(dataset), *recipe.in_words(), str(choice)]))
+        if options.extend and not earlier:
+            console.say(
+                f"starts from MODEL {options.extend}, whose classes are the first "
+                "of these"
+            )
         if len(dataset.classes) == 1:
             console.warn(
                 f"a model of one class, {dataset.classes[0]!r}, answers the same for "

@@ -1,5 +1,6 @@
 """What dataset.json and the lists beside it say of a DATASET; no shard is read."""
 
+import csv
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pipeline.shards.duplicates import Conflict
 from pipeline.sources import names
 from pipeline.storage.object_paths import AnyPath
 from pipeline.system import io_errors
+from pipeline.system.errors import RunError
 
 
 class SplitFacts(NamedTuple):
@@ -79,14 +81,18 @@ class Facts:
         """
         dataset = manifest.load(folder)
         path = folder / CONFLICTS
-        text = ""
+        conflicts = []
         if path.is_file():
-            text = io_errors.insist(path, path.read_bytes).decode()
+            try:
+                text = io_errors.insist(path, path.read_bytes).decode()
+                conflicts = duplicates.parse_conflicts(text)
+            except (ValueError, TypeError, csv.Error) as error:  # also: not UTF-8
+                raise RunError(f"{path} is damaged: {error}. Restore it.") from error
         return cls(
             dataset=dataset,
             value=manifest.read(folder),
             rejects=ledger.read_rejects(folder / REJECTS),
-            conflicts=duplicates.parse_conflicts(text),
+            conflicts=conflicts,
         )
 
     @cached_property

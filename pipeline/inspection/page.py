@@ -98,7 +98,7 @@ def html(
         rejects: pictures of some rejects, by reason.
         copies: the first groups of copies, `across` splits and with `two_labels`.
         near: pictures that look the same; None where they were not looked for.
-        at_hand: whether it is known where the originals are.
+        at_hand: whether originals were found.
     """
     budget = Budget()
     shown = {

@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from pipeline.dataset import record
 from pipeline.dataset.manifest import Dataset
 from pipeline.dataset.record import BadRecordError, Record
@@ -56,8 +58,9 @@ def read(dataset: Dataset, split: str, frequency: Sequence[int]) -> Sample:
         frequency: by which classes are large or small, by label.
     """
     paths = dataset.paths(split)
-    step = max(1, len(paths) // _SHARDS)
-    chosen = paths[::step][:_SHARDS]
+    # The first and the last among them: classes that came later are in later shards.
+    places = np.linspace(0, len(paths) - 1, min(len(paths), _SHARDS)).round()
+    chosen = [paths[int(place)] for place in places]
     by_label: dict[int, list[Record]] = defaultdict(list)
     count, damaged = 0, []
     for path in chosen:

@@ -6,6 +6,7 @@ import json
 import re
 import urllib.request
 import uuid
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -119,7 +120,7 @@ def _get(address: str, path: str, method: str = "GET") -> Any:
         request = urllib.request.Request(url, method=method)
         with urllib.request.urlopen(request, timeout=_SECONDS) as reply:
             return json.load(reply)
-    except (OSError, ValueError) as error:
+    except (OSError, HTTPException, ValueError) as error:
         why = str(error).strip("<>")
         raise RunError(
             f"no Flink cluster answers at {address}: {why}. --flink_master=HOST:PORT "

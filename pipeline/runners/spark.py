@@ -4,6 +4,7 @@ import json
 import re
 import urllib.request
 import zipfile
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -86,7 +87,7 @@ def _check_cluster(master: str, page: str | None, jar: Path | None) -> None:
         found = _VERSION.search(_get(url))
         there = urlsplit(state["url"]).port == urlsplit(master).port
         workers, cores = state["aliveworkers"], state["cores"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
         if page is None:
             return
         raise RunError(

@@ -289,11 +289,12 @@ def in_time(seconds: float) -> str:
 
 
 def in_bytes(count: float) -> str:
-    """Bytes in words: `10.8 KB`, `44.1 MB`, `108 GB`."""
-    for unit, name in ((1e9, "GB"), (1e6, "MB")):
-        if count >= unit:
-            return f"{count / unit:.3g} {name}"
-    return f"{count / 1e3:.3g} KB"
+    """Bytes in words: `10.8 KB`, `44.1 MB`, `108 GB`, `1,500 GB`."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "KB")):
+        if count >= 0.9995 * unit or name == "KB":
+            value = count / unit
+            return f"{value:,.0f} {name}" if value >= 999.5 else f"{value:.3g} {name}"
+    raise AssertionError
 
 
 class _Lines:

@@ -74,7 +74,10 @@ def _open() -> tuple[int, Path | None]:
     if _log is not None:
         command = shlex.join([Path(sys.argv[0]).parent.name, *sys.argv[1:]])
         head = f"{time.strftime('%Y-%m-%d %H:%M:%S')} start of {command}\n"
-        with contextlib.suppress(OSError), _log.open("a") as file:
+        with (
+            contextlib.suppress(OSError),
+            _log.open("a", errors="backslashreplace") as file,
+        ):
             file.write(head)
             file.flush()
             return os.open(_log, os.O_RDWR | os.O_APPEND), _log

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import inspect_dataset, preprocess
+from pipeline import additions, inspect_dataset, preprocess
 from pipeline.dataset import ledger, manifest, record
 from pipeline.dataset.ledger import Reject
 from pipeline.dataset.manifest import ImageContract
@@ -309,3 +309,49 @@ def test_without_the_libraries_of_pages(
     result = program(*words, env={**os.environ, "PYTHONPATH": path})
     assert result.returncode == 1
     assert "inspect needs jinja2: install the extra `train`" in result.stderr
+
+
+def test_classes_that_were_added_later_are_shown(tmp_path: Path) -> None:
+    """Their images are in the last shards."""
+    images = tmp_path / "images"
+
+    def add(name: str) -> None:
+        (images / "train" / name).mkdir(parents=True)
+        for index in range(9):
+            data = jpeg(photo(index % 3, index, 60, 50))
+            (images / "train" / name / f"{index}.jpg").write_bytes(data)
+
+    add("blue")
+    dataset = shards(images, tmp_path / "dataset", shards=9)
+    add("zebra")
+    additions.append(
+        ShardsOptions(
+            images=images,
+            dataset=dataset,
+            contract=ImageContract(height=HEIGHT, width=WIDTH),
+            shards=6,
+            workers=1,
+            append=True,
+        )
+    )
+    assert len(manifest.load(dataset).split("train").shards) == 15
+    html, _ = inspected(dataset)
+    assert "zebra/" in html
+
+
+@pytest.mark.parametrize("content", [b"id,split\nx,train\n", b"\xff\xfe"])
+def test_a_damaged_list_of_conflicts(tmp_path: Path, images: Path, content) -> None:
+    dataset = shards(images, tmp_path / "dataset")
+    facts_of = inspect_dataset.Facts.read
+    (dataset / manifest.CONFLICTS).write_bytes(content)
+    with pytest.raises(RunError):
+        facts_of(dataset)
+
+
+def test_originals_that_are_not_there_are_not_announced(
+    tmp_path: Path, images: Path
+) -> None:
+    dataset = shards(images, tmp_path / "dataset")
+    html, _ = inspected(dataset, images=tmp_path / "nowhere")
+    assert "the photo that they were made of" not in html
+    assert "The originals were not found" in html

@@ -13,8 +13,6 @@ from trainer.recipe import Augmentation, Recipe
 from trainer.training import history, starts
 from trainer.training.history import Row
 
-_SNAPSHOTS = "snapshot"
-
 
 class Snapshot(NamedTuple):
     """A model of the epoch, its accuracy on the validation split, its bytes."""
@@ -101,11 +99,12 @@ class RunFacts:
     @property
     def snapshots(self) -> list[Snapshot]:
         """Those that are there, by epoch."""
-        found = []
-        for path in (self.folder / _SNAPSHOTS).glob("[!.]*.keras"):
-            epoch, _, accuracy = path.stem.partition("-")
-            found.append(Snapshot(int(epoch), float(accuracy), path.stat().st_size))
-        return sorted(found)
+        from trainer.training import snapshots  # here: Keras takes seconds
+
+        return sorted(
+            Snapshot(epoch, accuracy, path.stat().st_size)
+            for epoch, accuracy, path in snapshots.found(self.folder)
+        )
 
     @property
     def seconds(self) -> float:

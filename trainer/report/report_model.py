@@ -139,6 +139,7 @@ def _shown(axes: Axes) -> Iterable[str]:
         )
         if len(values) < 2 and str(line.get_label()).startswith("_"):
             continue  # the ring around the best epoch
-        places = sorted({0, values.index(min(values)), values.index(max(values)), -1})
+        last = len(values) - 1
+        places = sorted({0, values.index(min(values)), values.index(max(values)), last})
         points = ", ".join(f"{values[n]:.4g} in epoch {epochs[n]}" for n in places)
         yield f"{line.get_label()}: {points}"

@@ -54,10 +54,12 @@ class StopSignal:
             self.is_put_off = before
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if not self.is_put_off or self.requested:
-            self._raised = True
-            raise KeyboardInterrupt
-        self.requested = True
+        first, self.requested = not self.requested, True
+        if self.is_put_off and first:
+            return
+        self._raised = True
+        # Python drops what is raised inside a `__del__`: then the next step stops.
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

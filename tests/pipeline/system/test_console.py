@@ -301,3 +301,20 @@ def test_a_line_of_progress_may_have_a_question_mark(
     with console.progress(3, "listing what?.tar") as bar:
         bar.update(3)
     assert "listing what?.tar: 3 of 3 images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (12, "0.012 KB"),
+        (10_800, "10.8 KB"),
+        (999_400, "999 KB"),
+        (999_600, "1 MB"),
+        (44_100_000, "44.1 MB"),
+        (999_700_000, "1 GB"),
+        (108e9, "108 GB"),
+        (1.5e12, "1,500 GB"),
+    ],
+)
+def test_bytes_in_words(count: float, words: str) -> None:
+    assert console.in_bytes(count) == words

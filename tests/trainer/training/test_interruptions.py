@@ -70,3 +70,17 @@ def test_an_uninterrupted_call_inside_of_what_is_put_off() -> None:
 def test_an_uninterrupted_call_where_nobody_listens() -> None:
     with pytest.raises(KeyboardInterrupt), uninterrupted():
         os.kill(os.getpid(), signal.SIGINT)
+
+
+class Dropped:
+    """Python prints what its `__del__` raises, and drops it."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_that_python_drops_is_remembered() -> None:
+    with StopSignal() as stop:
+        Dropped()
+        assert stop.requested
