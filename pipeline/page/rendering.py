@@ -79,7 +79,8 @@ def write(path: Path, page: str) -> None:
             f"{path.absolute().parent} is no folder; {path.name} cannot be written "
             "there. Make it, or name another file."
         )
-    atomic.write_text(path, page)
+    # Names of files and folders need not be UTF-8.
+    atomic.write_text(path, page.encode(errors="backslashreplace").decode())
 
 
 def _share(value: float | None, nothing: str = "not known") -> str:

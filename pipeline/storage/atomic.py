@@ -74,6 +74,10 @@ def write_text(path: AnyPath, text: str, *, scratch: AnyPath | None = None) -> N
 def write_json(path: AnyPath, value: Any, *, scratch: AnyPath | None = None) -> None:
     """Commits `value` as JSON: sorted keys, so that equal values are equal bytes."""
     text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
+    if any(
+        "\ud800" <= letter <= "\udfff" for letter in text
+    ):  # names need not be UTF-8
+        text = json.dumps(value, indent=1, sort_keys=True)
     write_text(path, text + "\n", scratch=scratch)
 
 
@@ -130,7 +134,8 @@ def beside(folder: AnyPath, extension: str) -> Path:
     """
     if isinstance(folder, ObjectPath):
         return Path(f"{folder.name}{extension}").absolute()
-    return folder.absolute().with_name(f"{folder.name}{extension}")
+    path = Path(os.path.abspath(folder))  # of `.`, too
+    return path.with_name(f"{path.name}{extension}")
 
 
 def log_path(folder: AnyPath) -> Path:

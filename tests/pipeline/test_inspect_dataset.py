@@ -355,3 +355,9 @@ def test_originals_that_are_not_there_are_not_announced(
     html, _ = inspected(dataset, images=tmp_path / "nowhere")
     assert "the photo that they were made of" not in html
     assert "The originals were not found" in html
+
+
+def test_a_folder_whose_name_is_not_utf8(tmp_path: Path, images: Path) -> None:
+    dataset = shards(images, tmp_path / "d\udce9s")
+    html, _ = inspected(dataset)
+    assert "d\\udce9s" in html

@@ -206,3 +206,18 @@ def test_checksums(tmp_path: Path) -> None:
     # FIPS 180-2, example B.1
     assert atomic.sha256_text("abc").startswith("ba7816bf8f01cfea414140de5dae2223")
     assert atomic.sha256_text("ü") == hashlib.sha256(b"\xc3\xbc").hexdigest()
+
+
+def test_names_that_are_not_utf8_survive_json(tmp_path: Path) -> None:
+    atomic.write_json(tmp_path / "a.json", {"folder": "caf\udce9", "other": "é"})
+    found = atomic.read_json(tmp_path / "a.json")
+    assert found == {"folder": "caf\udce9", "other": "é"}
+
+
+def test_beside_a_folder_that_is_named_by_dots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dataset" / "deep").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "dataset")
+    for name in (".", "deep/..", tmp_path / "dataset"):
+        assert atomic.beside(Path(name), ".log") == tmp_path / "dataset.log"

@@ -165,3 +165,10 @@ def test_debug_and_a_library_hide_nothing(
     )
     assert result.stderr.count("\n") == 4
     assert not (tmp_path / "x.log").exists()
+
+
+def test_a_command_that_is_not_utf8(script: Path, tmp_path: Path) -> None:
+    log = tmp_path / "model.log"
+    result = run(script, "fine", log, "caf\udce9")
+    assert (result.returncode, result.stderr) == (0, "after\n")
+    assert "caf\\udce9" in log.read_text()
