@@ -19,7 +19,7 @@ from pipeline.system import console
 def append_to_log(folder: AnyPath, text: str) -> None:
     """Appends lines to the log beside a folder."""
     path = atomic.log_path(folder)
-    with _optional(path), path.open("a") as log:
+    with _optional(path), path.open("a", errors="backslashreplace") as log:
         print(text, file=log)
 
 
