@@ -664,10 +664,10 @@ def test_a_second_run_replaces_the_first(
     assert tree(finished)["export/classes.txt"] == before["export/classes.txt"]
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"EXPORT {finished / 'export'}: MODEL {finished} as")
-    assert [line.split()[0] for line in lines[1:5]] == [
-        *("saved_model", "model.tflite", "classes.txt", "export.json")
+    assert [line.split()[0] for line in lines[1:6]] == [
+        *("EXPORT", "saved_model", "model.tflite", "classes.txt", "export.json")
     ]
-    assert lines[2].endswith(" MB")
+    assert lines[3].endswith(" MB")
 
 
 def test_a_run_that_fails_leaves_the_former(
