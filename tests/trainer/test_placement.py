@@ -180,6 +180,7 @@ def test_training_and_evaluation_stay_on_the_device(
     assert findings(made.evaluate) == set()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize(
     ("dtype", "fields"),
@@ -217,6 +218,7 @@ def test_feature_extraction_stays_on_the_device(
     assert findings(extract) == set()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize("precision", CHOICES["precision"])
 def test_prediction_stays_on_the_device(tf, precision: str, replicas: int) -> None:

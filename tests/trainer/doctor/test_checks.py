@@ -102,17 +102,20 @@ def test_a_hang_is_a_finding(doctor) -> None:
     assert "NCCL_P2P_DISABLE=1" in found.text
 
 
+@pytest.mark.integration
 def test_a_wrong_sum_is_a_finding(doctor) -> None:
     found = doctor.all_reduce(wrong)
     assert found.level == doctor.PROBLEM
     assert "was summed to [1.0, 2.0]" in found.text
 
 
+@pytest.mark.integration
 def test_a_crash_is_a_finding(doctor) -> None:
     found = doctor.parity(crash)
     assert (found.level, "exit code 3" in found.text) == (doctor.PROBLEM, True)
 
 
+@pytest.mark.integration
 def test_replicas_that_differ_are_a_finding(doctor) -> None:
     found = doctor.parity(far_apart)
     assert found.level == doctor.PROBLEM
