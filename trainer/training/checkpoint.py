@@ -140,8 +140,8 @@ def check(earlier: RunState, key: Mapping[str, Any], folder: Path) -> None:
     if earlier.form != _FORM:
         release = "release 0.1" if earlier.form is None else "another release"
         raise RunError(
-            f"{folder} was begun by {release}, whose state cannot be gone on with. "
-            "Finish it with that release, or name another MODEL folder."
+            f"{folder} was begun by {release}, and is not finished. Finish it with "
+            "that release, or name another MODEL folder."
         )
     if different := difference(earlier.key, key):
         raise RunError(
