@@ -194,7 +194,7 @@ def test_a_run_that_another_release_began_is_refused(
     folder = Path(shutil.copytree(trained, tmp_path / "model"))
     key = json.loads((folder / "model.json").read_text())["run"]
     saved = begun_otherwise(folder, {"key": key, "progress": {}, **facts})
-    with pytest.raises(RunError, match=f"was begun by {release}, whose state"):
+    with pytest.raises(RunError, match=f"was begun by {release}, and is not"):
         run(made_dataset, folder, epochs=4)
     assert (folder / "checkpoint" / "state.npz").read_bytes() == saved
 
