@@ -137,10 +137,12 @@ def extend(network: keras.Model, folder: Path) -> None:
     Raises:
         RunError: MODEL has another architecture.
     """
-    earlier = keras.models.load_model(folder / MODEL)
     try:
+        earlier = keras.models.load_model(folder / MODEL, compile=False)
         _take(network, earlier, wider=_HEAD)
-    except ValueError as error:
+    except _DAMAGE as error:
+        if not io_errors.is_about_file(error):
+            raise
         raise RunError(
             f"--extend={folder}: its network is not the one that this run builds: "
             f"{error}. Use the recipe that MODEL was trained with; or take the "

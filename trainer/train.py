@@ -414,15 +414,13 @@ class _Run:
 
     def _save_result(self) -> None:
         rows = history.read(self._folder / history.FILE)
-        validated = [row for row in rows if row["val_loss"] is not None]
-        best = min(validated, key=lambda row: row["val_loss"], default=None)
         facts = {
             "run": self._progress.key,
             "recipe": dataclasses.asdict(self._recipe),
             "replicas": self._strategy.num_replicas_in_sync,
             "epochs": len(rows),
             "last": rows[-1],
-            "best": best,
+            "best": history.best(rows),
             "versions": _versions(),
         }
         model.save(self._model, self._folder, self._dataset, facts)
